@@ -1,0 +1,48 @@
+# `make demo` trains two networks and draws their ranks, `make test` runs the tests.
+# Both make .venv on first use and need nothing but Python >= 3.11 and the package registries.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.installed
+READY_SLOW := .venv/.installed-slow
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-slow lint clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       train with and without weight decay on the digits (a minute), draw the ranks"
+	@echo "make test       lint, types and every test not marked slow"
+	@echo "make test-slow  the slow tests"
+	@echo "make clean      remove .venv and caches; runs/ stays"
+
+demo: $(READY)
+	@$(BIN)/python scripts/demo.py
+
+test: $(READY) lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(READY_SLOW)
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "Installing pinned packages into .venv (first use only; a few minutes, about 6 GB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(READY_SLOW): pyproject.toml constraints.txt $(READY)
+	@echo "Installing what the slow tests compare with (first use only; about 300 MB)"
+	@$(INSTALL) -e '.[dev,slow]'
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis lowrank.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

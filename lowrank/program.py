@@ -1,0 +1,43 @@
+"""How a program of this package ends: known errors become lines and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from lowrank.errors import Failure, InputError
+
+
+def exit_code_of(program: str, work: Callable[[], int]) -> int:
+    """Runs a program's work; what a user can mend is told in lines, without a traceback.
+
+    Args:
+        program: Its name, at the start of each line on standard error.
+        work: Does everything and returns the exit code.
+
+    Returns:
+        What ``work`` returns, 2 on bad input, 1 on a failure, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Tables hold ε and ×: on a terminal without them they become question marks, not errors.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = work()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except InputError as error:
+        code, lines = 2, error.lines
+    except Failure as error:
+        code, lines = 1, error.lines
+    except KeyboardInterrupt as interruption:
+        code, lines = getattr(interruption, "exit_code", 130), ["interrupted"]
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    else:
+        return code
+    for line in lines:
+        print(f"{program}: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,33 @@
+"""Every test starts without an account, without the caller's settings and away from her files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+# Tests fork processes and share two cores: no test waits for a pool of threads.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """Drops W&B's and our variables and gives W&B an empty home, which is the fixture."""
+    for name in list(os.environ):
+        if name.startswith(("WANDB_", "LOWRANK_")):
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    for name in ("CONFIG", "CACHE", "DATA", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(home / name.lower()))
+    monkeypatch.setenv("NETRC", str(home / "netrc"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    yield home
+    if "wandb" in sys.modules:  # its service keeps the environment of its first use
+        sys.modules["wandb"].teardown()
