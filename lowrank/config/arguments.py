@@ -1,0 +1,249 @@
+"""From a command line, configuration files, the environment and a W&B sweep to a `Config`."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lowrank.config.model import Config, Given, allowed, combine
+from lowrank.config.yamltext import printable, read_file, read_mapping
+from lowrank.errors import InputError, nearest
+
+WIDTH = 80
+"""Columns of the help text."""
+
+_VARIABLES = {  # W&B's own variables that stand for a field
+    "WANDB_PROJECT": "project",
+    "WANDB_ENTITY": "entity",
+    "WANDB_RUN_GROUP": "group",
+    "WANDB_NAME": "name",
+    "WANDB_TAGS": "tags",
+    "WANDB_RUN_ID": "run_id",
+    "WANDB_MODE": "tracking",
+}
+_MODES = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+_FIELD_VARIABLES = {f"LOWRANK_{name.upper()}": name for name in Config.model_fields}
+
+_HEAD = """\
+usage: python train.py [--config FILE_OR_MAPPING]... [--NAME=VALUE ...]
+
+Trains a network and records the singular values and ranks of its weight
+matrices at every epoch, here and in Weights & Biases (W&B).
+
+examples:
+  python train.py --epochs=2 --width=32 --device=cpu --tracking=disabled
+      a tiny run, a few seconds on a CPU
+  python train.py --model=resnet18 --dataset=cifar10 --lr=0.5 \\
+      --weight_decay=6e-3 --epochs=500 --milestones=60,100,200
+      a point of the paper's grid
+  python train.py --config runs/ID/config.yaml --config '{lr: 0.2}' --seed=1
+      a recorded run again, with changes
+
+forms:
+  --NAME=VALUE or --NAME VALUE, each name once; --NAME alone means True.
+  Lists: 60,100,200 or [60, 100, 200]. None, null or nothing: no value.
+  --config takes a YAML file or an inline mapping '{lr: 0.1, ...}' and may be
+  repeated. --help prints this text.
+
+order of force:
+  the values of a W&B sweep, then flags, then --config (the last one first),
+  then LOWRANK_<NAME> in the environment (LOWRANK_DATA_DIR=...), then WANDB_
+  PROJECT, _ENTITY, _RUN_GROUP, _NAME, _TAGS, _RUN_ID and _MODE, then defaults.
+"""
+_FOOT = """\
+exit codes:
+  0 finished or stopped by rule, 1 failure, 2 bad input, 75 requeue,
+  130 and 143 by signal
+"""
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Config:
+    """Makes the configuration of a run from everything that can say something about it.
+
+    Args:
+        argv: The words after the program's name.
+        environ: The environment; None is this process's own.
+
+    Returns:
+        The configuration. A `seed` or `threads` of None is still to be resolved.
+
+    Raises:
+        InputError: With a line for each thing that is wrong.
+        SystemExit: With code 0, after printing the help that ``--help`` or ``-h`` asks for.
+
+    Example:
+        >>> config = parse(["--lr=0.2", "--config", "{lr: 0.5, depth: 3}"], environ={})
+        >>> config.lr, config.depth
+        (0.2, 3)
+    """
+    if "--help" in argv or "-h" in argv:
+        print(help_text(), end="")
+        raise SystemExit(0)
+    environ = os.environ if environ is None else environ
+    lines: list[str] = []
+    flags, files = _read_flags(argv, lines)
+    variables, of_wandb = _read_environment(environ, lines)
+    sweep, coupled = _read_sweep(environ.get("WANDB_SWEEP_PARAM_PATH", ""), lines)
+    configs = [_read_config(given, lines) for given in files]
+    return combine([sweep, coupled, flags, *reversed(configs), variables, of_wandb], lines)
+
+
+def _read_flags(argv: Sequence[str], lines: list[str]) -> tuple[dict[str, Given], list[Given]]:
+    """Returns the flags by name, and what was given to ``--config`` in its order."""
+    flags: dict[str, Given] = {}
+    files: list[Given] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        where = f"--{printable(name)}"
+        if not word.startswith("--") or not name:
+            meant = word.lstrip("-+")
+            known = meant.partition("=")[0] in (*Config.model_fields, "config") and "=" in meant
+            hint = f", did you mean '--{printable(meant)}'?" if known else ""
+            lines.append(f"unexpected word '{printable(word)}'; allowed: --NAME=VALUE{hint}")
+            continue
+        if not equals:
+            flag = name in Config.model_fields and Config.model_fields[name].annotation is bool
+            if words and (_is_boolean(words[0]) if flag else not words[0].startswith("--")):
+                value = words.pop(0)
+            elif flag:
+                value = "True"
+            elif name in (*Config.model_fields, "config"):
+                values = "a YAML file or mapping" if name == "config" else allowed(name)
+                lines.append(f"{name}: no value after {where}; allowed: {values}")
+                continue
+        if name == "config":
+            files.append(Given(value, where))
+        elif name in flags:
+            lines.append(
+                f"{printable(name)}: given twice, '{printable(flags[name].value)}' and "
+                f"'{printable(value)}' from {where}; allowed: once"
+            )
+        elif name != "_wandb":  # a resumed agent's own, not a setting (wandb/wandb#4237)
+            flags[name] = Given(value, where)
+    return flags, files
+
+
+def _is_boolean(word: str) -> bool:
+    return word.lower() in ("true", "false", "1", "0", "yes", "no", "on", "off")
+
+
+def _read_config(given: Given, lines: list[str]) -> dict[str, Given]:
+    """Returns the values of one ``--config``: an inline mapping in braces, else a file."""
+    text = given.value.strip()
+    if not text:
+        lines.append("config: got '' from --config; allowed: a YAML file or mapping")
+        return {}
+    inline = text.startswith("{")
+    where = f"--config {printable(text)}" if inline else printable(text, 200)
+    try:
+        values = read_mapping(text if inline else read_file(text), where)
+    except InputError as error:
+        lines += error.lines
+        return {}
+    return {name: Given(value, where) for name, value in values.items()}
+
+
+def _read_environment(
+    environ: Mapping[str, str], lines: list[str]
+) -> tuple[dict[str, Given], dict[str, Given]]:
+    """Returns the values of our variables and of W&B's; an empty variable says nothing."""
+    ours: dict[str, Given] = {}
+    theirs: dict[str, Given] = {}
+    for variable, value in environ.items():
+        if not value:
+            continue
+        if variable in _FIELD_VARIABLES:
+            ours[_FIELD_VARIABLES[variable]] = Given(value, variable)
+        elif variable.startswith("LOWRANK_"):
+            known = nearest(variable[:60], _FIELD_VARIABLES)
+            lines.append(f"unknown environment variable {printable(variable)}{known}")
+        elif variable == "WANDB_MODE" and value not in _MODES:
+            reason = ": one process writes a run" if value == "shared" else ""
+            lines.append(
+                f"tracking: got '{printable(value)}' from WANDB_MODE{reason}; "
+                "allowed: online, offline or disabled"
+            )
+        elif variable in _VARIABLES:
+            name = _VARIABLES[variable]
+            theirs[name] = Given(_MODES[value] if name == "tracking" else value, variable)
+    return ours, theirs
+
+
+def _read_sweep(path: str, lines: list[str]) -> tuple[dict[str, Given], dict[str, Given]]:
+    """Returns a W&B sweep's values: of its parameters, and of its parameter ``config``.
+
+    The file is the one `wandb agent` writes: ``wandb_version: 1``, then
+    ``NAME: {value: VALUE}`` for every parameter.
+    """
+    if not path:
+        return {}, {}
+    where, file = "the W&B sweep", f"{printable(path, 200)} (WANDB_SWEEP_PARAM_PATH)"
+    direct: dict[str, Given] = {}
+    coupled: dict[str, Given] = {}
+    try:
+        found = read_mapping(read_file(path), file)
+    except InputError as error:
+        lines += error.lines
+        return {}, {}
+    for name, entry in found.items():
+        if name in ("wandb_version", "_wandb"):
+            continue
+        if not isinstance(entry, dict) or "value" not in entry:
+            lines.append(f"{file}: {printable(name)} must be a mapping that holds 'value'")
+        elif name == "config":
+            coupled = _read_coupled(entry["value"], f"config of {where}", lines)
+        else:
+            direct[name] = Given(entry["value"], where)
+    return direct, coupled
+
+
+def _read_coupled(value: Any, where: str, lines: list[str]) -> dict[str, Given]:
+    if isinstance(value, str):
+        try:
+            value = read_mapping(value, where)
+        except InputError as error:
+            lines += error.lines
+            return {}
+    if not isinstance(value, dict):
+        lines.append(f"{where} must be a mapping such as '{{lr: 0.1, weight_decay: 5e-4}}'")
+        return {}
+    return {name: Given(inner, where) for name, inner in value.items()}
+
+
+def help_text() -> str:
+    """Returns what ``--help`` prints: every field with meaning, range and default.
+
+    Returns:
+        Lines of at most 80 columns.
+    """
+    parts = [_HEAD]
+    group = ""
+    for name, field in Config.model_fields.items():
+        extra = field.json_schema_extra
+        assert isinstance(extra, dict)
+        if extra["group"] != group:
+            group = str(extra["group"])
+            parts.append(f"\n{group}:\n")
+        default = field.default
+        shown = list(default) if isinstance(default, tuple) else default
+        parts.append(
+            _entry(f"  --{name}", [str(field.description), f"{allowed(name)}; default {shown}"])
+        )
+    return "".join([*parts, "\n", _FOOT])
+
+
+def _entry(flag: str, paragraphs: Iterable[str]) -> str:
+    indent = 22
+    lines = [line for text in paragraphs for line in textwrap.wrap(text, WIDTH - indent)]
+    lines = [flag.ljust(indent) + lines[0], *(" " * indent + line for line in lines[1:])]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,459 @@
+"""The configuration of a run: one validated model.
+
+`Config` is the single source of the command line, its help, YAML files, W&B's
+config and the stored ``config.yaml``. Every value may arrive as text (`wandb
+agent` sends ``--depth=16.0``, PyYAML reads ``1e-4`` as text), so there is one
+way to read a value, whether it comes from a flag, a variable or a file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from lowrank.config.rules import conflicts
+from lowrank.config.values import read_value
+from lowrank.config.yamltext import printable, read_file, read_mapping
+from lowrank.errors import InputError, nearest, one_of
+
+LARGEST_WHOLE = 2**31 - 1
+LARGEST_SEED = 2**32 - 1  # numpy's legacy seeds, the narrowest of the generators
+
+CONVOLUTIONAL = ("resnet18",)
+_NEW_RUN = ("run_id", "resume")  # not recorded, so that a stored configuration starts a new run
+_FREE_ON_RESUME = (
+    *("tracking", "project", "entity", "group", "tags", "name", "output_dir", "run_id", "resume"),
+    *("data_dir", "download", "checkpoint_every", "keep_checkpoint"),
+)
+_FIELDS_ONLY = object()  # validation context: leave out the rules between fields
+
+
+def _field(group: str, default: Any, meaning: str, allowed: str = "", **limits: Any) -> Any:
+    extra: dict[str, Any] = {"group": group, "allowed": allowed}
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+def _name(group: str, default: Any, meaning: str) -> Any:
+    return _field(group, default, meaning, "a text of 1 to 128 characters", max_length=128)
+
+
+class Config(BaseModel):
+    """Everything that decides a run. Immutable; unknown names are refused.
+
+    Raises:
+        pydantic.ValidationError: On a bad value, when made directly. `combine`,
+            `replace` and `load` raise `InputError` with a line for each instead.
+
+    Example:
+        >>> Config(depth="16.0", weight_decay="1e-4", milestones="[60, 100]").milestones
+        (60, 100)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    model: Literal["mlp", "resnet18"] = _field("model", "mlp", "architecture")
+    depth: int = _field("model", 5, "hidden layers (mlp)", ge=1, le=1000)
+    width: int = _field("model", 100, "units of a hidden layer (mlp)", ge=1, le=1_000_000)
+    activation: Literal["relu", "leaky_relu"] = _field(
+        "model", "relu", "activation; leaky_relu has slope 0.01"
+    )
+    batch_norm: bool = _field("model", True, "BatchNorm after every hidden layer (mlp)")
+
+    dataset: Literal[
+        "digits",
+        "mnist",
+        "fashion_mnist",
+        "cifar10",
+        "cifar100",
+        "svhn",
+        "stl10",
+        "imagefolder",
+        "synthetic",
+    ] = _field("data", "digits", "images; digits come with the package")
+    data_dir: str = _field(
+        "data", "data", "folder of the data sets, or the image folder itself", "a path"
+    )
+    download: bool = _field("data", True, "fetch a data set that data_dir lacks")
+    train_size: int | None = _field(
+        "data",
+        None,
+        "training examples used, a seeded class-balanced subset; None uses all",
+        ge=1,
+        le=LARGEST_WHOLE,
+    )
+    image_size: int | None = _field(
+        "data",
+        None,
+        "height and width of the images; None is native, but 32 for mnist and fashion_mnist and "
+        "for digits with a convolutional model",
+        ge=1,
+        le=4096,
+    )
+    augment: bool = _field("data", False, "crop and flip training images at random")
+
+    optimizer: Literal["sgd", "adam", "adamw"] = _field("optimisation", "sgd", "optimiser")
+    lr: float = _field("optimisation", 0.1, "learning rate", gt=0)
+    momentum: float = _field("optimisation", 0.0, "momentum (sgd)", ge=0, lt=1)
+    weight_decay: float = _field(
+        "optimisation", 5e-4, "weight decay, through the optimiser on all parameters", ge=0
+    )
+    batch_size: int = _field(
+        "optimisation", 16, "examples per step; the last short batch is kept", ge=1,
+        le=LARGEST_WHOLE,
+    )  # fmt: skip
+    epochs: int = _field(
+        "optimisation", 20, "passes over the training data; 0 measures initialisation only", ge=0,
+        le=LARGEST_WHOLE,
+    )  # fmt: skip
+    schedule: Literal["milestones", "constant", "cosine"] = _field(
+        "optimisation", "milestones", "how the learning rate changes"
+    )
+    milestones: tuple[Annotated[int, Field(ge=1, le=LARGEST_WHOLE)], ...] = _field(
+        "optimisation",
+        (),
+        "epochs, counted from 1, at whose start the rate is multiplied by gamma",
+        "a list of increasing whole numbers from 1 such as [60,100,200], or [] for none",
+    )
+    gamma: float = _field("optimisation", 0.2, "factor at each milestone", gt=0, le=1)
+    warmup_epochs: int = _field(
+        "optimisation", 0, "epochs of linear warm-up", ge=0, le=LARGEST_WHOLE
+    )
+    loss: Literal["cross_entropy", "mse"] = _field(
+        "optimisation", "cross_entropy", "loss; mse is on one-hot targets"
+    )
+    seed: int | None = _field(
+        "optimisation", 0, "seed of everything random; None draws one and records it", ge=0,
+        le=LARGEST_SEED,
+    )  # fmt: skip
+
+    epsilons: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = _field(
+        "measurement",
+        (1e-3, 1e-2),
+        "thresholds of the rank, the first is primary",
+        "a list of 1 to 16 numbers above 0 and below 1 that differ in six digits",
+        min_length=1,
+        max_length=16,
+    )
+    rank_norm: Literal["frobenius", "spectral"] = _field(
+        "measurement", "frobenius", "norm by which singular values are divided"
+    )
+    measure_every: int = _field(
+        "measurement", 1, "epochs from one measurement to the next", ge=1, le=LARGEST_WHOLE
+    )
+    on_collapse: Literal["continue", "stop"] = _field(
+        "measurement", "continue", "what happens when a matrix has collapsed or the run is dead"
+    )
+
+    device: str = _field(
+        "machine",
+        "auto",
+        "where to compute; auto is CUDA where there is one",
+        "auto, cpu, cuda or cuda:N",
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
+    )
+    precision: Literal["fp32", "tf32", "bf16"] = _field("machine", "fp32", "arithmetic of training")
+    threads: int | None = _field(
+        "machine",
+        None,
+        "CPU threads; None is resolved at start and stored: 1 for a narrow mlp, else all cores",
+        ge=1,
+        le=4096,
+    )
+    deterministic: bool = _field(
+        "machine", False, "bitwise repeatable on CUDA too, at some cost in speed"
+    )
+
+    tracking: Literal["auto", "online", "offline", "disabled"] = _field(
+        "tracking",
+        "auto",
+        "Weights & Biases; auto is online where an API key is configured, else offline",
+    )
+    project: str = _field(
+        "tracking",
+        "lowrank",
+        "W&B project",
+        "1 to 128 characters, none of /\\#?%:",
+        pattern=r"^[^/\\#?%:]{1,128}$",
+    )
+    entity: str | None = _name("tracking", None, "W&B user or team; None is the account's default")
+    group: str | None = _name("tracking", None, "W&B group")
+    tags: tuple[Annotated[str, Field(max_length=64)], ...] = _field(
+        "tracking", (), "W&B tags", "a list of texts of 1 to 64 characters such as [a,b]"
+    )
+    name: str | None = _name("tracking", None, "display name; None lets W&B choose")
+    output_dir: str = _field("tracking", "runs", "folder in which <run_id>/ is written", "a path")
+    run_id: str | None = _field(
+        "tracking",
+        None,
+        "identity of the run here and in W&B; None makes a new one",
+        "1 to 64 letters, digits, _ or -",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+    )
+    resume: Literal["auto", "never", "must"] = _field(
+        "tracking", "auto", "whether to continue the run whose folder exists"
+    )
+    checkpoint_every: int = _field(
+        "tracking", 1, "epochs from one checkpoint to the next", ge=1, le=LARGEST_WHOLE
+    )
+    keep_checkpoint: Literal["weights", "all", "none"] = _field(
+        "tracking", "weights", "what is left of the checkpoint after finishing"
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        return read_value(cls.model_fields[info.field_name].annotation, value)
+
+    @field_validator("milestones")
+    @classmethod
+    def _increase(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(b <= a for a, b in itertools.pairwise(value)):
+            raise ValueError("not increasing")
+        return value
+
+    @field_validator("epsilons")
+    @classmethod
+    def _differ(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len({f"{epsilon:g}" for epsilon in value}) < len(value):  # they name metrics this way
+            raise ValueError("not distinct")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self, info: ValidationInfo) -> Config:
+        if info.context is not _FIELDS_ONLY and (found := list(conflicts(self))):
+            raise ValueError("; ".join(text for _, text in found))
+        return self
+
+    @property
+    def resolved_image_size(self) -> int | None:
+        """Height and width that images are brought to; None leaves them as they are."""
+        if self.image_size is not None:
+            return self.image_size
+        padded = self.dataset in ("mnist", "fashion_mnist") or (
+            self.dataset == "digits" and self.model in CONVOLUTIONAL
+        )
+        return 32 if padded else None
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns what W&B's config and ``config.yaml`` hold: all but `run_id` and `resume`."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self
+            if name not in _NEW_RUN
+        }
+
+    def to_yaml(self) -> str:
+        """Returns `recorded()` as YAML that any YAML 1.1 reader reads back exactly."""
+        return yaml.safe_dump(
+            self.recorded(),
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=None,
+            width=math.inf,
+        )
+
+    def replace(self, **changes: Any) -> Config:
+        """Returns a copy with some fields changed, validated as a whole.
+
+        Args:
+            **changes: New values by field.
+
+        Returns:
+            The new configuration.
+
+        Raises:
+            InputError: A line for every unknown name, bad value and conflict.
+        """
+        return combine([{name: Given(value) for name, value in (dict(self) | changes).items()}])
+
+
+class Given(NamedTuple):
+    """A value as it was given, and where: ``--lr``, a file, a variable."""
+
+    value: Any
+    where: str = ""
+
+
+def allowed(name: str) -> str:
+    """Returns in words what a field takes; errors and ``--help`` say the same.
+
+    Args:
+        name: A field.
+
+    Returns:
+        The words, in ASCII.
+
+    Example:
+        >>> allowed("momentum")
+        'a finite number of at least 0 and below 1'
+    """
+    field = Config.model_fields[name]
+    annotation = field.annotation
+    optional = get_origin(annotation) in (Union, UnionType)
+    kind = get_args(annotation)[0] if optional else annotation
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    if extra["allowed"]:
+        words = str(extra["allowed"])
+    elif get_origin(kind) is Literal:
+        words = one_of(get_args(kind))
+    elif kind is bool:
+        words = "True or False"
+    else:
+        words = "a whole number" if kind is int else "a finite number"
+        limits = {
+            key: getattr(limit, key)
+            for limit in field.metadata
+            for key in ("ge", "gt", "le", "lt")
+            if hasattr(limit, key)
+        }
+        if {"ge", "le"} <= limits.keys():
+            words += f" from {limits['ge']} to {limits['le']}"
+        else:
+            said = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
+            words += " " + " and ".join(
+                f"{said[key]} {limits[key]}" for key in said if key in limits
+            )
+    return f"{words}, or None" if optional else words
+
+
+def combine(sources: Sequence[Mapping[str, Given]], lines: Iterable[str] = ()) -> Config:
+    """Makes a configuration of several sources, or says all that is wrong with them.
+
+    Values are checked in every source, also where a stronger one overrides
+    them: a mistake there is one all the same.
+
+    Args:
+        sources: What was given by name, the strongest source first.
+        lines: Complaints so far.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        InputError: A line for every complaint, unknown name, bad value and conflict.
+    """
+    lines, bad = list(lines), set[str]()
+    merged: dict[str, Given] = {}
+    seen = set[tuple[str, str]]()
+    for source in sources:
+        for name, text in _bad_values(source).items():
+            bad.add(name)
+            said = (name, str(source[name].value))  # `wandb agent` says everything twice
+            if said not in seen:
+                seen.add(said)
+                lines.append(text)
+        merged = dict(source) | merged
+    good = {name: given.value for name, given in merged.items() if name not in bad}
+    config = Config.model_validate(good, context=_FIELDS_ONLY)
+    for names, text in conflicts(config):
+        if bad.isdisjoint(names):
+            places = [
+                f"{name} from {merged[name].where}"
+                for name in names
+                if name in merged and merged[name].where not in ("", f"--{name}")
+            ]
+            lines.append(f"{text} ({', '.join(places)})" if places else text)
+    if lines:
+        raise InputError(lines)
+    return config
+
+
+def _bad_values(source: Mapping[str, Given]) -> dict[str, str]:
+    """Returns a line for each name or value that is not allowed, by name."""
+    known = {name: source[name].value for name in source if name in Config.model_fields}
+    names = [name for name in source if name not in known]
+    try:
+        Config.model_validate(known, context=_FIELDS_ONLY)
+    except ValidationError as error:
+        names += [str(e["loc"][0]) for e in error.errors(include_url=False)]
+    return {name: _complaint(name, source[name]) for name in names}
+
+
+def _complaint(name: str, given: Given) -> str:
+    place = f" from {given.where}" if given.where else ""
+    if name not in Config.model_fields:
+        known = nearest(name[:60].lower().replace("-", "_"), [*Config.model_fields, "config"])
+        return f"unknown name '{printable(name)}'{place}{known}"
+    got = f"'{printable(given.value)}'" if isinstance(given.value, str) else _shown(given.value)
+    kind = Config.model_fields[name].annotation
+    near = nearest(str(given.value)[:60], get_args(kind)) if get_origin(kind) is Literal else ""
+    return f"{name}: got {got}{place}; allowed: {allowed(name)}{near}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return printable(f"[{', '.join(map(str, value))}]")
+    return printable(str(value))
+
+
+def load(path: str | Path) -> Config:
+    """Reads a stored ``config.yaml``.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The configuration, with `run_id` None and `resume` auto.
+
+    Raises:
+        InputError: If the file cannot be read or is not a complete configuration.
+    """
+    where = printable(str(path), 200)
+    values = read_mapping(read_file(path), where)
+    missing = [name for name in Config().recorded() if name not in values]
+    if missing:
+        raise InputError(
+            f"{where} is not complete, it lacks {', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''}: restore it from a copy, or remove it where a "
+            "record lies beside it, which holds it as well"
+        )
+    return combine([{name: Given(value, where) for name, value in values.items()}])
+
+
+def differences(stored: Config, requested: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns the fields that make a resumed run another one.
+
+    Free to differ are where and how results are tracked, stored and
+    checkpointed, and a larger `epochs`, but not with a cosine schedule, whose
+    rates depend on it. A requested `seed` or `threads` of None takes the stored one.
+
+    Args:
+        stored: The configuration in the run's directory.
+        requested: The one asked for now.
+
+    Returns:
+        (stored, requested) by field, in the order of the fields; empty if it is the same run.
+
+    Example:
+        >>> differences(Config(epochs=20), Config(epochs=30, lr=0.2))
+        {'lr': (0.1, 0.2)}
+    """
+    found = {}
+    for name, now in requested:
+        before = getattr(stored, name)
+        same = (
+            name in _FREE_ON_RESUME
+            or now == before
+            or (name in ("seed", "threads") and now is None)
+            or (name == "epochs" and now > before and stored.schedule != "cosine")
+        )
+        if not same:
+            found[name] = (before, now)
+    return found

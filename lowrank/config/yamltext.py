@@ -1,0 +1,137 @@
+"""YAML as plain text: mappings and lists of texts, in which nothing can run or grow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lowrank.errors import InputError
+
+LARGEST_FILE = 20_000  # bytes; a complete configuration has about 1,000
+DEEPEST_YAML = 5  # a sweep's file needs 4
+
+
+class _Loader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
+    """Reads every scalar as text, so that a file and a flag mean the same."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = ", ".join(repr(key) for key, count in keys.items() if count > 1)
+        if twice:
+            raise yaml.YAMLError(f"given twice: {twice}")
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+def read_yaml(text: str) -> Any:
+    """Reads YAML as mappings and lists of texts; nothing in it can run or grow.
+
+    Args:
+        text: One document.
+
+    Returns:
+        Texts, lists and mappings.
+
+    Raises:
+        ValueError: In one line, with the place, if it is not plain YAML.
+
+    Example:
+        >>> read_yaml("{lr: 1e-4, milestones: [60, 100]}")
+        {'lr': '1e-4', 'milestones': ['60', '100']}
+    """
+    if len(text) > LARGEST_FILE:
+        raise ValueError(f"longer than {LARGEST_FILE} characters")
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=_Loader):  # before anything recurses into it
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise ValueError(f"{line}: anchors and aliases (&, *) are not read")
+            if getattr(event, "tag", None):
+                raise ValueError(f"{line}: tags (!) are not read")
+            if depth > DEEPEST_YAML:
+                raise ValueError(f"{line}: nested more than {DEEPEST_YAML} deep")
+        return yaml.load(text, Loader=_Loader)  # makes nothing but texts
+    except yaml.MarkedYAMLError as error:
+        place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{place}{printable(str(error.problem), 200)}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(printable(str(error), 200)) from None
+
+
+def read_mapping(text: str, where: str) -> dict[str, Any]:
+    """Reads YAML that must be a mapping.
+
+    Args:
+        text: One document; an empty one is an empty mapping.
+        where: Its name in errors.
+
+    Returns:
+        Texts, lists and mappings by name.
+
+    Raises:
+        InputError: If it is not.
+    """
+    try:
+        found = read_yaml(text)
+    except ValueError as error:
+        raise InputError(f"{where} is not plain YAML: {error}") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InputError(f"{where} must be a mapping of names to values such as 'lr: 0.1'")
+    return found
+
+
+def read_file(path: str | Path) -> str:
+    """Reads a configuration file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its text.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    where = printable(str(path), 200)
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except IsADirectoryError:
+        stored = Path(path, "config.yaml")
+        hint = f", did you mean {printable(str(stored), 200)!r}?" if stored.is_file() else ""
+        raise InputError(f"{where} is a directory, not a YAML file{hint}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot read {where}: {reason}") from None
+    if len(content) > LARGEST_FILE:
+        raise InputError(f"{where} is no configuration: it is longer than {LARGEST_FILE} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{where} is not a text file in UTF-8") from None
+
+
+def printable(text: str, longest: int = 60) -> str:
+    r"""Returns a text as it can stand in one line of a message: escaped and shortened.
+
+    Args:
+        text: Anything.
+        longest: Characters that are left.
+
+    Returns:
+        The text for people.
+
+    Example:
+        >>> printable("two\nlines")
+        'two\\nlines'
+    """
+    short = text if len(text) <= longest else f"{text[: longest - 12]}... ({len(text)} characters)"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
