@@ -1,0 +1,151 @@
+"""Data sets as uint8 tensors on the device, and batches drawn there.
+
+``load_dataset`` looks a name up in ``DATASETS`` and returns train and test images as tensors;
+``Batches`` draws normalised mini-batches from them without worker processes. A new data set is one
+entry in ``DATASETS`` (or, where torchvision has it, in ``vision.SOURCES``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from lowrank.data import digits, folder, synthetic, vision
+from lowrank.data.batches import Batches, normalise
+from lowrank.data.files import Progress
+from lowrank.data.sets import Dataset, Request, Split
+from lowrank.errors import InputError, nearest
+
+__all__ = [
+    "DATASETS",
+    "Batches",
+    "Dataset",
+    "Progress",
+    "Split",
+    "describe",
+    "load_dataset",
+    "normalise",
+    "prepare",
+]
+
+DATASETS: Mapping[str, Callable[[Request], Dataset]] = {
+    "digits": digits.load,
+    **dict.fromkeys(vision.SOURCES, vision.load),
+    "imagefolder": folder.load,
+    "synthetic": synthetic.load,
+}
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | Path = "data",
+    download: bool = True,
+    train_size: int | None = None,
+    image_size: int | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> Dataset:
+    """Loads a data set.
+
+    Args:
+        name: One of ``DATASETS``.
+        data_dir: Where downloaded data sets lie, or the image folder itself. Not used by
+            ``digits`` and ``synthetic``.
+        download: Whether torchvision may fetch what is missing.
+        train_size: Use so many training images: a class-balanced subset that does not depend on
+            any seed of the run, so that runs with different seeds see the same images, and a
+            smaller subset lies within a larger one. ``synthetic`` makes so many. None means all.
+        image_size: Height and width in pixels. mnist, fashion_mnist and digits are zero-padded to
+            it, others resized. None means native, and 32 for mnist and fashion_mnist.
+        device: Where the tensors shall live.
+        progress: Called as ``progress(done, total)`` while an image folder is decoded, for train
+            and test in turn. By default a line on standard error.
+
+    Returns:
+        The data set, its images uint8 of shape (n, C, H, W) on ``device``.
+
+    Raises:
+        InputError: An unknown name, a size that is not possible, or files that are missing or
+            damaged.
+
+    Example:
+        >>> digits = load_dataset("digits", train_size=100)
+        >>> digits.train.images.shape, len(digits.test), digits.num_classes
+        (torch.Size([100, 1, 8, 8]), 357, 10)
+    """
+    if name not in DATASETS:
+        raise InputError(
+            f"dataset={name!r} is not known{nearest(name, DATASETS)} (known: {', '.join(DATASETS)})"
+        )
+    for field, value in (("train_size", train_size), ("image_size", image_size)):
+        if value is not None and value < 1:
+            raise InputError(f"{field}={value} is not possible: 1 or more")
+    request = Request(name, Path(data_dir).expanduser(), download, train_size, image_size, progress)
+    return DATASETS[name](request).to(device)
+
+
+def describe(dataset: Dataset) -> str:
+    """Says in a few lines what a data set holds and where it lies.
+
+    Args:
+        dataset: A loaded data set.
+
+    Returns:
+        Lines for the terminal.
+
+    Example:
+        >>> print(describe(load_dataset("digits")))
+        digits: 1,440 images to train, 357 to test
+        each 1 × 8 × 8 (channels × height × width), 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+        normalised by mean (0.2876), std (0.3541)
+        from: the package
+    """
+    channels, height, width = dataset.image_shape
+    shown = ", ".join(dataset.classes[:10])
+    more = f", … and {dataset.num_classes - 10} more" if dataset.num_classes > 10 else ""
+    mean = ", ".join(f"{value:.4f}" for value in dataset.mean)
+    std = ", ".join(f"{value:.4f}" for value in dataset.std)
+    return (
+        f"{dataset.name}: {len(dataset.train):,} images to train, {len(dataset.test):,} to test\n"
+        f"each {channels} × {height} × {width} (channels × height × width), "
+        f"{dataset.num_classes} classes: {shown}{more}\n"
+        f"normalised by mean ({mean}), std ({std})\n"
+        f"from: {dataset.where}"
+    )
+
+
+def prepare(
+    name: str,
+    *,
+    data_dir: str | Path = "data",
+    download: bool = True,
+    train_size: int | None = None,
+    image_size: int | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Downloads or decodes a data set, so that later runs find it ready.
+
+    Args:
+        name: One of ``DATASETS``.
+        data_dir: As in ``load_dataset``.
+        download: As in ``load_dataset``.
+        train_size: As in ``load_dataset``.
+        image_size: As in ``load_dataset``.
+        progress: As in ``load_dataset``.
+
+    Returns:
+        What is there now, as ``describe`` says it.
+    """
+    return describe(
+        load_dataset(
+            name,
+            data_dir=data_dir,
+            download=download,
+            train_size=train_size,
+            image_size=image_size,
+            progress=progress,
+        )
+    )

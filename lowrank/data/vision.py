@@ -1,0 +1,221 @@
+"""The data sets that torchvision knows: fetched on demand, read once into tensors."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+
+from lowrank.data.files import exclusive
+from lowrank.data.sets import Dataset, Request, Split
+from lowrank.data.sizes import pad, resize
+from lowrank.data.subsets import balanced_subset
+from lowrank.errors import Failure, InputError
+
+_TIMEOUT = 30.0  # seconds without an answer, so that a silent firewall does not hang a run
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from and how it is normalised.
+
+    Attributes:
+        loader: Name of the class in `torchvision.datasets`.
+        mean: Per channel, of pixel values scaled to 0 … 1.
+        std: Per channel, likewise.
+        image_size: Height and width where none is asked for; None for native.
+        padded: Whether another size is reached by zero-padding instead of resizing.
+    """
+
+    loader: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int | None = None
+    padded: bool = False
+
+
+# The paper's code normalises CIFAR-10 by CIFAR-100's constants; those of STL-10 are its training
+# set's, as commonly used.
+_CIFAR = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+_STL = (0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)
+
+SOURCES = {
+    "mnist": Source("MNIST", (0.1307,), (0.3081,), image_size=32, padded=True),
+    "fashion_mnist": Source("FashionMNIST", (0.1307,), (0.3081,), image_size=32, padded=True),
+    "cifar10": Source("CIFAR10", *_CIFAR),
+    "cifar100": Source("CIFAR100", *_CIFAR),
+    "svhn": Source("SVHN", (0.5,) * 3, (0.5,) * 3),
+    "stl10": Source("STL10", *_STL),
+}
+
+
+def load(request: Request) -> Dataset:
+    """Loads one of `SOURCES`, fetching and unpacking it first where that is needed and allowed.
+
+    Archives put into `data_dir` by hand are unpacked also without `download`. Processes that start
+    together prepare the files one after the other.
+
+    Args:
+        request: All of it but `progress` is used.
+
+    Returns:
+        The data set; stl10 without its unlabelled images.
+
+    Raises:
+        InputError: Files are missing or damaged and were not fetched; says what to put where.
+    """
+    from torchvision import datasets  # takes two seconds
+
+    source, root = SOURCES[request.name], request.data_dir
+    if request.name == "svhn" and importlib.util.find_spec("scipy") is None:
+        raise InputError(
+            "dataset=svhn is stored as MATLAB files, which need scipy: pip install scipy"
+        )
+    cls = getattr(datasets, source.loader)
+    if request.download:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"data_dir={root} cannot be made: {error}") from error
+    with exclusive(root / f".lowrank-{request.name}.lock"):
+        train, test = (_open(cls, request, train=train) for train in (True, False))
+
+    kept = torch.from_numpy(balanced_subset(_labels(train), request.train_size, request.name))
+    size = request.image_size or source.image_size
+
+    def split(loaded: Any, index: torch.Tensor | slice) -> Split:
+        images = _images(loaded)[index]
+        if size is not None:
+            images = pad(images, size, request.name) if source.padded else resize(images, size)
+        return Split(images, torch.from_numpy(_labels(loaded))[index])
+
+    classes = getattr(train, "classes", None) or "0123456789"  # svhn has none
+    return Dataset(
+        name=request.name,
+        train=split(train, kept),
+        test=split(test, slice(None)),
+        classes=tuple(classes),
+        mean=source.mean,
+        std=source.std,
+        where=str(root.resolve()),
+    )
+
+
+def _images(loaded: Any) -> torch.Tensor:
+    """Returns uint8 of shape (n, C, H, W) from any of torchvision's data sets."""
+    data = torch.as_tensor(loaded.data)
+    if data.dim() == 3:  # MNIST's (n, H, W)
+        return data[:, None]
+    if data.shape[1] != 3:  # CIFAR's (n, H, W, C)
+        data = data.permute(0, 3, 1, 2)
+    return data.contiguous()
+
+
+def _labels(loaded: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    labels = loaded.targets if hasattr(loaded, "targets") else loaded.labels
+    return np.asarray(labels, dtype=np.int64)
+
+
+def _open(cls: Any, request: Request, *, train: bool) -> Any:
+    """Reads one part by torchvision's class.
+
+    Returns:
+        An instance of `cls`.
+
+    Raises:
+        InputError: Files are missing or damaged; says what to do.
+        Failure: They cannot be downloaded; says what to put where instead.
+    """
+    by_name = cls.__name__ in ("SVHN", "STL10")
+    part = {"split": "train" if train else "test"} if by_name else {"train": train}
+    archives = _archives(cls, request.data_dir)
+    # With intact archives torchvision's download only unpacks them.
+    download = request.download or all(archive.state == "intact" for archive in archives)
+    try:
+        with _timeout():
+            return cls(request.data_dir, download=download, **part)
+    # Besides URLError and RuntimeError, whatever a damaged file raises in a parser.
+    except Exception as error:
+        absent = any(archive.state == "absent" for archive in archives)
+        unreachable = isinstance(error, URLError) or (request.download and absent)
+        kind = Failure if unreachable else InputError
+        raise kind(_advice(cls, request, error)) from error
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file that torchvision fetches or unpacks, and what has become of it here."""
+
+    url: str
+    path: Path
+    md5: str | None  # None: not known
+
+    @property
+    def state(self) -> str:
+        """absent, damaged or intact."""
+        from torchvision.datasets.utils import check_integrity
+
+        if not self.path.is_file():
+            return "absent"
+        return "intact" if check_integrity(self.path, self.md5) else "damaged"
+
+
+def _archives(cls: Any, root: Path) -> list[_File]:
+    if hasattr(cls, "resources"):  # MNIST and its kin
+        raw = root / cls.__name__ / "raw"
+        return [_File(cls.mirrors[0] + name, raw / name, md5) for name, md5 in cls.resources]
+    if hasattr(cls, "split_list"):  # SVHN
+        parts = (cls.split_list["train"], cls.split_list["test"])
+        return [_File(url, root / name, md5) for url, name, md5 in parts]
+    return [_File(cls.url, root / cls.filename, cls.tgz_md5)]
+
+
+def _unpacked(cls: Any, root: Path) -> list[_File]:
+    """Returns the files that come out of the archives."""
+    if hasattr(cls, "resources"):
+        return [_File("", file.path.with_suffix(""), None) for file in _archives(cls, root)]
+    if hasattr(cls, "split_list"):  # SVHN's are not packed
+        return []
+    files = [*cls.train_list, *cls.test_list]
+    if hasattr(cls, "meta"):
+        files.append((cls.meta["filename"], cls.meta["md5"]))
+    return [_File("", root / cls.base_folder / name, md5) for name, md5 in files]
+
+
+def _advice(cls: Any, request: Request, error: Exception) -> list[str]:
+    """Returns the lines that say what is missing or damaged, and what to put where."""
+    root = request.data_dir.absolute()
+    archives, unpacked = _archives(cls, root), _unpacked(cls, root)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    lines = [f"dataset={request.name} cannot be read from {root}: {reason}"]
+    lines += [
+        f"{file.path} is incomplete or damaged ({file.path.stat().st_size:,} bytes, wrong "
+        "checksum): delete or replace it"
+        for file in (*archives, *unpacked)
+        if file.state == "damaged"
+    ]
+    if unpacked and all(file.state != "absent" for file in unpacked):
+        lines.append(f"delete the unpacked files in {unpacked[0].path.parent} and try again")
+    wanted = [archive for archive in archives if archive.state != "intact"]
+    lines += [f"put {archive.url} at {archive.path}" for archive in wanted]
+    if wanted and not request.download:
+        lines.append("or let it be downloaded: --download=True")
+    return lines
+
+
+@contextmanager
+def _timeout() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
