@@ -1,0 +1,359 @@
+"""Run records, read: one run or many, also while they are being written.
+
+Reading never changes a run directory and works where it is read-only. Every value is verified
+against its checksum when it is read; reading one metric or one layer touches only that.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+import tempfile
+import warnings
+import weakref
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowrank.errors import nearest
+from lowrank.recordfile import (
+    RECORD_NAME,
+    DamagedRecordError,
+    RecordError,
+    connect,
+    fingerprints,
+    is_locked,
+    read_head,
+    read_json,
+    spectrum_crc,
+)
+
+Array = NDArray[np.float64]
+
+_WANDB_PATH = re.compile(r"([^/\s]+)/([^/\s]+)/([A-Za-z0-9_-]{1,64})")
+
+
+class Columns(Mapping[str, Array]):
+    """Arrays by name, each read from the record when it is asked for.
+
+    Args:
+        kind: What the names name, for the error message.
+        names: The names, in order.
+        read: Reads one by its name.
+    """
+
+    def __init__(self, kind: str, names: Iterable[str], read: Callable[[str], Array]) -> None:
+        self._kind = kind
+        self._names = dict.fromkeys(names)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(f"no {self._kind} {name!r} in this run{nearest(name, self._names)}")
+        return self._read(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._kind}: {', '.join(self._names)})"
+
+
+class Run:
+    """A run as its record held it when this object was made; later epochs are not in it.
+
+    Args:
+        path: The record file.
+
+    Attributes:
+        path: The record file.
+        id: The run's id.
+        config: The configuration (of the last session, where it was resumed with more epochs).
+        state: running, finished, stopped, collapsed, failed or killed. A record that says running
+            while no process holds its run directory is that of a killed run.
+        created: When the run began, ISO 8601 in UTC.
+        updated: When something was last recorded.
+        layers: What was measured, in network order.
+        epochs: The epochs recorded, ascending (E,).
+
+    Raises:
+        RecordError: If the file is missing, of another program or of a newer version.
+        DamagedRecordError: If its content is not what was written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file = self.path
+        with self._reading() as database:
+            head = read_head(self.path, database)
+        self.id = head.run_id
+        self.config = head.config
+        self.state = head.state
+        self.created = head.created
+        self.updated = head.updated
+        self.layers = head.layers
+        table = np.array(head.epochs, dtype=np.int64).reshape(-1, 2)
+        self.epochs = table[:, 0].copy()
+        self._measured = table[table[:, 1] != 0, 0]
+        self._metrics = {name: number for number, name in head.metrics}
+        self._numbers = {layer.name: number for number, layer in enumerate(self.layers)}
+        if self.state == "running" and not is_locked(self.path.parent):
+            # It may have ended between the two looks.
+            with self._reading() as database:
+                state = read_head(self.path, database).state
+            self.state = "killed" if state == "running" else state
+
+    @property
+    def metrics(self) -> Mapping[str, Array]:
+        """Name as in W&B -> float64 (E,), NaN where not logged."""
+        return Columns("metric", self._metrics, self._read_metric)
+
+    @property
+    def spectra(self) -> Mapping[str, Array]:
+        """Layer name -> singular values, float64 (E, k), or (E, N, k) with N > 1 replicas.
+
+        Rows of epochs that were not measured are NaN.
+        """
+        return Columns("layer", self._numbers, self._read_spectra)
+
+    @cached_property
+    def sessions(self) -> list[dict[str, Any]]:
+        """For every process that worked on the run: ``started`` and its ``environment``."""
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT number, value, crc FROM sessions ORDER BY number"
+            ).fetchall()
+            return [read_json(self.path, *row) for row in rows]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Commit, versions, device and so on of the last process that worked on the run."""
+        return dict(self.sessions[-1]["environment"]) if self.sessions else {}
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, {self.state}, {len(self.epochs)} epochs)"
+
+    def _read_metric(self, name: str) -> Array:
+        with self._reading() as database:
+            (checksum,) = database.execute(
+                "SELECT checksum FROM metrics WHERE id = ?", (self._metrics[name],)
+            ).fetchone()
+            rows = database.execute(
+                "SELECT epoch, value FROM scalars WHERE metric = ? ORDER BY epoch",
+                (self._metrics[name],),
+            ).fetchall()
+            epochs = np.array([epoch for epoch, _ in rows], dtype=np.int64)
+            values = np.array([value for _, value in rows], dtype=np.float64)  # NULL becomes NaN
+            found = zlib.crc32(name.encode()) + int(fingerprints(epochs, values).sum())
+            if (found - checksum) % 2**64:
+                raise DamagedRecordError(self.path, f"{name} is not what was written")
+            return self._align(epochs, values)
+
+    def _read_spectra(self, name: str) -> Array:
+        number = self._numbers[name]
+        k = min(self.layers[number].shape)
+        with self._reading() as database:
+            rows = database.execute(
+                'SELECT epoch, crc, "values" FROM epochs CROSS JOIN spectra USING (epoch) '
+                "WHERE layer = ? ORDER BY epoch",
+                (number,),
+            ).fetchall()
+            for epoch, crc, values in rows:
+                if not isinstance(values, bytes) or spectrum_crc(epoch, number, values) != crc:
+                    raise DamagedRecordError(self.path, f"spectrum of {name}, epoch {epoch}")
+            epochs = np.array([epoch for epoch, *_ in rows], dtype=np.int64)
+            if not np.isin(self._measured, epochs).all():
+                raise DamagedRecordError(self.path, f"spectra of {name} are missing")
+            blob = b"".join(values for *_, values in rows)
+            replicas = len(blob) // (8 * k * len(rows)) if rows else 1
+            shape = (len(rows), k) if replicas == 1 else (len(rows), replicas, k)
+            return self._align(epochs, np.frombuffer(blob, dtype="<f8").reshape(shape))
+
+    def _align(self, epochs: NDArray[np.int64], values: Array) -> Array:
+        """Spreads values (n, …) over this run's epochs.
+
+        Returns:
+            An array (E, …), NaN where there is no value.
+
+        Raises:
+            DamagedRecordError: If a value belongs to an epoch that was not recorded.
+        """
+        aligned = np.full((len(self.epochs), *values.shape[1:]), np.nan)
+        # A run that goes on may have more epochs by now than this snapshot.
+        places = np.searchsorted(self.epochs, epochs)
+        known = places < len(self.epochs)
+        if not np.array_equal(self.epochs[places[known]], epochs[known]):
+            raise DamagedRecordError(self.path, "epochs are missing")
+        aligned[places[known]] = values[known]
+        return aligned
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Opens the record for one consistent look at it.
+
+        Yields:
+            A connection in a transaction.
+
+        Raises:
+            RecordError: If the disk fails or a writer does not let go of the file.
+            DamagedRecordError: If it holds something that nobody wrote.
+        """
+        database = self._connect()
+        try:
+            yield database
+        except sqlite3.OperationalError as error:
+            raise RecordError(f"{self.path}: cannot be read ({error})") from error
+        except (sqlite3.Error, ValueError, TypeError, ArithmeticError) as error:
+            raise DamagedRecordError(self.path, error) from error
+        finally:
+            database.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            return connect(self._file)
+        except sqlite3.Error:
+            # A writer was killed in the middle of an epoch. Undoing that is the next writer's
+            # task (and impossible in a read-only directory), so it is done on a copy here.
+            self._file = _temporary_directory(self) / RECORD_NAME
+            _copy(self.path, self._file)
+            connect(self._file, write=True).close()
+            return connect(self._file)
+
+
+def load_run(path: str | Path) -> Run:
+    """Reads one run, without its metrics and spectra until they are asked for.
+
+    Args:
+        path: A run directory, a record file, or a W&B run path ``entity/project/run_id``, whose
+            record is then downloaded (it needs `wandb` and an API key).
+
+    Returns:
+        The run.
+
+    Raises:
+        RecordError: If there is no such run, or its record cannot be read.
+    """
+    place = Path(path)
+    if place.is_dir():
+        return Run(place / RECORD_NAME)
+    match = _WANDB_PATH.fullmatch(str(path))
+    if place.exists() or match is None:
+        return Run(place)
+    return _download(*match.groups())
+
+
+def find_runs(directory: str | Path) -> tuple[list[Run], list[RecordError]]:
+    """Reads all runs in a directory, sorted by the names of their directories.
+
+    Args:
+        directory: Holds run directories; may be a run directory itself.
+
+    Returns:
+        The runs, and for every record that cannot be read the reason.
+
+    Raises:
+        RecordError: If there is no such directory.
+    """
+    top = Path(directory)
+    if not top.is_dir():
+        raise RecordError(f"{top}: there is no such directory")
+    runs, errors = [], []
+    for path in sorted([*top.glob(RECORD_NAME), *top.glob(f"*/{RECORD_NAME}")]):
+        try:
+            runs.append(Run(path))
+        except RecordError as error:
+            errors.append(error)
+    return runs, errors
+
+
+def load_sweep(directory: str | Path) -> list[Run]:
+    """Reads all runs in a directory, sorted by the names of their directories.
+
+    Warns of records that cannot be read; `find_runs` returns these too.
+
+    Args:
+        directory: Holds run directories, such as ``runs``.
+
+    Returns:
+        The runs.
+    """
+    runs, errors = find_runs(directory)
+    for error in errors:
+        warnings.warn(f"left out: {error}", stacklevel=2)
+    return runs
+
+
+def _temporary_directory(owner: object) -> Path:
+    """Makes a directory that is removed with its owner.
+
+    Returns:
+        Its path.
+    """
+    path = tempfile.mkdtemp(prefix="lowrank-")
+    weakref.finalize(owner, shutil.rmtree, path, ignore_errors=True)
+    return Path(path)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a record with the journal of its killed writer.
+
+    The journal goes first: undoing is harmless if a new writer has undone it meanwhile.
+
+    Raises:
+        RecordError: If that cannot be done.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            shutil.copyfile(f"{source}-journal", f"{target}-journal")
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise RecordError(f"{source}: cannot be copied ({error.strerror})") from error
+
+
+def _download(entity: str, project: str, run_id: str) -> Run:
+    """Fetches a run's record from W&B into a temporary directory.
+
+    Returns:
+        The run.
+
+    Raises:
+        RecordError: If W&B has none, does not answer, or no API key is configured.
+    """
+    import wandb
+
+    name = f"{entity}/{project}/{run_id}"
+    try:
+        artifact = wandb.Api().artifact(
+            f"{entity}/{project}/run-record-{run_id}:latest", type="run-record"
+        )
+        # Only this entry and only here, whatever paths the server's manifest names.
+        directory = tempfile.mkdtemp(prefix="lowrank-")
+        try:
+            file = artifact.get_entry(RECORD_NAME).download(root=directory)
+            run = Run(file)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+    except RecordError:
+        raise
+    except Exception as error:  # wandb, requests, sockets: all mean that there is no record
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise RecordError(
+            f"{name}: there is no such file here, and W&B gives no run record for it "
+            f"({reason[0]}): check the path, `wandb login` and the connection"
+        ) from error
+    weakref.finalize(run, shutil.rmtree, directory, ignore_errors=True)
+    return run
