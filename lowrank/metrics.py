@@ -1,0 +1,190 @@
+"""Metric names: what one measurement adds to an epoch's row, in W&B and in the record."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lowrank import ranks
+
+HISTOGRAM_EDGES = np.linspace(-8.0, 0.0, 65)
+"""Edges of the bins of log10(σ/‖W‖): the same in every epoch, layer and run."""
+
+LAYER_QUANTITIES = (
+    "stable_rank",
+    "effective_rank",
+    "spectral_norm",
+    "frobenius_norm",
+    "distance",
+    "rank_bound",
+    "spectrum",
+)
+"""Names before ``/<layer>``, besides ``rank`` and ``rank@ε``."""
+
+
+class MeasuredLayer(Protocol):
+    """What is needed of a layer: `lowrank.record.Layer` and `lowrank.WeightMatrix` have it."""
+
+    @property
+    def name(self) -> str:
+        """The layer's name in metrics."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether it belongs to the layer set of ``rank_mean``."""
+
+
+def at(name: str, epsilon: float) -> str:
+    """Returns the name of a rank at a further ε.
+
+    Args:
+        name: ``rank`` or ``rank_mean``.
+        epsilon: Threshold relative to ‖W‖.
+
+    Returns:
+        The name with the threshold, which W&B takes as part of the name.
+
+    Example:
+        >>> at("rank", 1e-2), at("rank_mean", 1e-5)
+        ('rank@0.01', 'rank_mean@1e-05')
+    """
+    return f"{name}@{epsilon:g}"
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether W&B shall not draw a panel for a metric by itself.
+
+    Args:
+        name: Of any metric. Hidden are the means of further ε and all per layer but
+            ``rank/<layer>``.
+
+    Returns:
+        Whether it is one that would bury the others.
+
+    Example:
+        >>> [name for name in ("rank/head", "rank@0.01/head", "spectrum/head") if is_hidden(name)]
+        ['rank@0.01/head', 'spectrum/head']
+    """
+    quantity, _, layer = name.partition("/")
+    if quantity.startswith(("rank@", "rank_mean@")):
+        return True
+    return bool(layer) and quantity in LAYER_QUANTITIES
+
+
+def measurement_metrics(
+    layers: Sequence[MeasuredLayer],
+    spectra: Mapping[str, NDArray[np.float64]],
+    *,
+    epsilons: Sequence[float],
+    rank_norm: str = "frobenius",
+    collapsed: Collection[str] = (),
+    distances: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Returns every quantity of one measurement by its name.
+
+    A collapsed matrix has no rank, so its ranks are NaN and so is every mean over it: a collapse
+    must never look like low rank.
+
+    Args:
+        layers: What was measured, in network order.
+        spectra: Singular values, descending, shape (k,), by layer name.
+        epsilons: Thresholds relative to ‖W‖; the first is primary and has the plain names.
+        rank_norm: The norm ‖W‖: ``frobenius`` or ``spectral``.
+        collapsed: Names of collapsed matrices; a matrix that is not finite counts as one in any
+            case.
+        distances: Distance of the normalised matrix from the previous epoch, where there is one.
+
+    Returns:
+        Numbers by name, NaN where there is none. Per layer: ``rank``, ``rank@ε``,
+        ``stable_rank``, ``effective_rank``, ``spectral_norm``, ``frobenius_norm`` and, where
+        given, ``distance``, each followed by ``/<layer>``. Over the counted
+        layers: ``rank_mean``, ``rank_mean@ε``, ``stable_rank_mean``, ``effective_rank_mean``.
+        Over all: ``rank_mean_all``. ``collapsed`` is a number of matrices.
+
+    Example:
+        >>> from types import SimpleNamespace as Layer
+        >>> layers = [Layer(name="layers_0", counted=True), Layer(name="head", counted=False)]
+        >>> spectra = {"layers_0": np.array([1.0, 0.1, 1e-5]), "head": np.array([1.0])}
+        >>> row = measurement_metrics(layers, spectra, epsilons=[1e-3])
+        >>> row["rank/layers_0"], row["rank_mean"], row["rank_mean_all"], row["collapsed"]
+        (2.0, 2.0, 1.5, 0.0)
+    """
+    primary, *further = epsilons
+    row: dict[str, float] = {}
+    gone = set()
+    for layer in layers:
+        values = spectra[layer.name]
+        if layer.name in collapsed or not np.isfinite(values).all():
+            gone.add(layer.name)
+        of_layer = {
+            "rank": ranks.rank(values, primary, rank_norm),
+            **{at("rank", epsilon): ranks.rank(values, epsilon, rank_norm) for epsilon in further},
+            "stable_rank": ranks.stable_rank(values),
+            "effective_rank": ranks.effective_rank(values),
+        }
+        if layer.name in gone:
+            of_layer = dict.fromkeys(of_layer, np.nan)
+        of_layer["spectral_norm"] = ranks.spectral_norm(values)
+        of_layer["frobenius_norm"] = ranks.frobenius_norm(values)
+        if distances is not None and layer.name in distances:
+            of_layer["distance"] = distances[layer.name]
+        row |= {f"{quantity}/{layer.name}": float(value) for quantity, value in of_layer.items()}
+
+    def mean(quantity: str, names: Iterable[str]) -> float:
+        values = [row[f"{quantity}/{name}"] for name in names]
+        return float(np.mean(values)) if values else np.nan
+
+    counted = [layer.name for layer in layers if layer.counted]
+    return {
+        "rank_mean": mean("rank", counted),
+        "rank_mean_all": mean("rank", (layer.name for layer in layers)),
+        "stable_rank_mean": mean("stable_rank", counted),
+        "effective_rank_mean": mean("effective_rank", counted),
+        **{at("rank_mean", epsilon): mean(at("rank", epsilon), counted) for epsilon in further},
+        "collapsed": float(len(gone)),
+        **row,
+    }
+
+
+def bound_metrics(bounds: Mapping[str, float]) -> dict[str, float]:
+    """Returns the bounds on ranks by their names.
+
+    Args:
+        bounds: By layer name, where there is one that is not vacuous.
+
+    Returns:
+        Numbers by name.
+
+    Example:
+        >>> bound_metrics({"layers_0": 1517.0})
+        {'rank_bound/layers_0': 1517.0}
+    """
+    return {f"rank_bound/{layer}": bound for layer, bound in bounds.items()}
+
+
+def spectrum_histogram(s: ArrayLike, rank_norm: str = "frobenius") -> NDArray[np.int64] | None:
+    """Counts log10(σ/‖W‖) in 64 equal bins over [-8, 0].
+
+    Args:
+        s: Singular values of one matrix, shape (k,).
+        rank_norm: The norm ‖W‖: ``frobenius`` or ``spectral``.
+
+    Returns:
+        Counts, shape (64,), sum k. Values below 1e-8 ‖W‖, zeros included, are in the first bin,
+        σ = ‖W‖ is in the last. None for a matrix that is zero or not finite.
+
+    Example:
+        >>> counts = spectrum_histogram([1.0, 0.1, 0.0], "spectral")
+        >>> [(int(bin), int(counts[bin])) for bin in counts.nonzero()[0]]
+        [(0, 1), (56, 1), (63, 1)]
+    """
+    values = np.asarray(s, dtype=np.float64)
+    norm = ranks.spectral_norm(values) if rank_norm == "spectral" else ranks.frobenius_norm(values)
+    if not np.isfinite(norm) or norm == 0:
+        return None
+    # Rounding may leave a lone σ just above its own norm: clipped, as it belongs in the last bin.
+    logs = np.log10(np.clip(values / norm, 1e-8, 1.0))
+    return np.histogram(logs, HISTOGRAM_EDGES)[0]

@@ -1,0 +1,397 @@
+"""Weights & Biases: one run tracked online or offline, continued where it stopped, never twice."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowrank import segments
+from lowrank.errors import InputError
+from lowrank.metrics import HISTOGRAM_EDGES, is_hidden, spectrum_histogram
+from lowrank.segments import TrackingError
+
+if TYPE_CHECKING:
+    import wandb
+    from matplotlib.figure import Figure
+
+__all__ = ["RowLogger", "Tracker", "TrackingError", "start"]
+
+GRAPHQL_RETRIES = 6
+"""Attempts after the first, 2 + 4 + 8 + 16 + 32 + 60 s apart. W&B's 20 are 16 minutes."""
+
+FINISH_TIMEOUT = 350.0
+"""Seconds for the last upload. An artifact that waits for a server that is down is not counted in
+it but fails after two requests, about 250 s: together they are the ten minutes of a run's end."""
+
+FIGURE_DPI = 150
+"""Dots per inch of figures in W&B: sharp at the width of a panel, about 100 kB."""
+
+
+class Tracker:
+    """Tracks nothing: what ``tracking=disabled`` gives, and the interface of all trackers.
+
+    Attributes:
+        mode: ``online``, ``offline`` or ``disabled``.
+        last_epoch: Last epoch that W&B holds of this run; None if it holds none. The caller logs
+            the record's later epochs first, then goes on.
+        url: The run's page, if it has one.
+    """
+
+    mode = "disabled"
+    last_epoch: int | None = None
+    url: str | None = None
+
+    @property
+    def sync_command(self) -> str | None:
+        """The shell command that uploads what W&B's server does not have; None if nothing is."""
+        return None
+
+    def log(
+        self,
+        epoch: int,
+        metrics: Mapping[str, float],
+        spectra: Mapping[str, NDArray[np.float64]],
+        figures: Mapping[str, Figure] | None = None,
+    ) -> None:
+        """Logs one epoch as one row, on disk within a second.
+
+        Args:
+            epoch: Greater than that of the last row, and than ``last_epoch``.
+            metrics: Numbers by name. What is not finite is left out, and taken out of the run's
+                summary: the table of runs must not show a rank from before a collapse.
+            spectra: Singular values, shape (k,), by layer name; logged as ``spectrum/<layer>``
+                unless that layer collapsed.
+            figures: By name; logged as images in the same row.
+
+        Raises:
+            TrackingError: If W&B's process on this machine has died.
+        """
+
+    def write(self, text: str) -> None:
+        """Adds text to the run's log page.
+
+        Args:
+            text: One or more lines.
+        """
+
+    def finish(self, record: Path, state: str, exit_code: int = 0) -> None:
+        """Ends the run: notes how it ended, uploads the record and waits for the upload.
+
+        What W&B does not take is said in one line and is no error: the record is complete.
+
+        Args:
+            record: The run record, closed and in its final state; if it exists it becomes the
+                artifact ``run-record-<run_id>``.
+            state: How the run ended; in the run's summary as ``state``.
+            exit_code: Of the process; other than 0 W&B shows the run as failed.
+        """
+
+
+class WandbTracker(Tracker):
+    """A run that W&B tracks. `start` makes it."""
+
+    def __init__(
+        self,
+        run: wandb.Run,
+        run_dir: Path,
+        *,
+        last_epoch: int | None,
+        rank_norm: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self.mode = "offline" if run.offline else "online"
+        self.last_epoch = last_epoch
+        self.url = None if run.offline else run.url
+        self._run = run
+        self._run_dir = run_dir
+        self._say = say
+        self._segment = Path(run.settings.sync_dir)
+        self._incomplete = False
+        self._rows = RowLogger(run, rank_norm=rank_norm)
+
+    @property
+    def sync_command(self) -> str | None:
+        if self.mode == "offline":
+            logs = segments.find(self._run_dir, self._run.id)
+            return segments.sync_command(
+                [log.parent for log in logs if not log.with_suffix(".wandb.synced").exists()]
+            )
+        return segments.sync_command([self._segment]) if self._incomplete else None
+
+    def log(
+        self,
+        epoch: int,
+        metrics: Mapping[str, float],
+        spectra: Mapping[str, NDArray[np.float64]],
+        figures: Mapping[str, Figure] | None = None,
+    ) -> None:
+        images = {name: _image(figure) for name, figure in (figures or {}).items()}
+        try:
+            self._rows.log({**metrics, "epoch": epoch}, spectra, step=epoch, more=images)
+        except _failures() as error:
+            raise TrackingError(
+                f"W&B cannot log epoch {epoch}: {_reason(error)}; nothing recorded is lost, start "
+                f"the same command again with --run_id={self._run.id}"
+            ) from error
+
+    def write(self, text: str) -> None:
+        self._run.write_logs(text)
+
+    def finish(self, record: Path, state: str, exit_code: int = 0) -> None:
+        import wandb
+
+        try:
+            self._upload(record, state)
+            self._run.finish(exit_code=exit_code)
+        except _failures() as error:
+            self._incomplete = True
+            what = "everything in time" if isinstance(error, TimeoutError) else "the end of the run"
+            self._say(
+                f"W&B did not take {what} ({_reason(error)}); the record holds all of it, upload "
+                f"what W&B has of it with: {self.sync_command}"
+            )
+            if isinstance(error, _deaths()):
+                # Else wandb does so at the program's end, with a traceback, and no other run of
+                # this program could be tracked.
+                with contextlib.suppress(*_failures(), SystemExit):
+                    wandb.teardown()
+
+    def _upload(self, record: Path, state: str) -> None:
+        import wandb
+
+        self._run.summary["state"] = state
+        if record.exists():
+            artifact = wandb.Artifact(f"run-record-{self._run.id}", type="run-record")
+            with _staging_in(self._segment):
+                artifact.add_file(str(record), skip_cache=True)
+            artifact.finalize()
+            # Online, log_artifact asks the server without any limit of time, and what it sends is
+            # not kept in the segment: in an outage the record would be lost to `wandb sync`.
+            assert self._run._interface is not None
+            self._run._interface.publish_artifact(self._run, artifact, ["latest"])
+
+
+class RowLogger:
+    """Logs rows to any W&B run, with ``epoch`` as the x-axis of each of their metrics.
+
+    Each metric is defined by its own name when it is first logged: of globs that overlap, W&B
+    would take any. Metrics that never pass here are left as they are.
+
+    Args:
+        run: The run.
+        rank_norm: The norm that histograms refer to.
+    """
+
+    def __init__(self, run: wandb.Run, *, rank_norm: str) -> None:
+        self._run = run
+        self._rank_norm = rank_norm
+        run.define_metric("epoch", hidden=True)
+        self._defined = {"epoch"}
+
+    def log(
+        self,
+        metrics: Mapping[str, float],
+        spectra: Mapping[str, NDArray[np.float64]],
+        *,
+        step: int | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Logs one row.
+
+        Args:
+            metrics: As for `Tracker.log`, with ``epoch`` among them.
+            spectra: As for `Tracker.log`.
+            step: W&B's step; None leaves it to W&B.
+            more: Anything else of the row, such as images.
+        """
+        import wandb
+
+        row: dict[str, Any] = {n: value for n, value in metrics.items() if math.isfinite(value)}
+        absent = metrics.keys() - row.keys()
+        for layer, values in spectra.items():
+            counts = spectrum_histogram(values, self._rank_norm)
+            if counts is not None and f"rank/{layer}" not in absent:
+                row[f"spectrum/{layer}"] = wandb.Histogram(np_histogram=(counts, HISTOGRAM_EDGES))
+        row |= more or {}
+        for name in row:
+            if name not in self._defined:
+                self._run.define_metric(name, step_metric="epoch", hidden=is_hidden(name))
+                self._defined.add(name)
+        self._run.log(row, step=step, commit=True)
+        for name in sorted(absent):
+            with contextlib.suppress(KeyError):  # which only a run in mode disabled raises
+                del self._run.summary[name]  # type: ignore[no-untyped-call]
+
+
+def start(
+    config: Mapping[str, Any],
+    *,
+    run_dir: Path,
+    run_id: str,
+    resumed: bool,
+    say: Callable[[str], None] = print,
+) -> Tracker:
+    """Begins or continues the W&B run. Never prompts.
+
+    Args:
+        config: The validated configuration: it becomes the run's config, and its fields
+            ``tracking``, ``project``, ``entity``, ``group``, ``tags``, ``name`` and ``rank_norm``
+            say how the run is tracked.
+        run_dir: The run's directory; W&B's files go to ``<run_dir>/wandb``.
+        run_id: The run's id, here and on W&B.
+        resumed: Whether the directory held a run before: then a run of this id on the server is
+            continued, otherwise it is replaced.
+        say: Prints a line for the user.
+
+    Returns:
+        The tracker, which also tells where to continue.
+
+    Raises:
+        InputError: If the run should be online but no API key is configured, or has an id that
+            the agent did not give it.
+        TrackingError: If W&B refuses the run, cannot be reached within 90 s
+            (``WANDB_INIT_TIMEOUT``), or an earlier segment cannot be read.
+    """
+    if config["tracking"] == "disabled":
+        return Tracker()
+    import wandb
+
+    # Of its own lines wandb keeps warnings and errors. What holds for all runs of a process can
+    # only be said before the first.
+    wandb.setup(settings=wandb.Settings(show_info=False, quiet=True))
+    mode = _choose_mode(config["tracking"], say)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    settings = wandb.Settings(
+        # The default of 15 s is what a kill -9 would cost.
+        x_transaction_log_flush_interval=1,
+        # Wrapped, every frame of a progress bar would become a record; `write` has the lines.
+        console="off",
+        x_graphql_retry_max=GRAPHQL_RETRIES,
+        finish_timeout=FINISH_TIMEOUT,
+        finish_timeout_raises=True,
+        use_dot_wandb=False,
+        show_info=False,
+        quiet=True,
+    )
+    place: dict[str, Any] = {"project": config["project"], "entity": config["entity"], "id": run_id}
+    if os.environ.get("WANDB_SWEEP_ID"):
+        agent_id = os.environ.get("WANDB_RUN_ID", run_id)
+        if agent_id != run_id:
+            raise InputError(
+                f"run_id={run_id}: the W&B agent calls this run {agent_id}; omit run_id"
+            )
+        place = {}  # the agent has decided and wandb would only warn
+        sweep_file = segments.normalise_sweep_file(os.environ, config, run_dir)
+        if sweep_file is not None:
+            wandb.setup(settings=wandb.Settings(sweep_param_path=str(sweep_file)))
+    held = None
+    if mode == "offline":
+        steps = [segments.last_step(log) for log in segments.find(run_dir, run_id)]
+        held = max((step for step in steps if step is not None), default=None)
+    try:
+        run = wandb.init(
+            **place,
+            mode=mode,
+            dir=str(run_dir.resolve()),  # wandb-core may have started in another directory
+            config=dict(config),
+            group=config["group"],
+            tags=list(config["tags"]) or None,
+            name=config["name"],
+            resume="allow" if resumed and mode == "online" else None,
+            reinit="create_new",  # a run that the caller of `main` has open is not ours to take
+            settings=settings,
+        )
+    except (wandb.Error, ValueError, OSError) as error:
+        hint = "" if mode == "offline" else "; --tracking=offline trains without it"
+        raise TrackingError(f"W&B could not start the run: {_reason(error)}{hint}") from error
+    if mode == "online":
+        held = run.starting_step - 1 if run.resumed and run.starting_step else None
+        say(f"W&B: {run.url}")
+    return WandbTracker(
+        run,
+        run_dir,
+        last_epoch=held,
+        rank_norm=config["rank_norm"],
+        say=say,
+    )
+
+
+def _choose_mode(tracking: str, say: Callable[[str], None]) -> Literal["online", "offline"]:
+    """Returns what ``auto`` and ``online`` mean here.
+
+    Raises:
+        InputError: If the run must be online but no usable API key is configured.
+    """
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    if tracking == "offline":
+        return "offline"
+    host = wandb.setup().settings.base_url
+    try:
+        # wandb's own order: environment, netrc, settings file.
+        credentials = wbauth.authenticate_session(
+            host=host, source="lowrank", prompt=False, update_session=False
+        )
+    except wandb.Error as error:
+        raise InputError(f"W&B: {error}; set it right, or use --tracking=offline") from error
+    if credentials is not None:
+        return "online"
+    remedy = "`wandb login` or WANDB_API_KEY configures one"
+    if tracking == "online" or os.environ.get("WANDB_SWEEP_ID"):
+        why = "tracking=online" if tracking == "online" else "under a W&B agent"
+        raise InputError(
+            f"{why}, but there is no API key for {host}: {remedy}, --tracking=offline needs none"
+        )
+    say(f"W&B: tracking offline, as there is no API key for {host}; {remedy}")
+    return "offline"
+
+
+def _deaths() -> tuple[type[Exception], ...]:
+    """Returns what the client raises when wandb-core, its process on this machine, has died."""
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+    return ConnectionError, HandleAbandonedError, MailboxClosedError
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Returns all that the client raises when it cannot go on."""
+    import wandb
+
+    return wandb.Error, OSError, *_deaths()
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _image(figure: Figure) -> wandb.Image:
+    """Returns a figure as an image; wandb itself would want pyplot imported for that."""
+    import wandb
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=FIGURE_DPI)
+    return wandb.Image(Image.open(buffer))
+
+
+@contextlib.contextmanager
+def _staging_in(directory: Path) -> Iterator[None]:
+    """Lets wandb copy an artifact's files into the run's segment instead of the user's home."""
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = str(directory)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WANDB_DATA_DIR"]
+        else:
+            os.environ["WANDB_DATA_DIR"] = before
