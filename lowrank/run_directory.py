@@ -1,0 +1,227 @@
+"""The directory of one run: who may use it, whether it begins, goes on or has ended."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lowrank.config import Config, Given, combine, differences, load
+from lowrank.environment import available_cores
+from lowrank.errors import InputError
+from lowrank.record import Record
+from lowrank.recordfile import LOCK_NAME, RECORD_NAME, Layer, RecordError, lock
+from lowrank.runs import load_run
+
+CONFIG_NAME = "config.yaml"
+
+NARROW = 256
+"""Width up to which one thread trains an MLP at least as fast as two."""
+
+ENDED = ("finished", "collapsed")
+"""States of a run that has nothing left to do."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run's directory, while this process alone works in it.
+
+    Attributes:
+        path: ``<output_dir>/<run_id>``.
+        run_id: The run's name, also on W&B.
+        config: The configuration in force, complete with seed and threads: for a resumed run the
+            stored one with those changes that are allowed.
+        resumed: Whether the directory held a run before.
+        ended: Whether that run has nothing left to do.
+    """
+
+    path: Path
+    run_id: str
+    config: Config
+    resumed: bool
+    ended: bool
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, given or drawn."""
+        assert self.config.seed is not None
+        return self.config.seed
+
+    @property
+    def record(self) -> Path:
+        """The run record."""
+        return self.path / RECORD_NAME
+
+    @property
+    def checkpoint(self) -> Path:
+        """The latest checkpoint."""
+        return self.path / "checkpoint.pt"
+
+
+@contextmanager
+def open_run_directory(requested: Config) -> Iterator[RunDirectory]:
+    """Opens the directory of a new run, or that of a run to go on with, and holds it.
+
+    A new directory is removed again if something goes wrong before anything is recorded.
+
+    Args:
+        requested: What the command line asks for. ``run_id`` names the directory; without one
+            an id is drawn.
+
+    Yields:
+        The directory. That of an earlier run is as it was, until its record is opened.
+
+    Raises:
+        InputError: If another process holds the run, the directory is none of a run, its run has
+            another configuration, or ``resume`` forbids what was found.
+    """
+    run_id = requested.run_id or new_run_id()
+    path = Path(requested.output_dir).expanduser() / run_id
+    existed = path.exists()
+    if existed and requested.resume == "never":
+        raise InputError(f"resume=never, but the run directory {path} exists")
+    if not existed and requested.resume == "must":
+        raise InputError(f"resume=must, but there is no run directory {path}")
+    held = lock(path)
+    try:
+        directory = _settle(path, requested.replace(run_id=run_id))
+        yield directory
+    except BaseException:
+        if not existed and not (path / RECORD_NAME).exists():
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        held.release()
+
+
+@contextmanager
+def open_record(
+    directory: RunDirectory, layers: Sequence[Layer], environment: Mapping[str, Any]
+) -> Iterator[Record]:
+    """Opens the record of a run, or begins one, with a new session in it.
+
+    An exception that leaves the context turns the state into ``failed``, and Ctrl-C into
+    ``stopped``.
+
+    Args:
+        directory: Of the run.
+        layers: What is measured, in network order.
+        environment: Of this process.
+
+    Yields:
+        The record.
+
+    Raises:
+        InputError: If the record is of another network.
+    """
+    config = directory.config.recorded()
+    if directory.record.exists():
+        record = Record.open(directory.record)
+        if list(record.layers) != list(layers):
+            record.close()
+            raise InputError(
+                f"{directory.record} is of another network: it holds other weight matrices than "
+                f"model={directory.config.model} has on these images; choose another run_id"
+            )
+        record.begin_session(config, environment)
+        write_atomically(directory.path / CONFIG_NAME, directory.config.to_yaml())
+    else:
+        record = Record.create(
+            directory.record,
+            run_id=directory.run_id,
+            config=config,
+            environment=environment,
+            layers=layers,
+        )
+    with record:
+        try:
+            yield record
+        except BaseException as error:
+            with suppress(RecordError):  # the disk may be what failed
+                record.set_state("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
+            raise
+
+
+def _settle(path: Path, requested: Config) -> RunDirectory:
+    """Decides which configuration is in force, and writes that of a new run down.
+
+    Returns:
+        The directory.
+
+    Raises:
+        InputError: If it holds something else, or a run with another configuration.
+    """
+    run_id = str(requested.run_id)
+    stored_path = path / CONFIG_NAME
+    record = path / RECORD_NAME
+    if not stored_path.exists() and not record.exists():
+        strangers = sorted(
+            entry.name for entry in path.iterdir() if entry.name not in (LOCK_NAME, "wandb")
+        )
+        if strangers:
+            raise InputError(
+                f"{path} is not a run directory, it holds {', '.join(strangers[:3])} but no "
+                f"{CONFIG_NAME}: choose another run_id or output_dir"
+            )
+        config = complete(requested)
+        write_atomically(stored_path, config.to_yaml())
+        return RunDirectory(path, run_id, config, resumed=False, ended=False)
+    run = load_run(record) if record.exists() else None
+    if stored_path.exists():
+        stored = load(stored_path)
+    else:  # the record holds it as well
+        assert run is not None
+        stored = combine([{name: Given(value) for name, value in run.config.items()}])
+    differing = differences(stored, requested)
+    if differing:
+        raise InputError(
+            f"run {run_id} was started with {name}={before}, not {now}; a changed run needs "
+            "another run_id"
+            for name, (before, now) in differing.items()
+        )
+    config = requested.replace(seed=stored.seed, threads=stored.threads)
+    ended = run is not None and run.state in ENDED and config.epochs <= stored.epochs
+    return RunDirectory(path, run_id, config, resumed=True, ended=ended)
+
+
+def complete(requested: Config) -> Config:
+    """Returns the configuration with a drawn seed and the number of threads filled in.
+
+    Args:
+        requested: Where ``seed`` is None one is drawn; where ``threads`` is None it is one for
+            a narrow MLP, which more only slow down, and else the number of cores this process
+            may use.
+
+    Returns:
+        A configuration that describes the run completely.
+    """
+    seed = secrets.randbelow(2**31) if requested.seed is None else requested.seed
+    is_narrow = requested.model == "mlp" and requested.width <= NARROW
+    threads = requested.threads or (1 if is_narrow else available_cores())
+    return requested.replace(seed=seed, threads=threads)
+
+
+def new_run_id() -> str:
+    """Returns a new id of eight lower-case letters and digits, as W&B's are."""
+    alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+    return "".join(secrets.choice(alphabet) for _ in range(8))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that it is there whole or not at all, also after a power cut.
+
+    Args:
+        path: Replaced if it exists.
+        text: Written as UTF-8.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

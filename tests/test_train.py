@@ -1,0 +1,654 @@
+"""Whole runs of train.py: what they leave behind, and that stopping and going on changes nothing.
+
+Records of interrupted runs are compared bit for bit with those of undisturbed ones; ranks and norms
+with numpy's float64 SVD of the weights in the checkpoint; W&B's rows as ``wandb leet`` reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import lowrank
+from lowrank.recordfile import lock
+from train import main
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ("--train_size=120", "--width=16", "--depth=2", "--epochs=3", "--batch_size=32")
+LAYERS = ("linear1", "linear2", "classifier")
+HEADLINES = (
+    *("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"),
+    *("rank_mean", "rank_mean_all", "stable_rank_mean", "effective_rank_mean"),
+    *("collapsed", "dead", "lr_now", "rank_mean@0.01"),
+)
+PER_LAYER = (
+    *("rank", "rank@0.01", "stable_rank", "effective_rank"),
+    *("spectral_norm", "frobenius_norm", "distance"),
+)
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Runs main with tiny settings in an empty directory; returns the exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*flags, tracking="disabled"):
+        names = {flag.partition("=")[0] for flag in flags}
+        tiny = [flag for flag in TINY if flag.partition("=")[0] not in names]
+        return main([*tiny, "--threads=1", f"--tracking={tracking}", *flags])
+
+    return run
+
+
+def spawn(directory, *flags, **options):
+    """Starts train.py as its own process; flags come instead of equal ones of TINY."""
+    names = {flag.partition("=")[0] for flag in flags}
+    tiny = [flag for flag in TINY if flag.partition("=")[0] not in names]
+    words = [sys.executable, str(ROOT / "train.py"), *tiny, "--threads=1", *flags]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | options
+    return subprocess.Popen(words, cwd=directory, start_new_session=True, **options)
+
+
+def wait_for_epoch(process, epoch):
+    """Reads the process's lines until that of an epoch."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.strip().startswith(f"{epoch}/"):
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def is_timing(name):
+    return name.startswith(("time/", "throughput/"))
+
+
+def assert_same_record(one, other):
+    """Compares everything but times, bit for bit."""
+    one, other = lowrank.load_run(one), lowrank.load_run(other)
+    assert one.epochs.tolist() == other.epochs.tolist()
+    assert one.layers == other.layers
+    names = {name for name in one.metrics if not is_timing(name)}
+    assert names == {name for name in other.metrics if not is_timing(name)}
+    for name in names:
+        assert one.metrics[name].tobytes() == other.metrics[name].tobytes(), name
+    for layer in one.spectra:
+        assert one.spectra[layer].tobytes() == other.spectra[layer].tobytes(), layer
+
+
+def segments(run_dir):
+    return sorted(path.parent for path in run_dir.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def inspect(segment, *flags):
+    """Reads a W&B segment with the client's own tool: its summary, or a list of its records."""
+    wandb = Path(sys.executable).with_name("wandb")
+    command = [wandb, "leet", "inspect", "--json", *flags, segment]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(output if "--summary" in flags else f"[{','.join(output.splitlines())}]")
+
+
+def test_a_run_records_every_name_of_the_design_from_epoch_0(train, tmp_path):
+    assert train("--run_id=a") == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    assert run.state == "finished"
+    assert run.epochs.tolist() == [0, 1, 2, 3]
+    expected = {*HEADLINES, *(f"{name}/{layer}" for name in PER_LAYER for layer in LAYERS)}
+    assert {name for name in run.metrics if not is_timing(name)} == expected
+    assert {name for name in run.metrics if is_timing(name)} == {
+        *("time/train", "time/evaluate", "time/spectra", "throughput/images_per_second")
+    }
+    for name in expected:
+        values = run.metrics[name]
+        assert np.isnan(values[0]) == name.startswith("distance/"), name
+        assert np.isfinite(values[1:]).all(), name
+    assert [(layer.name, layer.shape, layer.counted) for layer in run.layers] == [
+        ("linear1", (16, 64), True),
+        ("linear2", (16, 16), True),
+        ("classifier", (10, 16), False),
+    ]
+    assert sorted(path.name for path in (tmp_path / "runs/a").iterdir()) == [
+        *(".lock", "checkpoint.pt", "config.yaml", "record.sqlite")
+    ]
+
+
+def test_quantities_are_those_of_a_float64_svd_of_the_weights(train, tmp_path):
+    assert train("--run_id=a", "--epsilons=[0.02,0.2]", "--rank_norm=spectral") == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    weights = torch.load(tmp_path / "runs/a/checkpoint.pt", weights_only=True)["model"]
+    ranks = []
+    for layer in LAYERS:
+        s = np.linalg.svd(weights[f"{layer}.weight"].double().numpy(), compute_uv=False)
+        p = s / s.sum()
+        expected = {
+            "rank": (s / s[0] > 0.02).sum(),
+            "rank@0.2": (s / s[0] > 0.2).sum(),
+            "stable_rank": (s**2).sum() / s[0] ** 2,
+            "effective_rank": np.exp(-(p * np.log(p)).sum()),
+            "spectral_norm": s[0],
+            "frobenius_norm": np.sqrt((s**2).sum()),
+        }
+        for name, value in expected.items():
+            assert run.metrics[f"{name}/{layer}"][-1] == pytest.approx(value, rel=1e-9), name
+        np.testing.assert_allclose(run.spectra[layer][-1], s, rtol=1e-9)
+        ranks.append(expected["rank"])
+    assert run.metrics["rank_mean"][-1] == np.mean(ranks[:2])
+    assert run.metrics["rank_mean_all"][-1] == np.mean(ranks)
+
+
+def test_resnet18_measures_21_matrices_and_averages_17(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ("--model=resnet18", "--dataset=synthetic", "--image_size=8", "--epochs=1")
+    assert main([*flags, "--train_size=64", "--run_id=a", "--tracking=disabled"]) == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    counted = [layer.name for layer in run.layers if layer.counted]
+    assert (len(run.layers), len(counted)) == (21, 17)
+    assert set(run.spectra) == {layer.name for layer in run.layers}
+    assert all(np.isfinite(run.spectra[layer.name]).all() for layer in run.layers)
+    ranks = [run.metrics[f"rank/{name}"] for name in counted]
+    np.testing.assert_array_equal(run.metrics["rank_mean"], np.mean(ranks, axis=0))
+
+
+def test_rank_bounds_appear_where_they_are_not_vacuous_and_hold(train, tmp_path):
+    # lr * weight_decay = 0.01 forgets within 757 examples, fewer than the 1,000 rows.
+    flags = ("--width=1000", "--batch_norm=False", "--train_size=300", "--batch_size=1")
+    assert train("--run_id=a", *flags, "--lr=0.1", "--weight_decay=0.1", "--epochs=4") == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    assert [layer.positions for layer in run.layers] == [1, 1, 1]
+    bounds = run.metrics["rank_bound/linear2"]
+    assert np.isnan(bounds[0])
+    assert np.isfinite(bounds[-1])
+    claimed = np.isfinite(bounds)
+    assert (run.metrics["rank/linear2"][claimed] <= bounds[claimed]).all()
+    assert bounds[claimed].max() < 1000
+    assert train("--run_id=b", "--weight_decay=0") == 0
+    assert not any("rank_bound" in name for name in lowrank.load_run(tmp_path / "runs/b").metrics)
+
+
+def test_distance_is_from_the_normalised_weights_of_the_previous_epoch(train, tmp_path):
+    assert train("--run_id=a", "--epochs=1", "--keep_checkpoint=all") == 0
+    assert train("--run_id=b", "--epochs=2") == 0
+    before, after = (
+        torch.load(tmp_path / f"runs/{run}/checkpoint.pt", weights_only=True)["model"]
+        for run in "ab"
+    )
+    run = lowrank.load_run(tmp_path / "runs/b")
+    for layer in LAYERS:
+        v, w = (weights[f"{layer}.weight"].double().numpy() for weights in (before, after))
+        expected = np.linalg.norm(w / np.linalg.norm(w) - v / np.linalg.norm(v))
+        assert run.metrics[f"distance/{layer}"][2] == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(train, tmp_path):
+    for run, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert train(f"--run_id={run}", f"--seed={seed}") == 0
+    assert_same_record(tmp_path / "runs/a", tmp_path / "runs/b")
+    losses = [lowrank.load_run(tmp_path / f"runs/{run}").metrics["train_loss"] for run in "ac"]
+    assert (losses[0] != losses[1]).all()
+
+
+def test_a_stored_configuration_repeats_the_run_as_a_new_one(train, tmp_path):
+    assert train("--run_id=a", "--seed=None", "--lr=0.05") == 0
+    stored = yaml.safe_load((tmp_path / "runs/a/config.yaml").read_text())
+    assert isinstance(stored["seed"], int)
+    assert "run_id" not in stored
+    assert "resume" not in stored
+    assert main(["--config", "runs/a/config.yaml"]) == 0
+    (again,) = {path.name for path in (tmp_path / "runs").iterdir()} - {"a"}
+    assert_same_record(tmp_path / "runs/a", tmp_path / "runs" / again)
+
+
+def test_a_finished_run_is_left_alone(train, tmp_path, capsys):
+    assert train("--run_id=a") == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "runs/a").iterdir()}
+    capsys.readouterr()
+    assert train("--run_id=a") == 0
+    assert capsys.readouterr().out == "run a has ended, nothing is left to do: runs/a\n"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "runs/a").iterdir()} == before
+
+
+def test_a_longer_run_goes_on_where_the_shorter_one_ended(train, tmp_path):
+    assert train("--run_id=a", "--epochs=1") == 0
+    assert train("--run_id=a", "--epochs=3") == 0
+    assert train("--run_id=b", "--epochs=3") == 0
+    assert_same_record(tmp_path / "runs/a", tmp_path / "runs/b")
+
+
+def files_below(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_longer_run_with_momentum_needs_the_optimizers_state(train, tmp_path, capsys):
+    assert train("--run_id=a", "--epochs=1", "--momentum=0.9") == 0
+    before = files_below(tmp_path / "runs")
+    assert train("--run_id=a", "--epochs=3", "--momentum=0.9") == 2
+    assert "start a new run with keep_checkpoint=all" in capsys.readouterr().err
+    assert files_below(tmp_path / "runs") == before
+    assert train("--run_id=a", "--epochs=1", "--momentum=0.9") == 0
+    for run, epochs in (("b", 1), ("b", 3), ("c", 3)):
+        flags = (f"--run_id={run}", f"--epochs={epochs}", "--momentum=0.9")
+        assert train(*flags, "--keep_checkpoint=all") == 0
+    assert_same_record(tmp_path / "runs/b", tmp_path / "runs/c")
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [("weights", {"model"}), ("all", {"model", "optimizer"}), ("none", None)],
+    ids=["weights", "all", "none"],
+)
+def test_what_is_left_of_the_checkpoint(train, tmp_path, keep, left):
+    assert train("--run_id=a", "--momentum=0.9", f"--keep_checkpoint={keep}") == 0
+    path = tmp_path / "runs/a/checkpoint.pt"
+    assert path.exists() == (left is not None)
+    if left is not None:
+        state = torch.load(path, weights_only=True)
+        assert {"model", "optimizer"} & state.keys() == left
+
+
+REFUSALS = {
+    "another configuration": (
+        ["--lr=0.3", "--batch_size=40"],
+        ["run a was started with lr=0.1, not 0.3", "run a was started with batch_size=32, not 40"],
+    ),
+    "fewer epochs": (["--epochs=2"], ["run a was started with epochs=3, not 2"]),
+    "resume=never": (["--resume=never"], ["resume=never, but the run directory runs/a exists"]),
+    "resume=must": (
+        ["--run_id=b", "--resume=must"],
+        ["resume=must, but there is no run directory runs/b"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("flags", "lines"), REFUSALS.values(), ids=REFUSALS)
+def test_what_a_run_directory_refuses(train, tmp_path, capsys, flags, lines):
+    assert train("--run_id=a") == 0
+    before = files_below(tmp_path / "runs")
+    assert train(*(["--run_id=a"] if "--run_id=b" not in flags else []), *flags) == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert len(shown) == len(lines)
+    assert all(line in text for line, text in zip(lines, shown, strict=True))
+    assert files_below(tmp_path / "runs") == before
+
+
+def test_tracking_and_places_may_change_on_resuming(train, tmp_path):
+    assert train("--run_id=a", "--epochs=1") == 0
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    flags = ("--output_dir=moved", "--name=other", "--data_dir=elsewhere", "--seed=None")
+    assert train("--run_id=a", "--epochs=2", *flags) == 0
+    assert lowrank.load_run(tmp_path / "moved/a").epochs.tolist() == [0, 1, 2]
+
+
+def test_a_second_process_on_the_same_run_is_refused(train, tmp_path, capsys):
+    (tmp_path / "runs/a").mkdir(parents=True)
+    held = lock(tmp_path / "runs/a")
+    try:
+        assert train("--run_id=a") == 2
+    finally:
+        held.release()
+    assert "another process is already working on this run" in capsys.readouterr().err
+
+
+def test_a_directory_that_is_not_a_runs_is_refused_and_kept(train, tmp_path, capsys):
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/thesis.tex").write_text("precious")
+    assert train("--run_id=a") == 2
+    assert "is not a run directory, it holds thesis.tex" in capsys.readouterr().err
+    assert (tmp_path / "runs/a/thesis.tex").read_text() == "precious"
+
+
+LATE_INPUT = {
+    "no data": (["--dataset=imagefolder", "--data_dir=nowhere"], "nowhere"),
+    "offline archive": (["--dataset=cifar10", "--download=False"], "cifar-10"),
+    "last batch of one": (["--train_size=33"], "batch_size=33 or train_size=32 works"),
+    "one image": (["--train_size=1"], "train_size=2 works"),
+    "no such device": (["--device=cuda:99"], "torch sees"),
+}
+
+
+@pytest.mark.parametrize(("flags", "text"), LATE_INPUT.values(), ids=LATE_INPUT)
+def test_bad_input_that_only_data_or_machine_show_leaves_nothing_behind(
+    train, tmp_path, capsys, flags, text
+):
+    assert train("--run_id=a", *flags, tracking="offline") == 2
+    shown = capsys.readouterr().err
+    assert text in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "runs/a").exists()
+
+
+def test_a_longer_run_that_lacks_its_data_leaves_the_shorter_one_as_it_was(train, tmp_path):
+    import shutil
+
+    from tests.data.test_folder import fill
+
+    fill(tmp_path / "images")
+    flags = ("--dataset=imagefolder", "--data_dir=images", "--train_size=None", "--batch_size=3")
+    assert train("--run_id=a", *flags, "--epochs=1") == 0
+    shutil.rmtree(tmp_path / "images")
+    before = files_below(tmp_path / "runs")
+    assert train("--run_id=a", *flags, "--epochs=2") == 2
+    assert files_below(tmp_path / "runs") == before
+
+
+@pytest.mark.parametrize("lost", ["record", "some epochs", "checkpoint"])
+def test_what_is_lost_is_trained_again_and_never_missing(train, tmp_path, capsys, lost):
+    run = tmp_path / "runs/a"
+    assert train("--run_id=a", "--epochs=1") == 0
+    early = (run / "record.sqlite").read_bytes()
+    assert train("--run_id=a", "--epochs=3") == 0
+    if lost == "checkpoint":
+        (run / "checkpoint.pt").unlink()
+    else:
+        (run / "record.sqlite").unlink()
+    if lost == "some epochs":
+        (run / "record.sqlite").write_bytes(early)
+    capsys.readouterr()
+    assert train("--run_id=a", "--epochs=4") == 0
+    shown = capsys.readouterr().out
+    assert "training again from" in shown
+    assert train("--run_id=b", "--epochs=4") == 0
+    assert_same_record(run, tmp_path / "runs/b")
+
+
+@pytest.mark.parametrize("lost", ["checkpoint.pt", "config.yaml", "wandb"])
+def test_a_stopped_run_goes_on_without(train, tmp_path, lost):
+    import shutil
+
+    program = KILLED_BEFORE_ROW.format(root=str(ROOT), epoch=2, flags=[*TINY, "--threads=1"])
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False)
+    gone = tmp_path / "runs/a" / lost
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    assert train("--run_id=a", tracking="offline") == 0
+    assert train("--run_id=b") == 0
+    assert_same_record(tmp_path / "runs/a", tmp_path / "runs/b")
+
+
+KILLED_BEFORE_ROW = """
+import os, sys
+sys.path.insert(0, {root!r})
+import train
+from lowrank.record import Record
+append = Record.append
+Record.append = lambda self, epoch, *more: (
+    os._exit(9) if epoch == {epoch} else append(self, epoch, *more)
+)
+train.main([*{flags!r}, "--run_id=a", "--tracking=offline"])
+"""
+
+
+def test_a_kill_between_checkpoint_and_record_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [*TINY[:-2], "--epochs=5", "--batch_size=32", "--batch_norm=False", "--lr=1e-9"]
+    program = KILLED_BEFORE_ROW.format(root=str(ROOT), epoch=3, flags=[*flags, "--threads=1"])
+    killed = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False)
+    assert killed.returncode == 9
+    state = torch.load(tmp_path / "runs/a/checkpoint.pt", weights_only=True)
+    assert state["epoch"] == 3
+    assert lowrank.load_run(tmp_path / "runs/a").epochs.tolist() == [0, 1, 2]
+    assert main([*flags, "--threads=1", "--run_id=a", "--tracking=offline"]) == 0
+    assert main([*flags, "--threads=1", "--run_id=b", "--tracking=disabled"]) == 0
+    assert lowrank.load_run(tmp_path / "runs/a").metrics["dead"].tolist() == [0, 0, 1, 1, 1, 1]
+    assert_same_record(tmp_path / "runs/a", tmp_path / "runs/b")
+    assert_each_epoch_once(tmp_path / "runs/a")
+
+
+def test_an_incomplete_stored_configuration_is_refused(train, tmp_path, capsys):
+    assert train("--run_id=a", "--epochs=1") == 0
+    (tmp_path / "runs/a/config.yaml").write_text("lr: 0.1\n")
+    assert train("--run_id=a", "--epochs=2") == 2
+    assert "is not complete, it lacks model, depth, width, ..." in capsys.readouterr().err
+
+
+def test_a_home_directory_is_expanded(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert train("--run_id=a", "--epochs=0", "--output_dir=~/runs") == 0
+    assert (tmp_path / "home/runs/a/record.sqlite").exists()
+
+
+@pytest.mark.parametrize("output", ["closed", "full", "head"])
+def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path, output):
+    end = {"closed": ">&-", "full": "> /dev/full", "head": "| head -n 1"}[output]
+    words = shlex.join([sys.executable, str(ROOT / "train.py"), *TINY, "--tracking=disabled"])
+    command = f"set -o pipefail; {words} --run_id=a {end}"
+    result = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    run = lowrank.load_run(tmp_path / "runs/a")
+    assert (run.state, run.epochs.tolist()) == ("finished", [0, 1, 2, 3])
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_signal_while_data_is_loaded_is_answered_at_once(tmp_path):
+    program = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); import train, lowrank.data as data\n"
+        "data.load_dataset = lambda *_, **__: (print('loading', flush=True), time.sleep(60))\n"
+        "sys.exit(train.main(['--tracking=disabled', '--run_id=a']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "loading\n"
+    process.terminate()
+    assert process.wait(timeout=20) == 143
+    assert not (tmp_path / "runs/a").exists()
+
+
+def test_epochs_0_measures_initialisation(train, tmp_path):
+    assert train("--run_id=a", "--epochs=0") == 0
+    assert lowrank.load_run(tmp_path / "runs/a").epochs.tolist() == [0]
+
+
+def test_measure_every_leaves_epochs_unmeasured_but_not_the_last(train, tmp_path):
+    assert train("--run_id=a", "--measure_every=2", "--epochs=5") == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    measured = [True, False, True, False, True, True]
+    assert (~np.isnan(run.metrics["rank_mean"])).tolist() == measured
+    assert (~np.isnan(run.spectra["linear1"][:, 0])).tolist() == measured
+    assert np.isfinite(run.metrics["test_accuracy"]).all()
+
+
+COLLAPSING = ("--batch_norm=False", "--lr=0.999", "--weight_decay=1")
+"""Every step leaves a thousandth of the weights."""
+
+
+def test_collapse_has_no_rank(train, tmp_path):
+    assert train("--run_id=a", *COLLAPSING) == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    assert run.state == "finished"
+    assert run.metrics["collapsed"].tolist() == [0, 3, 3, 3]
+    for name in ("rank_mean", "rank_mean_all", "rank/linear1", "effective_rank/linear1"):
+        assert np.isnan(run.metrics[name]).tolist() == [False, True, True, True]
+    norms = run.metrics["frobenius_norm/linear1"]
+    assert 0 < norms[1] < 1e-6 * norms[0]
+
+
+def test_collapse_stops_the_run_if_asked_to(train, tmp_path, capsys):
+    assert train("--run_id=a", "--on_collapse=stop", *COLLAPSING) == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    assert (run.state, run.epochs.tolist()) == ("collapsed", [0, 1])
+    capsys.readouterr()
+    assert train("--run_id=a", "--on_collapse=stop", *COLLAPSING) == 0
+    assert "has ended" in capsys.readouterr().out
+
+
+def test_a_dead_run_is_marked_and_goes_on_unless_told_to_stop(train, tmp_path):
+    flags = ("--batch_norm=False", "--lr=1e-9", "--epochs=5")
+    assert train("--run_id=a", *flags) == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    assert run.metrics["train_accuracy"].max() <= 0.15
+    assert run.metrics["dead"].tolist() == [0, 0, 1, 1, 1, 1]
+    assert run.state == "finished"
+    assert train("--run_id=b", "--on_collapse=stop", *flags) == 0
+    stopped = lowrank.load_run(tmp_path / "runs/b")
+    assert (stopped.state, stopped.epochs.tolist()) == ("collapsed", [0, 1, 2])
+
+
+def test_divergence_is_recorded_and_not_a_crash(train, tmp_path):
+    assert train("--run_id=a", "--batch_norm=False", "--lr=1e30", "--weight_decay=0") == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    assert run.metrics["collapsed"][-1] == 3
+    assert np.isnan(run.metrics["train_loss"][-1])
+    assert np.isnan(run.spectra["linear1"][-1]).all()
+
+
+def test_offline_wandb_holds_the_headline_metrics_and_every_epoch(train, tmp_path, capsys):
+    assert train("--run_id=a", tracking="offline") == 0
+    (segment,) = segments(tmp_path / "runs/a")
+    assert f"wandb sync {segment.relative_to(tmp_path)}" in capsys.readouterr().out
+    summary = inspect(segment, "--summary")
+    assert set(HEADLINES) <= summary["summary"].keys()
+    run = lowrank.load_run(tmp_path / "runs/a")
+    for name in HEADLINES:
+        assert summary["summary"][name] == run.metrics[name][-1], name
+    assert {"rank_heatmap", "spectrum_over_time"} <= summary["summary"].keys()
+
+
+SWEEP = """\
+wandb_version: 1
+lr: {value: '2e-1'}
+config: {value: '{weight_decay: 1e-3, momentum: 0.5}'}
+"""
+
+
+def test_values_of_a_sweep_win_in_use_and_in_the_record(tmp_path):
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    variables = {
+        "WANDB_SWEEP_PARAM_PATH": str(tmp_path / "sweep.yaml"),
+        "WANDB_SWEEP_ID": "abcd1234",
+        "WANDB_RUN_ID": "agentrun",
+    }
+    flags = ("--lr=0.7", "--weight_decay=0.9", "--tracking=offline")
+    process = spawn(tmp_path, *flags, env=os.environ | variables)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    run = lowrank.load_run(tmp_path / "runs/agentrun")
+    chosen = {"lr": 0.2, "weight_decay": 1e-3, "momentum": 0.5}
+    assert {name: run.config[name] for name in chosen} == chosen
+    assert run.metrics["lr_now"][0] == 0.2
+    (segment,) = segments(tmp_path / "runs/agentrun")
+    recorded = inspect(segment, "--summary")["config"]
+    assert {name: recorded[name] for name in chosen} == chosen
+
+
+LONG = (
+    *("--run_id=a", "--tracking=offline", "--train_size=1440", "--batch_size=2"),
+    *("--momentum=0.9", "--augment"),
+)
+"""An epoch takes about half a second: a signal shortly after an epoch's line comes in the next."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The run directory of LONG, trained in one go."""
+    directory = tmp_path_factory.mktemp("undisturbed")
+    assert spawn(directory, *LONG).wait(timeout=120) == 0
+    return directory / "runs/a"
+
+
+SIGNALS = {"SIGINT": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS.values(), ids=SIGNALS)
+def test_a_signal_stops_cleanly_and_the_run_goes_on_bitwise(tmp_path, undisturbed, number, code):
+    process = spawn(tmp_path, *LONG)
+    wait_for_epoch(process, 1)
+    time.sleep(0.2)
+    os.killpg(process.pid, number)  # Ctrl-C in a terminal reaches the whole group
+    rest = process.stdout.read()
+    assert process.wait(timeout=60) == code, rest
+    run = lowrank.load_run(tmp_path / "runs/a")
+    assert run.state == "stopped"
+    state = torch.load(tmp_path / "runs/a/checkpoint.pt", weights_only=True)
+    assert state["epoch"] == run.epochs[-1]
+    assert state["step"] > 0, "the signal came within an epoch"
+    (segment,) = segments(tmp_path / "runs/a")
+    kinds = [line["type"] for line in inspect(segment)]
+    assert "artifact" in kinds, "the record is uploaded at every ending"
+
+    process = spawn(tmp_path, *LONG)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert_same_record(tmp_path / "runs/a", undisturbed)
+    assert_each_epoch_once(tmp_path / "runs/a")
+
+
+@pytest.mark.parametrize("every", [1, 2], ids="checkpoint_every={}".format)
+def test_a_killed_run_goes_on_bitwise(tmp_path, undisturbed, every):
+    process = spawn(tmp_path, *LONG, f"--checkpoint_every={every}")
+    wait_for_epoch(process, 1)
+    time.sleep(0.2)
+    process.kill()
+    process.wait(timeout=60)
+    assert lowrank.load_run(tmp_path / "runs/a").state == "killed"
+    process = spawn(tmp_path, *LONG, f"--checkpoint_every={every}")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert_same_record(tmp_path / "runs/a", undisturbed)
+    assert_each_epoch_once(tmp_path / "runs/a")
+
+
+def assert_each_epoch_once(run_dir):
+    """Reads the W&B segments of a run in order: every epoch once, in order, with equal values."""
+    run = lowrank.load_run(run_dir)
+    lines = [line for segment in segments(run_dir) for line in inspect(segment)]
+    rows = [line["history"]["item"] for line in lines if line["type"] == "history"]
+    assert [row["epoch"] for row in rows] == run.epochs.tolist()
+    for place, row in enumerate(rows):
+        assert row["train_loss"] == run.metrics["train_loss"][place]
+        assert row["rank/linear1"] == run.metrics["rank/linear1"][place]
+
+
+def test_piped_output_is_one_plain_line_per_epoch(tmp_path):
+    process = spawn(tmp_path, "--tracking=disabled")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "\x1b" not in output
+    assert "\r" not in output
+    assert re.findall(r"^ +(\d)/3 ", output, flags=re.MULTILINE) == ["0", "1", "2", "3"]
+    assert max(len(line) for line in output.splitlines()) <= 80
+
+
+def test_a_terminal_shows_a_bar_with_rate_and_time_left(tmp_path):
+    ours, theirs = pty.openpty()
+    process = spawn(
+        tmp_path, "--tracking=disabled", stdout=theirs, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(theirs)
+    shown = b""
+    while select.select([ours], [], [], 60)[0]:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    text = shown.decode()
+    assert re.search(r"epoch \d/3", text)
+    assert re.search(r"[\d,]+ images/s", text)
+    assert re.search(r"\d+:\d\d", text)
+
+
+def test_help_and_errors_load_neither_torch_nor_wandb(tmp_path):
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import train;"
+        "code = train.main(['--wdith=3']);"
+        "print(code, sorted({'torch', 'wandb', 'numpy', 'rich'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, ROOT], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.stdout == "2 []\n"
+    assert "did you mean 'width'?" in result.stderr

@@ -1,0 +1,115 @@
+"""Trains one network and records the singular values of its weight matrices every epoch.
+
+    python train.py                                            # an MLP on the digits
+    python train.py --epochs=2 --width=20 --tracking=disabled  # a few seconds on any CPU
+    python train.py --model=resnet18 --dataset=cifar10 --lr=0.5 --batch_size=8 --epochs=500
+
+``python train.py --help`` lists every setting. This is the program that ``wandb agent`` runs;
+``main`` is what tests call.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from lowrank.config import Config
+from lowrank.config.arguments import parse
+from lowrank.errors import InputError
+from lowrank.program import exit_code_of
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one training from the command line.
+
+    One at a time in a process, as torch's generators and switches are the process's.
+
+    Args:
+        argv: The arguments; by default those of the process.
+
+    Returns:
+        The exit code: 0 finished or stopped by rule, 1 failure, 2 bad input, 130 and 143 by signal.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    return exit_code_of("train.py", lambda: run(parse(arguments), ["train.py", *arguments]))
+
+
+def run(requested: Config, command: Sequence[str]) -> int:
+    """Trains one network, or goes on with a run that was interrupted.
+
+    Args:
+        requested: The configuration asked for.
+        command: The program and its arguments, for the record.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If data, machine or an earlier run show that the configuration cannot work.
+        Failure: If W&B, memory or disk fail.
+        KeyboardInterrupt: If a signal came before or after the training itself.
+    """
+    # Loaded only now: a mistake on the command line is answered before torch and W&B are here.
+    from lowrank import tracking, training
+    from lowrank.console import say
+    from lowrank.data import load_dataset
+    from lowrank.environment import describe_environment
+    from lowrank.interruption import Interruption
+    from lowrank.models import build_model
+    from lowrank.run_directory import open_record, open_run_directory
+    from lowrank.trainer import Outcome, Trainer, read_checkpoint
+
+    with Interruption() as interruption, open_run_directory(requested) as directory:
+        if directory.ended:
+            say(f"run {directory.run_id} has ended, nothing is left to do: {directory.path}")
+            return 0
+        config = directory.config
+        device = training.configure_torch(config)
+        checkpoint = read_checkpoint(directory, device)
+        tracker = tracking.start(
+            config.recorded(),
+            run_dir=directory.path,
+            run_id=directory.run_id,
+            resumed=directory.resumed,
+            say=say,
+        )
+        outcome = Outcome("failed", 1)
+        try:
+            dataset = load_dataset(
+                config.dataset,
+                data_dir=config.data_dir,
+                download=config.download,
+                train_size=config.train_size,
+                image_size=config.resolved_image_size,
+                device=device,
+            )
+            training.seed_epoch(directory.seed, 0)
+            model = build_model(config, dataset.image_shape, dataset.num_classes).to(device)
+            training.check_last_batch(model, dataset, config.batch_size)
+            environment = describe_environment(device=device, threads=config.threads, argv=command)
+            trainer = Trainer(config, directory, dataset, model, tracker, interruption)
+            with open_record(directory, trainer.watcher.layers, environment) as record:
+                outcome = trainer.train(record, checkpoint)
+        except InputError:
+            outcome = Outcome("failed", 2)
+            raise
+        except KeyboardInterrupt:
+            outcome = Outcome("stopped", interruption.exit_code)
+            raise
+        finally:
+            tracker.finish(directory.record, state=outcome.state, exit_code=outcome.exit_code)
+        if outcome.exit_code == 0:
+            say(f"\n{trainer.table()}")
+        say(f"run {directory.run_id} {outcome.state}: {directory.path}")
+        if outcome.state == "stopped":
+            stored = shlex.quote(str(directory.path / "config.yaml"))
+            place = f"--run_id={directory.run_id} --output_dir={shlex.quote(config.output_dir)}"
+            say(f"go on with: python train.py --config {stored} {place}")
+        if tracker.sync_command:
+            say(f"upload it with: {tracker.sync_command}")
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
