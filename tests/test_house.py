@@ -1,0 +1,172 @@
+"""The house: who imports whom, what imports cost, the README's tree and its commands.
+
+The order of modules is that of the README's tree, read from there; imports are read from the
+syntax tree, also those within functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TREE = re.search(r"```\n(train\.py .*?)```", README, flags=re.DOTALL)
+assert TREE, "README.md shows the tree in a code block that begins with train.py"
+ENTRIES = [line.rstrip() for line in TREE[1].splitlines() if line.strip()]
+LIBRARY = ("matrices", "spectra", "ranks", "bounds", "watcher")
+
+
+def in_package():
+    """Returns the names below lowrank/ in the README's tree, from the lowest layer up."""
+    start = next(i for i, line in enumerate(ENTRIES) if line.startswith("lowrank/"))
+    names = []
+    for line in ENTRIES[start + 1 :]:
+        if not line.startswith("  "):
+            break
+        names.append(line.split()[0].removesuffix("/"))
+    return names
+
+
+def imported(path):
+    """Yields the modules of lowrank that a file imports, as names below the package."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lowrank":
+            parts = (node.module or "").split(".")[1:]
+            yield from [parts[0]] if parts else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("lowrank."):
+                    yield alias.name.split(".")[1]
+
+
+def modules():
+    return sorted(
+        path for path in (ROOT / "lowrank").rglob("*.py") if path.name != "__init__.py"
+        or path.parent != ROOT / "lowrank"
+    )  # fmt: skip
+
+
+def layer(path):
+    return path.relative_to(ROOT / "lowrank").parts[0].removesuffix(".py")
+
+
+def test_the_readmes_tree_is_the_package():
+    assert sorted(in_package()) == sorted({layer(path) for path in modules()})
+
+
+def test_the_readmes_tree_is_the_repository():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not listed:
+        pytest.skip("not a git checkout")
+    shown = {line.split()[0].rstrip("/") for line in ENTRIES if not line.startswith(" ")}
+    present = {name.split("/")[0] for name in listed}
+    usual = {"CHANGELOG.md", "LICENSE", "README.md", "constraints.txt", "pyproject.toml"}
+    assert shown == {name for name in present if not name.startswith(".")} - usual
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_lower_ones(path):
+    order = in_package()
+    own = layer(path)
+    higher = set(order[order.index(own) + 1 :])
+    assert not higher & set(imported(path))
+
+
+def test_the_package_never_imports_the_entry_point():
+    for path in modules():
+        names = {
+            alias.name.split(".")[0]
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        assert "train" not in names, path
+
+
+def test_the_library_needs_only_torch_and_numpy():
+    # torch itself imports some of these where it can; what counts is what we add to that.
+    program = (
+        "import importlib, sys, torch, numpy; before = set(sys.modules)\n"
+        f"for name in {LIBRARY}: importlib.import_module('lowrank.' + name)\n"
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    added = set(subprocess.check_output([sys.executable, "-c", program], text=True).split())
+    allowed = sys.stdlib_module_names | {"lowrank", "torch", "numpy"}
+    assert not {name for name in added if not name.startswith("_")} - allowed
+
+
+def test_importing_the_package_loads_nothing():
+    program = "import sys, lowrank; print(*sorted({'torch', 'numpy'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["Run", "Watcher", "describe", "load_run", "load_sweep", "watch", "weight_matrices"]
+)
+def test_public_names_are_found(name):
+    import lowrank
+
+    assert name in dir(lowrank)
+    assert callable(getattr(lowrank, name))
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    import lowrank
+
+    with pytest.raises(AttributeError, match="has no attribute 'wacth'"):
+        lowrank.wacth  # noqa: B018  # the look-up is what is tested
+
+
+def shell_lines():
+    """Returns the commands of the README's shell blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [re.sub(r"\s+#.*$", "", line) for line in lines if line and not line.startswith("#")]
+
+
+def test_the_readme_shows_the_two_commands():
+    assert {"make demo", "make test"} <= set(shell_lines())
+
+
+def test_every_make_target_of_the_readme_exists():
+    targets = {line.split()[1] for line in shell_lines() if line.startswith("make ")}
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
+
+
+def train_commands():
+    return [line for line in shell_lines() if line.startswith("python train.py")]
+
+
+@pytest.mark.parametrize("line", train_commands())
+def test_the_readmes_training_commands_are_valid(line, tmp_path, monkeypatch):
+    import shlex
+
+    from lowrank.config.arguments import help_text, parse
+
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line)[2:]
+    if words == ["--help"]:
+        assert help_text()
+        return
+    for word in words:
+        if word.endswith("config.yaml"):
+            (tmp_path / word).parent.mkdir(parents=True)
+            (tmp_path / word).write_text("lr: 0.1\n")
+    assert parse(words, {})
+
+
+def test_a_training_command_of_the_readme_runs(tmp_path):
+    (line,) = [line for line in train_commands() if "--epochs=2" in line]
+    words = [sys.executable, str(ROOT / "train.py"), *line.split()[2:]]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "finished" in result.stdout
