@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -145,7 +146,8 @@ def _open(cls: Any, request: Request, *, train: bool) -> Any:
     # Besides URLError and RuntimeError, whatever a damaged file raises in a parser.
     except Exception as error:
         absent = any(archive.state == "absent" for archive in archives)
-        unreachable = isinstance(error, URLError) or (request.download and absent)
+        network = (URLError, HTTPException, ConnectionError, TimeoutError)
+        unreachable = isinstance(error, network) or (request.download and absent)
         kind = Failure if unreachable else InputError
         raise kind(_advice(cls, request, error)) from error
 
