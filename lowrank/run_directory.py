@@ -15,7 +15,7 @@ from lowrank.config import Config, Given, combine, differences, load
 from lowrank.environment import available_cores
 from lowrank.errors import InputError
 from lowrank.record import Record
-from lowrank.recordfile import LOCK_NAME, RECORD_NAME, Layer, RecordError, lock
+from lowrank.recordfile import LOCK_NAME, RECORD_NAME, Layer, RecordError, RecordWriteError, lock
 from lowrank.runs import load_run
 
 CONFIG_NAME = "config.yaml"
@@ -142,7 +142,7 @@ def open_record(
         try:
             yield record
         except BaseException as error:
-            with suppress(RecordError):  # the disk may be what failed
+            with suppress(RecordError, RecordWriteError):  # the disk may be what failed
                 record.set_state("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
 

@@ -406,6 +406,25 @@ def test_a_kill_between_checkpoint_and_record_loses_nothing(tmp_path, monkeypatc
     assert_each_epoch_once(tmp_path / "runs/a")
 
 
+def test_a_record_that_cannot_grow_ends_with_a_line_and_goes_on_later(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (80_000,) * 2);"
+    command += f"import sys; sys.path.insert(0, {str(ROOT)!r}); import train;"
+    flags = [*TINY[:-2], "--batch_size=32", "--epochs=60", "--threads=1", "--run_id=a"]
+    command += f"sys.exit(train.main([*{flags!r}, '--tracking=disabled']))"
+    result = subprocess.run(
+        [sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "record.sqlite: cannot be written" in line
+    assert "start the same command again" in line
+    assert 0 < len(lowrank.load_run(tmp_path / "runs/a").epochs) < 61
+    for run in ("a", "b"):
+        assert main([*flags[:-1], f"--run_id={run}", "--tracking=disabled"]) == 0
+    assert_same_record(tmp_path / "runs/a", tmp_path / "runs/b")
+
+
 def test_an_incomplete_stored_configuration_is_refused(train, tmp_path, capsys):
     assert train("--run_id=a", "--epochs=1") == 0
     (tmp_path / "runs/a/config.yaml").write_text("lr: 0.1\n")
