@@ -378,30 +378,29 @@ class Trainer:
             torch.cuda.synchronize()
 
     def _save(self) -> None:
-        checkpoints.save(
-            self.directory.checkpoint,
-            {
-                "epoch": self.epoch,
-                "step": self.step,
-                "train_seconds": self.train_seconds,
-                "generators": self.generators,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "watcher": self.watcher.state_dict(),
-            },
-        )
+        checkpoints.save(self.directory.checkpoint, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "train_seconds": self.train_seconds,
+            "generators": self.generators,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "watcher": self.watcher.state_dict(),
+        }
 
     def _reduce_checkpoint(self) -> None:
         """Leaves of the last checkpoint what ``keep_checkpoint`` asks for."""
-        path = self.directory.checkpoint
         if self.config.keep_checkpoint == "none":
-            path.unlink(missing_ok=True)
+            self.directory.checkpoint.unlink(missing_ok=True)
         elif self.config.keep_checkpoint == "weights":
-            state = checkpoints.load(path)
+            state = self._state()
             if _optimizer_keeps_state(self.config):
                 del state["optimizer"]
             state["watcher"]["previous"] = {}
-            checkpoints.save(path, state)
+            checkpoints.save(self.directory.checkpoint, state)
 
 
 def _optimizer_keeps_state(config: Config) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,10 +75,6 @@ def load(request: Request) -> Dataset:
     from torchvision import datasets  # takes two seconds
 
     source, root = SOURCES[request.name], request.data_dir
-    if request.name == "svhn" and importlib.util.find_spec("scipy") is None:
-        raise InputError(
-            "dataset=svhn is stored as MATLAB files, which need scipy: pip install scipy"
-        )
     cls = getattr(datasets, source.loader)
     if request.download:
         try:
