@@ -47,10 +47,10 @@ class RunDirectory:
     ended: bool
 
     @property
-    def seed(self) -> int:
-        """The run's seed, given or drawn."""
+    def seeds(self) -> range:
+        """The seed of the network, given or drawn, or that of each replica."""
         assert self.config.seed is not None
-        return self.config.seed
+        return range(self.config.seed, self.config.seed + self.config.replicas)
 
     @property
     def record(self) -> Path:
@@ -194,14 +194,14 @@ def complete(requested: Config) -> Config:
 
     Args:
         requested: Where ``seed`` is None one is drawn; where ``threads`` is None it is one for
-            a narrow MLP, which more only slow down, and else the number of cores this process
-            may use.
+            a narrow MLP, residual or not, which more only slow down, and else the number of cores
+            this process may use.
 
     Returns:
         A configuration that describes the run completely.
     """
     seed = secrets.randbelow(2**31) if requested.seed is None else requested.seed
-    is_narrow = requested.model == "mlp" and requested.width <= NARROW
+    is_narrow = requested.model in ("mlp", "resmlp") and requested.width <= NARROW
     threads = requested.threads or (1 if is_narrow else available_cores())
     return requested.replace(seed=seed, threads=threads)
 

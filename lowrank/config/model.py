@@ -26,19 +26,17 @@ from pydantic import (
     model_validator,
 )
 
-from lowrank.config.rules import conflicts
+from lowrank.config.families import FAMILIES
+from lowrank.config.rules import LARGEST_IMAGE, LARGEST_SEED, conflicts
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import printable, read_file, read_mapping
 from lowrank.errors import InputError, nearest, one_of
 
 LARGEST_WHOLE = 2**31 - 1
-LARGEST_SEED = 2**32 - 1  # numpy's legacy seeds, the narrowest of the generators
-
-CONVOLUTIONAL = ("resnet18",)
 _NEW_RUN = ("run_id", "resume")  # not recorded, so that a stored configuration starts a new run
-_FREE_ON_RESUME = (
-    *("tracking", "project", "entity", "group", "tags", "name", "output_dir", "run_id", "resume"),
-    *("data_dir", "download", "checkpoint_every", "keep_checkpoint"),
+FREE_ON_RESUME = (
+    *("tracking", "project", "entity", "group", "sweep", "tags", "name", "output_dir", "run_id"),
+    *("resume", "data_dir", "download", "checkpoint_every", "keep_checkpoint"),
 )
 _FIELDS_ONLY = object()  # validation context: leave out the rules between fields
 
@@ -66,13 +64,42 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    model: Literal["mlp", "resnet18"] = _field("model", "mlp", "architecture")
-    depth: int = _field("model", 5, "hidden layers (mlp)", ge=1, le=1000)
-    width: int = _field("model", 100, "units of a hidden layer (mlp)", ge=1, le=1_000_000)
+    model: Literal[tuple(FAMILIES)] = _field(  # type: ignore[valid-type]  # one table has the names
+        "model", "mlp", "architecture"
+    )
+    depth: int = _field(
+        "model", 5, "hidden layers (mlp), residual blocks (resmlp), 3x3 convolutions (convnet)",
+        ge=1, le=1000,
+    )  # fmt: skip
+    width: int = _field(
+        "model", 100, "units of a hidden layer (mlp, resmlp), channels (convnet)", ge=1,
+        le=1_000_000,
+    )  # fmt: skip
     activation: Literal["relu", "leaky_relu"] = _field(
-        "model", "relu", "activation; leaky_relu has slope 0.01"
+        "model", "relu", "activation; leaky_relu has slope 0.01 (vit has GELU instead)"
     )
     batch_norm: bool = _field("model", True, "BatchNorm after every hidden layer (mlp)")
+    weight_norm: bool = _field(
+        "model",
+        False,
+        "one scalar gain for each hidden matrix, its direction learned apart (mlp "
+        "without batch_norm)",
+    )
+    dropout: float = _field(
+        "model",
+        0.0,
+        "share of units dropped: before the classifier (vgg), after the embedding and in every "
+        "block (vit)",
+        ge=0,
+        lt=1,
+    )
+    vit_patch: int = _field("model", 4, "height and width of a patch in pixels", ge=1, le=4096)
+    vit_depth: int = _field("model", 6, "transformer blocks", ge=1, le=1000)
+    vit_heads: int = _field("model", 4, "attention heads, which divide vit_width", ge=1, le=4096)
+    vit_width: int = _field("model", 192, "width of a token", ge=1, le=1_000_000)
+    vit_mlp_width: int = _field(
+        "model", 768, "hidden units of a block's feed-forward part", ge=1, le=1_000_000
+    )
 
     dataset: Literal[
         "digits",
@@ -102,7 +129,7 @@ class Config(BaseModel):
         "height and width of the images; None is native, but 32 for mnist and fashion_mnist and "
         "for digits with a convolutional model",
         ge=1,
-        le=4096,
+        le=LARGEST_IMAGE,
     )
     augment: bool = _field("data", False, "crop and flip training images at random")
 
@@ -140,6 +167,10 @@ class Config(BaseModel):
         "optimisation", 0, "seed of everything random; None draws one and records it", ge=0,
         le=LARGEST_SEED,
     )  # fmt: skip
+    replicas: int = _field(
+        "optimisation", 1, "networks with seeds seed, seed + 1, ... trained at once as one run",
+        ge=1, le=4096,
+    )  # fmt: skip
 
     epsilons: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = _field(
         "measurement",
@@ -156,7 +187,10 @@ class Config(BaseModel):
         "measurement", 1, "epochs from one measurement to the next", ge=1, le=LARGEST_WHOLE
     )
     on_collapse: Literal["continue", "stop"] = _field(
-        "measurement", "continue", "what happens when a matrix has collapsed or the run is dead"
+        "measurement",
+        "continue",
+        "what happens when a matrix has collapsed or the run is dead; of "
+        "replicas, when that is so of every one",
     )
 
     device: str = _field(
@@ -170,7 +204,8 @@ class Config(BaseModel):
     threads: int | None = _field(
         "machine",
         None,
-        "CPU threads; None is resolved at start and stored: 1 for a narrow mlp, else all cores",
+        "CPU threads; None is resolved at start and stored: 1 for a narrow mlp or resmlp, else all "
+        "cores",
         ge=1,
         le=4096,
     )
@@ -192,6 +227,7 @@ class Config(BaseModel):
     )
     entity: str | None = _name("tracking", None, "W&B user or team; None is the account's default")
     group: str | None = _name("tracking", None, "W&B group")
+    sweep: str | None = _name("tracking", None, "name of the sweep without a server; it sets this")
     tags: tuple[Annotated[str, Field(max_length=64)], ...] = _field(
         "tracking", (), "W&B tags", "a list of texts of 1 to 64 characters such as [a,b]"
     )
@@ -246,7 +282,7 @@ class Config(BaseModel):
         if self.image_size is not None:
             return self.image_size
         padded = self.dataset in ("mnist", "fashion_mnist") or (
-            self.dataset == "digits" and self.model in CONVOLUTIONAL
+            self.dataset == "digits" and FAMILIES[self.model].convolutional
         )
         return 32 if padded else None
 
@@ -353,7 +389,7 @@ def combine(sources: Sequence[Mapping[str, Given]], lines: Iterable[str] = ()) -
     merged: dict[str, Given] = {}
     seen = set[tuple[str, str]]()
     for source in sources:
-        for name, text in _bad_values(source).items():
+        for name, text in bad_values(source).items():
             bad.add(name)
             said = (name, str(source[name].value))  # `wandb agent` says everything twice
             if said not in seen:
@@ -375,8 +411,19 @@ def combine(sources: Sequence[Mapping[str, Given]], lines: Iterable[str] = ()) -
     return config
 
 
-def _bad_values(source: Mapping[str, Given]) -> dict[str, str]:
-    """Returns a line for each name or value that is not allowed, by name."""
+def bad_values(source: Mapping[str, Given]) -> dict[str, str]:
+    """Checks names and values, each for itself: not what they say against each other.
+
+    Args:
+        source: What was given by name.
+
+    Returns:
+        A line for each name or value that is not allowed, by name.
+
+    Example:
+        >>> bad_values({"lr": Given(0), "depth": Given("3")})
+        {'lr': 'lr: got 0; allowed: a finite number above 0'}
+    """
     known = {name: source[name].value for name in source if name in Config.model_fields}
     names = [name for name in source if name not in known]
     try:
@@ -449,7 +496,7 @@ def differences(stored: Config, requested: Config) -> dict[str, tuple[Any, Any]]
     for name, now in requested:
         before = getattr(stored, name)
         same = (
-            name in _FREE_ON_RESUME
+            name in FREE_ON_RESUME
             or now == before
             or (name in ("seed", "threads") and now is None)
             or (name == "epochs" and now > before and stored.schedule != "cosine")

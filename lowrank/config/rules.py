@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lowrank.config.families import FAMILIES
 from lowrank.errors import one_of
 
 if TYPE_CHECKING:
@@ -19,13 +20,21 @@ TRAIN_SIZES = {
     "svhn": 73_257,
     "stl10": 5_000,
 }
+LARGEST_SEED = 2**32 - 1  # numpy's legacy seeds, the narrowest of the generators
 PADDED_SIZES = {"digits": 8, "mnist": 28, "fashion_mnist": 28}  # padding cannot shrink an image
+LARGEST_IMAGE = 4096
+NATIVE_SIZES = {
+    **PADDED_SIZES,
+    **dict.fromkeys(("cifar10", "cifar100", "svhn", "synthetic"), 32),
+    "stl10": 96,
+}
 
 # (field, the field that decides whether it is used, the values with which it is)
 _USED_WITH = (
-    ("depth", "model", ("mlp",)),
-    ("width", "model", ("mlp",)),
-    ("batch_norm", "model", ("mlp",)),
+    *(
+        (field, "model", tuple(name for name, f in FAMILIES.items() if field in f.fields))
+        for field in dict.fromkeys(field for f in FAMILIES.values() for field in f.fields)
+    ),
     ("momentum", "optimizer", ("sgd",)),
     ("milestones", "schedule", ("milestones",)),
     ("gamma", "schedule", ("milestones",)),
@@ -79,13 +88,102 @@ def conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             f"{config.dataset}",
         )
     native = PADDED_SIZES.get(config.dataset)
+    side = config.resolved_image_size or NATIVE_SIZES.get(config.dataset)
     if native and config.image_size and config.image_size < native:
         yield (
             ("image_size", "dataset"),
             f"image_size={config.image_size} is less than the {native} of {config.dataset}, "
             "whose images are padded",
         )
+    elif side and (problem := size_problem(config, side, side)):
+        yield ("model", "dataset", "image_size", "vit_patch"), problem
+    if config.model == "vit" and config.vit_width % config.vit_heads:
+        works = _divisor(config.vit_width, config.vit_heads)
+        yield (
+            ("vit_heads", "vit_width"),
+            f"vit_heads={config.vit_heads} does not divide vit_width={config.vit_width}; "
+            f"vit_heads={works} works",
+        )
+    if config.weight_norm and config.batch_norm and config.model == "mlp":
+        yield (
+            ("weight_norm", "batch_norm"),
+            "weight_norm=True, but with batch_norm=True BatchNorm undoes the gain of each matrix; "
+            "the paper's weight-normalised mlp has batch_norm=False",
+        )
+    if config.replicas > 1:
+        yield from _not_batched(config)
     if config.precision == "tf32" and config.device == "cpu":
         yield ("precision", "device"), "precision=tf32 exists on CUDA only, not with device=cpu"
     if config.resume == "must" and config.run_id is None:
         yield ("resume", "run_id"), "resume=must needs the run_id of the run to continue"
+
+
+def size_problem(config: Config, height: int, width: int) -> str:
+    """Says why the configured model cannot take images of a size.
+
+    Args:
+        config: Reads `model` and `vit_patch`, and `dataset` and `image_size` for the words.
+        height: Of the images, in pixels.
+        width: Likewise.
+
+    Returns:
+        A sentence that names a size that works; empty if the model takes them.
+
+    Example:
+        >>> from lowrank.config import Config
+        >>> size_problem(Config(model="vgg16", dataset="imagefolder"), 24, 48)
+        '24 x 48 images of imagefolder: too small for model=vgg16; image_size=32 or more works'
+    """
+    shown = f"{height} x {width} images of {config.dataset}"
+    if config.image_size is not None:
+        shown = f"image_size={config.image_size}"
+    smallest = FAMILIES[config.model].smallest
+    if min(height, width) < smallest:
+        return f"{shown}: too small for model={config.model}; image_size={smallest} or more works"
+    patch, longer = config.vit_patch, max(height, width)
+    if config.model != "vit" or (height == width and height % patch == 0):
+        return ""
+    near = min(longer, LARGEST_IMAGE)
+    above = -(-near // patch) * patch
+    fits = above if above <= LARGEST_IMAGE else near // patch * patch
+    if height != width:
+        return f"{shown}: not square, as model=vit needs them; image_size={fits} works"
+    return (
+        f"{shown}: vit_patch={patch} does not divide {height}; "
+        f"vit_patch={_divisor(height, patch)} or image_size={fits} works"
+    )
+
+
+def _divisor(number: int, largest: int) -> int:
+    """Returns the largest divisor of a number that is at most another."""
+    return next(d for d in range(min(number, largest), 0, -1) if number % d == 0)
+
+
+def _not_batched(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields what replicas trained as one batched computation cannot do as each would alone."""
+    replicas, remedy = f"replicas={config.replicas}", "or replicas=1"
+    if config.dropout > 0:
+        yield (
+            ("replicas", "dropout"),
+            f"{replicas} cannot be batched with dropout={config.dropout}: the masks would not be "
+            f"those that each seed draws alone; use dropout=0 {remedy}",
+        )
+    if config.augment:
+        yield (
+            ("replicas", "augment"),
+            f"{replicas} cannot be batched with augment=True: crops and flips are drawn and cut "
+            f"for one network at a time; use augment=False {remedy}",
+        )
+    if config.precision == "bf16":
+        yield (
+            ("replicas", "precision"),
+            f"{replicas} cannot be batched with precision=bf16: autocast does not reach batched "
+            f"operations, which would compute in float32; use precision=fp32 {remedy}",
+        )
+    last = (config.seed or 0) + config.replicas - 1
+    if last > LARGEST_SEED:
+        yield (
+            ("replicas", "seed"),
+            f"{replicas} from seed={config.seed} would need seed {last}; allowed: up to "
+            f"{LARGEST_SEED}",
+        )

@@ -1,4 +1,4 @@
-"""YAML as plain text: mappings and lists of texts, in which nothing can run or grow."""
+"""Plain YAML: mappings, lists and scalars, in which nothing can run or grow."""
 
 from __future__ import annotations
 
@@ -14,26 +14,43 @@ LARGEST_FILE = 20_000  # bytes; a complete configuration has about 1,000
 DEEPEST_YAML = 5  # a sweep's file needs 4
 
 
-class _Loader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
-    """Reads every scalar as text, so that a file and a flag mean the same."""
+class _OnceEach:
+    """Refuses a mapping that gives a key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         twice = ", ".join(repr(key) for key, count in keys.items() if count > 1)
         if twice:
             raise yaml.YAMLError(f"given twice: {twice}")
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)  # type: ignore[misc]
         return mapping
 
 
-def read_yaml(text: str) -> Any:
-    """Reads YAML as mappings and lists of texts; nothing in it can run or grow.
+class _Loader(_OnceEach, getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
+    """Reads every scalar as text, so that a file and a flag mean the same."""
+
+
+class _TypedLoader(_OnceEach, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads scalars as W&B does, which loads sweep files with ``yaml.safe_load``."""
+
+
+def read_yaml(
+    text: str,
+    *,
+    typed: bool = False,
+    longest: int = LARGEST_FILE,
+    deepest: int = DEEPEST_YAML,
+) -> Any:
+    """Reads YAML as mappings and lists of scalars; nothing in it can run or grow.
 
     Args:
         text: One document.
+        typed: Whether scalars are read as YAML 1.1 means them, numbers as numbers; else as texts.
+        longest: Characters that `text` may have.
+        deepest: How deep lists and mappings may be nested.
 
     Returns:
-        Texts, lists and mappings.
+        Scalars, lists and mappings.
 
     Raises:
         ValueError: In one line, with the place, if it is not plain YAML.
@@ -42,11 +59,12 @@ def read_yaml(text: str) -> Any:
         >>> read_yaml("{lr: 1e-4, milestones: [60, 100]}")
         {'lr': '1e-4', 'milestones': ['60', '100']}
     """
-    if len(text) > LARGEST_FILE:
-        raise ValueError(f"longer than {LARGEST_FILE} characters")
+    if len(text) > longest:
+        raise ValueError(f"longer than {longest} characters")
+    loader = _TypedLoader if typed else _Loader
     depth = 0
     try:
-        for event in yaml.parse(text, Loader=_Loader):  # before anything recurses into it
+        for event in yaml.parse(text, Loader=loader):  # before anything recurses into it
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
@@ -54,13 +72,13 @@ def read_yaml(text: str) -> Any:
                 raise ValueError(f"{line}: anchors and aliases (&, *) are not read")
             if getattr(event, "tag", None):
                 raise ValueError(f"{line}: tags (!) are not read")
-            if depth > DEEPEST_YAML:
-                raise ValueError(f"{line}: nested more than {DEEPEST_YAML} deep")
-        return yaml.load(text, Loader=_Loader)  # makes nothing but texts
+            if depth > deepest:
+                raise ValueError(f"{line}: nested more than {deepest} deep")
+        return yaml.load(text, Loader=loader)  # makes nothing but scalars
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{place}{printable(str(error.problem), 200)}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OverflowError) as error:  # OverflowError: 1:00:00:... as a number
         raise ValueError(printable(str(error), 200)) from None
 
 
@@ -88,11 +106,13 @@ def read_mapping(text: str, where: str) -> dict[str, Any]:
     return found
 
 
-def read_file(path: str | Path) -> str:
-    """Reads a configuration file.
+def read_file(path: str | Path, *, longest: int = LARGEST_FILE, kind: str = "configuration") -> str:
+    """Reads a configuration file, or another one in YAML.
 
     Args:
         path: The file.
+        longest: Bytes that it may have.
+        kind: What it is meant to be, for errors.
 
     Returns:
         Its text.
@@ -103,7 +123,7 @@ def read_file(path: str | Path) -> str:
     where = printable(str(path), 200)
     try:
         with Path(path).open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+            content = file.read(longest + 1)
     except IsADirectoryError:
         stored = Path(path, "config.yaml")
         hint = f", did you mean {printable(str(stored), 200)!r}?" if stored.is_file() else ""
@@ -111,8 +131,8 @@ def read_file(path: str | Path) -> str:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"cannot read {where}: {reason}") from None
-    if len(content) > LARGEST_FILE:
-        raise InputError(f"{where} is no configuration: it is longer than {LARGEST_FILE} bytes")
+    if len(content) > longest:
+        raise InputError(f"{where} is no {kind}: it is longer than {longest} bytes")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

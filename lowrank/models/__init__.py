@@ -1,20 +1,20 @@
-"""The table of models: one file per family, one line per model."""
+"""Networks: one file per family, one line per model in the table of `lowrank.config.families`."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
 
+from lowrank.config.families import FAMILIES
+from lowrank.config.rules import size_problem
+from lowrank.errors import Failure, InputError
+
 if TYPE_CHECKING:
     from torch import nn
 
     from lowrank.config import Config
 
-FAMILIES = {
-    "mlp": "mlp",
-    "resnet18": "resnet",
-}
-"""Name of a model → the module of this package whose ``build`` makes it."""
+__all__ = ["FAMILIES", "build_model"]
 
 
 def build_model(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -29,7 +29,24 @@ def build_model(config: Config, image_shape: tuple[int, int, int], num_classes: 
 
     Returns:
         A module from images (B, C, H, W), float, to logits (B, num_classes).
+
+    Raises:
+        InputError: If the network cannot take images of that height and width, with a size that
+            works.
+        Failure: If the network does not fit into memory.
+        RuntimeError: If torch fails for any other reason.
     """
-    family = importlib.import_module(f"lowrank.models.{FAMILIES[config.model]}")
-    model: nn.Module = family.build(config, image_shape, num_classes)
+    _, height, width = image_shape
+    if problem := size_problem(config, height, width):
+        raise InputError(problem)
+    family = importlib.import_module(f"lowrank.models.{FAMILIES[config.model].file}")
+    try:
+        model: nn.Module = family.build(config, image_shape, num_classes)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise Failure(
+            f"out of memory: model={config.model} of this size does not fit; a smaller one, or a "
+            f"machine with more memory, is needed ({str(error).splitlines()[0]})"
+        ) from error
     return model

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from lowrank.models.activations import activation
 
 if TYPE_CHECKING:
     from lowrank.config import Config
 
-BLOCKS = {"resnet18": (BasicBlock, [2, 2, 2, 2])}
+BLOCKS = {
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+}
 """Residual block and number of blocks per stage (He et al. 2016, Table 1)."""
 
 

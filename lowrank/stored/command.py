@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowrank.config import Given, combine
-from lowrank.config.values import read_value
 from lowrank.config.yamltext import printable
-from lowrank.errors import InputError, nearest
+from lowrank.errors import InputError
+from lowrank.flags import is_on, read_flags
 
 if TYPE_CHECKING:
     from lowrank.stored.weights import Weights
@@ -65,33 +65,11 @@ def parse(arguments: Sequence[str]) -> Options:
         >>> options.files, options.epsilons, options.form
         (['model.pt'], (0.0001,), 'json')
     """
-    files: list[str] = []
-    given: dict[str, str] = {}
     lines: list[str] = []
-    words = list(arguments)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("-"):
-            files.append(word)
-            continue
-        name, equals, value = word.removeprefix("--").partition("=")
-        if name not in (*_VALUES, *_SWITCHES) or not word.startswith("--"):
-            near = nearest(name.lstrip("-")[:60].replace("-", "_"), [*_VALUES, *_SWITCHES])
-            lines.append(f"unknown flag '{printable(word)}'{near}")
-            continue
-        if not equals and name in _SWITCHES:
-            value = "True"
-        elif not equals and words and not words[0].startswith("--"):
-            value = words.pop(0)
-        if name in given:
-            lines.append(f"{name}: given twice; allowed: once")
-        given[name] = value
-        if name in _VALUES and not value:
-            lines.append(f"{name}: no value after --{name}; allowed: {_VALUES[name]}")
-            del given[name]
+    files, given = read_flags(arguments, _VALUES, _SWITCHES, lines)
     if not files:
         lines.append("which file? for example: lowrank spectra model.pt --model=resnet50")
-    forms = [name for name in _SWITCHES if _is_on(name, given, lines)]
+    forms = [name for name in _SWITCHES if is_on(name, given, lines)]
     if len(forms) > 1:
         lines.append("--json and --csv both go to the standard output; allowed: one of them")
     plot = Path(given["plot"]) if "plot" in given else None
@@ -103,14 +81,6 @@ def parse(arguments: Sequence[str]) -> Options:
     config = combine([{n: Given(given[n], f"--{n}") for n in measured if n in given}], lines)
     form = forms[0] if forms else "table"
     return Options(files, given.get("model"), config.epsilons, config.rank_norm, form, plot)
-
-
-def _is_on(name: str, given: dict[str, str], lines: list[str]) -> bool:
-    try:
-        return bool(read_value(bool, given.get(name, "False")))
-    except ValueError:
-        lines.append(f"{name}: got '{printable(given[name])}'; allowed: True or False")
-        return False
 
 
 def run(options: Options) -> int:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lowrank import ranks
+from lowrank.measuring import COLLAPSE
 from lowrank.spectra import Spectrum, singular_values
 from lowrank.stored.weights import Weights
-from lowrank.watcher import COLLAPSE
 
 _TOGETHER = 8_000_000  # entries; small matrices are faster together, one thread each
 QUANTITIES = (

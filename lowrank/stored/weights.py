@@ -134,6 +134,12 @@ def read_weights(path: str | Path, *, model: str | None = None) -> Weights:
         config = load(stored)
     content = read_file(file)
     tensors = state_dict(file, content)
+    replicas = content.get("replicas", 1) if isinstance(content, dict) else 1
+    if isinstance(replicas, int) and replicas > 1:
+        raise InputError(
+            f"{printable(str(file), 200)}: holds the stacked weights of {replicas} replicas; their "
+            "recorded spectra are lowrank.load_run(...).spectra"
+        )
     matrices: Sequence[Matrix]
     if model is None and config is None:
         matrices, skipped = _by_first_dimension(tensors)
@@ -297,8 +303,9 @@ def _networks(model: str) -> list[nn.Module]:
 
 
 def _bundled(config: Config) -> nn.Module:
-    # Channels, classes and sizes are those of the file, whatever is said here.
-    size = config.resolved_image_size or 32
+    # Channels, classes and sizes are those of the file, whatever is said here: only a ViT's patches
+    # must divide it.
+    size = config.resolved_image_size or (config.vit_patch if config.model == "vit" else 32)
     return _without_memory(lambda: build_model(config, (3, size, size), 10))
 
 

@@ -147,10 +147,10 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
         ["batch_norm: got 'maybe' from --batch_norm; allowed: True or False"],
     ),
     "not a choice": (
-        ["--model=resnet"], {},
+        ["--model=resnet20"], {},
         [
-            "model: got 'resnet' from --model; allowed: mlp or resnet18, "
-            "did you mean 'resnet18'?"
+            "model: got 'resnet20' from --model; allowed: mlp, resmlp, convnet, resnet18, "
+            "resnet34, resnet50, vgg11, vgg13, vgg16, vgg19 or vit, did you mean 'resnet50'?"
         ],
     ),
     "not a device": (
@@ -218,9 +218,82 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
     "sizes of another model": (
         ["--model=resnet18", "--depth=3", "--batch_norm=False"], {},
         [
-            "depth=3 has no effect with model=resnet18, only with model=mlp; leave it out",
+            "depth=3 has no effect with model=resnet18, only with model=mlp, resmlp or convnet; "
+            "leave it out",
             "batch_norm=False has no effect with model=resnet18, only with model=mlp; leave it out",
         ],
+    ),
+    "what only some models have": (
+        ["--model=convnet", "--weight_norm", "--dropout=0.5", "--vit_patch=2", "--vit_depth=2",
+         "--vit_heads=2", "--vit_width=2", "--vit_mlp_width=2"], {},
+        [
+            "weight_norm=True has no effect with model=convnet, only with model=mlp; leave it out",
+            "dropout=0.5 has no effect with model=convnet, only with model=vgg11, vgg13, vgg16, "
+            "vgg19 or vit; leave it out",
+            *(
+                f"vit_{name}=2 has no effect with model=convnet, only with model=vit; leave it out"
+                for name in ("patch", "depth", "heads", "width", "mlp_width")
+            ),
+        ],
+    ),
+    "an activation that a model lacks": (
+        ["--model=vit", "--activation=leaky_relu"], {},
+        [
+            "activation=leaky_relu has no effect with model=vit, only with model=mlp, resmlp, "
+            "convnet, resnet18, resnet34, resnet50, vgg11, vgg13, vgg16 or vgg19; leave it out"
+        ],
+    ),
+    "a dropout of everything": (
+        ["--model=vit", "--dropout=1"], {},
+        ["dropout: got '1' from --dropout; allowed: a finite number of at least 0 and below 1"],
+    ),
+    "BatchNorm after weight normalisation": (
+        ["--weight_norm"], {},
+        [
+            "weight_norm=True, but with batch_norm=True BatchNorm undoes the gain of each matrix; "
+            "the paper's weight-normalised mlp has batch_norm=False"
+        ],
+    ),
+    "images too small for five pools": (
+        ["--model=vgg16", "--dataset=cifar10", "--image_size=31"], {},
+        ["image_size=31: too small for model=vgg16; image_size=32 or more works"],
+    ),
+    "images too small for two strides": (
+        ["--model=convnet", "--dataset=cifar10", "--image_size=3"], {},
+        ["image_size=3: too small for model=convnet; image_size=4 or more works"],
+    ),
+    "images that do not divide into patches": (
+        ["--model=vit", "--dataset=cifar10", "--image_size=30"], {},
+        ["image_size=30: vit_patch=4 does not divide 30; vit_patch=3 or image_size=32 works"],
+    ),
+    "native images that do not divide into patches": (
+        ["--model=vit", "--dataset=stl10", "--vit_patch=7"], {},
+        [
+            "96 x 96 images of stl10: vit_patch=7 does not divide 96; vit_patch=6 or "
+            "image_size=98 works"
+        ],
+    ),
+    "a patch larger than the image": (
+        ["--model=vit", "--vit_patch=16"], {},
+        [
+            "8 x 8 images of digits: vit_patch=16 does not divide 8; vit_patch=8 or "
+            "image_size=16 works"
+        ],
+    ),
+    "patches where the next size is not allowed": (
+        ["--model=vit", "--dataset=imagefolder", "--image_size=4095", "--vit_patch=1500"], {},
+        [
+            "image_size=4095: vit_patch=1500 does not divide 4095; vit_patch=1365 or "
+            "image_size=3000 works"
+        ],
+    ),
+    "heads that do not divide the width": (
+        ["--model=vit", "--vit_heads=5"], {},
+        ["vit_heads=5 does not divide vit_width=192; vit_heads=4 works"],
+    ),
+    "more heads than the width": (
+        ["--model=vit", "--vit_heads=16", "--vit_width=8"], {},
+        ["vit_heads=16 does not divide vit_width=8; vit_heads=8 works"],
     ),
     "milestones of another schedule": (
         ["--schedule=cosine", "--milestones=6"], {},

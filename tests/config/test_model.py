@@ -10,7 +10,7 @@ the rules of YAML 1.1; the round trip against the configuration itself.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -29,6 +29,13 @@ DEFAULTS = {
     "width": 100,
     "activation": "relu",
     "batch_norm": True,
+    "weight_norm": False,
+    "dropout": 0.0,
+    "vit_patch": 4,
+    "vit_depth": 6,
+    "vit_heads": 4,
+    "vit_width": 192,
+    "vit_mlp_width": 768,
     "dataset": "digits",
     "data_dir": "data",
     "download": True,
@@ -47,6 +54,7 @@ DEFAULTS = {
     "warmup_epochs": 0,
     "loss": "cross_entropy",
     "seed": 0,
+    "replicas": 1,
     "epsilons": [1e-3, 1e-2],
     "rank_norm": "frobenius",
     "measure_every": 1,
@@ -59,6 +67,7 @@ DEFAULTS = {
     "project": "lowrank",
     "entity": None,
     "group": None,
+    "sweep": None,
     "tags": [],
     "name": None,
     "output_dir": "runs",
@@ -66,6 +75,7 @@ DEFAULTS = {
     "keep_checkpoint": "weights",
 }
 
+OPTIMIZERS = ("sgd", "adam", "adamw")
 counts = st.integers(1, 1000)
 names = st.none() | (st.text(max_size=20).map(str.strip).filter(lambda text: _is_name(text)))
 
@@ -87,7 +97,7 @@ def _numbers(
 def configs(draw: st.DrawFn) -> Config:
     """Draws any valid configuration: every field, within the rules between fields."""
     of = lambda *values: draw(st.sampled_from(values))  # noqa: E731
-    model, optimizer = of("mlp", "resnet18"), of("sgd", "adam", "adamw")
+    model, optimizer = of(*get_args(Config.model_fields["model"].annotation)), of(*OPTIMIZERS)
     schedule = of("milestones", "constant", "cosine")
     milestones = draw(st.lists(counts, unique=True, max_size=4).map(sorted))
     milestones = milestones if schedule == "milestones" else []
@@ -96,12 +106,12 @@ def configs(draw: st.DrawFn) -> Config:
     run_id = None if run_id and run_id.lower() in ("none", "null") else run_id
     values: dict[str, Any] = {
         "model": model,
-        "activation": of("relu", "leaky_relu"),
+        "activation": of("relu", "leaky_relu") if model != "vit" else "relu",
         "dataset": of("digits", "mnist", "cifar10", "imagefolder", "synthetic"),
         "data_dir": draw(names) or "data",
         "download": draw(st.booleans()),
         "train_size": draw(st.none() | counts),
-        "image_size": draw(st.none() | st.integers(28, 4096)),
+        "image_size": draw(st.none() | st.integers(32, 4096)),
         "augment": draw(st.booleans()),
         "optimizer": optimizer,
         "lr": draw(_numbers(0, 1, exclude_min=True)),
@@ -142,11 +152,23 @@ def configs(draw: st.DrawFn) -> Config:
         "checkpoint_every": draw(counts),
         "keep_checkpoint": of("weights", "all", "none"),
     }
+    if model in ("mlp", "resmlp", "convnet"):
+        values |= {"depth": draw(counts), "width": draw(counts)}
     if model == "mlp":
+        values["batch_norm"] = draw(st.booleans())
+        values["weight_norm"] = not values["batch_norm"] and draw(st.booleans())
+    if model.startswith("v"):
+        values["dropout"] = draw(_numbers(0, 1, exclude_max=True))
+    if model == "vit":
+        heads, patch = draw(st.integers(1, 100)), of(1, 2, 4, 8)
+        size = values["image_size"]
         values |= {
-            "depth": draw(counts),
-            "width": draw(counts),
-            "batch_norm": draw(st.booleans()),
+            "image_size": size and size - size % patch,
+            "vit_patch": patch,
+            "vit_depth": draw(counts),
+            "vit_heads": heads,
+            "vit_width": heads * draw(counts),
+            "vit_mlp_width": draw(counts),
         }
     return Config(**values)
 
@@ -260,7 +282,10 @@ def test_a_conflict_is_refused_also_when_made_directly():
         ({"dataset": "mnist"}, 32),
         ({"dataset": "fashion_mnist"}, 32),
         ({"dataset": "digits"}, None),
-        ({"dataset": "digits", "model": "resnet18"}, 32),
+        *(({"dataset": "digits", "model": name}, 32) for name in ("convnet", "resnet18", "vgg19")),
+        *(({"dataset": "digits", "model": name}, None) for name in ("resmlp", "vit")),
+        ({"dataset": "mnist", "model": "vit"}, 32),
+        ({"dataset": "stl10", "model": "vgg16"}, None),
         ({"dataset": "mnist", "image_size": 28}, 28),
     ],
     ids=str,

@@ -26,7 +26,7 @@ from lowrank import checkpoints
 from lowrank.config.arguments import parse
 from lowrank.errors import InputError
 from lowrank.matrices import weight_matrices
-from lowrank.models import build_model
+from lowrank.models import FAMILIES, build_model
 from lowrank.stored.weights import Weights, read_weights
 
 KNOWN = (nn.Linear, nn.Conv2d)
@@ -98,6 +98,38 @@ def test_bundled_model_by_its_configuration(tmp_path: Path):
     weights = read_weights(tmp_path / "mlp.pt", model=config)
     assert_views_of(weights, network)
     assert [m.counted for m in weights.matrices] == [True, True, False]
+
+
+BUNDLED = {
+    **{name: f"{{model: {name}}}" for name in FAMILIES},
+    "mlp without BatchNorm": "{model: mlp, depth: 2, batch_norm: False}",
+    "weight-normalised mlp": "{model: mlp, depth: 2, batch_norm: False, weight_norm: True}",
+    "vgg16 with dropout": "{model: vgg16, dropout: 0.5}",
+    "vit with patches that do not divide 32": "{model: vit, dataset: imagefolder, vit_patch: 5}",
+}
+
+
+@pytest.mark.parametrize("config", BUNDLED.values(), ids=BUNDLED.keys())
+def test_every_bundled_model_is_read(tmp_path: Path, config: str):
+    # Of another number of channels, classes and another size than those assumed for the name.
+    network = build_model(parse(["--config", config], environ={}), (1, 40, 40), 3)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    weights = read_weights(tmp_path / "model.pt", model=config)
+    live = weight_matrices(network)
+    assert [(m.name, m.shape, m.counted) for m in weights.matrices] == [
+        (m.name, m.shape, m.counted) for m in live
+    ]
+    for stored, matrix in zip(weights.matrices, live, strict=True):
+        assert torch.equal(stored.view(), matrix.view())
+
+
+@pytest.mark.parametrize("name", ["resmlp", "convnet", "vgg11", "vit"])
+def test_a_bundled_model_is_known_by_its_name(tmp_path: Path, name: str):
+    network = build_model(parse([f"--model={name}"], environ={}), (3, 32, 32), 10)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    found = read_weights(tmp_path / "model.pt", model=name).matrices
+    assert [m.counted for m in found] == [m.counted for m in weight_matrices(network)]
+    assert found[-1].shape[0] == 10
 
 
 NESTS: dict[str, Callable[[nn.Module], Any]] = {
