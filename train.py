@@ -1,4 +1,4 @@
-"""Trains one network and records the singular values of its weight matrices every epoch.
+"""Trains a network and records the singular values of its weight matrices every epoch.
 
     python train.py                                            # an MLP on the digits
     python train.py --epochs=2 --width=20 --tracking=disabled  # a few seconds on any CPU
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(requested: Config, command: Sequence[str]) -> int:
-    """Trains one network, or goes on with a run that was interrupted.
+    """Trains a network or replicas of it, or goes on with a run that was interrupted.
 
     Args:
         requested: The configuration asked for.
@@ -56,7 +56,8 @@ def run(requested: Config, command: Sequence[str]) -> int:
     from lowrank.data import load_dataset
     from lowrank.environment import describe_environment
     from lowrank.interruption import Interruption
-    from lowrank.models import build_model
+    from lowrank.learner import Learner
+    from lowrank.replicas import build
     from lowrank.run_directory import open_record, open_run_directory
     from lowrank.trainer import Outcome, Trainer, read_checkpoint
 
@@ -84,11 +85,11 @@ def run(requested: Config, command: Sequence[str]) -> int:
                 image_size=config.resolved_image_size,
                 device=device,
             )
-            training.seed_epoch(directory.seed, 0)
-            model = build_model(config, dataset.image_shape, dataset.num_classes).to(device)
-            training.check_last_batch(model, dataset, config.batch_size)
+            model = build(config, directory.seeds, dataset.image_shape, dataset.num_classes, device)
+            learner = Learner(config, dataset, model, directory.seeds)
+            training.check_last_batch(learner.networks[0], dataset, config.batch_size)
             environment = describe_environment(device=device, threads=config.threads, argv=command)
-            trainer = Trainer(config, directory, dataset, model, tracker, interruption)
+            trainer = Trainer(directory, learner, tracker, interruption)
             with open_record(directory, trainer.watcher.layers, environment) as record:
                 outcome = trainer.train(record, checkpoint)
         except InputError:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Quantity = float | NDArray[np.float64]
+"""A number of one matrix or network, or an array (...) of several."""
 
 RANK_NORMS = ("frobenius", "spectral")
 
@@ -163,6 +164,19 @@ def frobenius_norm(s: ArrayLike) -> Quantity:
     return _result(np.sqrt(_energy(relative)) * peak, peak)
 
 
+def quantity_of(values: ArrayLike) -> Quantity:
+    """Returns a single number as a float, and several as an array.
+
+    Args:
+        values: Numbers (...).
+
+    Returns:
+        A float for shape ().
+    """
+    array = np.asarray(values, dtype=np.float64)
+    return array if array.ndim else float(array)
+
+
 def _relative(s: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns σ_i/σ_1, zeros for spectra that are zero or not finite, and σ_1, NaN for the latter.
 
@@ -184,5 +198,4 @@ def _energy(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _result(values: NDArray[Any], peak: NDArray[np.float64]) -> Quantity:
     """Returns float64 values, NaN for spectra that are not finite; a float for a single one."""
-    checked = np.where(np.isnan(peak), np.nan, values)
-    return checked if checked.ndim else float(checked)
+    return quantity_of(np.where(np.isnan(peak), np.nan, values))

@@ -10,28 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from lowrank import checkpoints, training
-from lowrank.console import Console, layer_table
-from lowrank.data import Batches
+from lowrank.console import Console, deviation_lines, layer_table
 from lowrank.errors import Failure, InputError
 from lowrank.matrices import describe
+from lowrank.measuring import Watcher
+from lowrank.metrics import over_replicas
+from lowrank.ranks import quantity_of
 from lowrank.record import Record
 from lowrank.runs import load_run
-from lowrank.watcher import Watcher
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lowrank.config import Config
-    from lowrank.data import Dataset, Split
     from lowrank.interruption import Interruption
+    from lowrank.learner import Learner
+    from lowrank.ranks import Quantity
     from lowrank.run_directory import RunDirectory
     from lowrank.tracking import Tracker
-
-EVALUATION_BATCH = 512
-"""Examples evaluated at once; it bounds the memory of evaluation."""
 
 
 @dataclass(frozen=True)
@@ -74,37 +72,30 @@ def read_checkpoint(directory: RunDirectory, device: torch.device) -> dict[str, 
 
 
 class Trainer:
-    """Everything that changes while one run goes on.
+    """Takes one run to its end: what its learner learns is measured, kept, recorded and logged.
 
     Args:
-        config: Complete, with seed and threads.
-        directory: Where record and checkpoint lie.
-        dataset: On the device.
-        model: On the device, newly initialised.
+        directory: Where record and checkpoint lie; its configuration is complete.
+        learner: The networks, newly initialised, with their data.
         tracker: Logs each epoch to W&B.
         interruption: Tells when to stop.
     """
 
     def __init__(
         self,
-        config: Config,
         directory: RunDirectory,
-        dataset: Dataset,
-        model: nn.Module,
+        learner: Learner,
         tracker: Tracker,
         interruption: Interruption,
     ) -> None:
-        self.config = config
+        self.config = config = directory.config
         self.directory = directory
-        self.dataset = dataset
-        self.model = model
+        self.learner = learner
+        self.dataset = dataset = learner.dataset
         self.tracker = tracker
         self.interruption = interruption
-        self.optimizer = training.make_optimizer(config, model)
-        self.loss = training.make_loss(config.loss)
-        self.batches = self._batches(dataset.train, config.batch_size, augment=config.augment)
         self.watcher = Watcher(
-            model,
+            learner.watched,
             epsilons=config.epsilons,
             rank_norm=config.rank_norm,
             example_input=dataset.train.images[:1].float(),
@@ -118,17 +109,14 @@ class Trainer:
         )
         self.console = Console(
             epochs=config.epochs,
-            steps=len(self.batches),
-            batch_size=config.batch_size,
+            steps=len(learner.batches),
+            batch_size=config.batch_size * config.replicas,
             echo=tracker.write,
         )
-        self.epoch = 0
-        self.step = 0
-        self.train_seconds = 0.0
-        self.generators: list[Tensor] = []
         self.first_row: dict[str, float] = {}
         self.last_row: dict[str, float] = {}
-        self.train_accuracies: list[float] = []
+        self.train_accuracies: dict[int, Quantity] = {}
+        self.is_lost = False
 
     def train(self, record: Record, checkpoint: Mapping[str, Any] | None) -> Outcome:
         """Goes on from a checkpoint, or begins, until the end, a stop by rule or a signal.
@@ -148,9 +136,12 @@ class Trainer:
             try:
                 outcome = self._go_on(checkpoint)
             except torch.OutOfMemoryError as error:
+                config = self.config
+                replicas = "" if config.replicas == 1 else f" and replicas={config.replicas}"
                 raise Failure(
-                    f"out of memory with batch_size={self.config.batch_size}; a smaller batch, or "
-                    f"a device with more memory, is needed ({str(error).splitlines()[0]})"
+                    f"out of memory with batch_size={config.batch_size}{replicas}; a smaller "
+                    "batch, or a device with more memory, is needed "
+                    f"({str(error).splitlines()[0]})"
                 ) from error
         record.set_state(outcome.state)
         if outcome.exit_code == 0:
@@ -158,45 +149,53 @@ class Trainer:
         return outcome
 
     def table(self) -> str:
-        """Returns a table of every layer's rank at the start and now."""
-        return layer_table(self.watcher.layers, self.first_row, self.last_row)
+        """Returns a table of every layer's rank at the start and now; of replicas the means."""
+        table = layer_table(self.watcher.layers, self.first_row, self.last_row)
+        return "\n".join([table, *deviation_lines(self.last_row, self.config.replicas)])
 
     def _go_on(self, checkpoint: Mapping[str, Any] | None) -> Outcome:
         recorded = self._take_up(checkpoint)
         self.console.head()
-        self.console.start(self.epoch, self.step)
+        self.console.start(self.learner.epoch, self.learner.step)
         try:
             if not recorded:
                 self._close_epoch()
             while True:
                 if self._stops_by_rule():
                     return Outcome("collapsed", 0)
-                if self.epoch == self.config.epochs:
+                if self.learner.epoch == self.config.epochs:
                     return Outcome("finished", 0)
-                self._train_epoch()
+                self.learner.train_epoch(self._proceed)
                 self._close_epoch()
         except InterruptedError:
             self._save()
             self.console.line(
-                f"{self.interruption.name}: saved epoch {self.epoch}, step {self.step}"
+                f"{self.interruption.name}: saved epoch {self.learner.epoch}, "
+                f"step {self.learner.step}"
             )
             return Outcome("stopped", self.interruption.exit_code)
 
     def _introduce(self) -> None:
         """Says what is trained, what is measured and skipped, and what the theory has to say."""
         config, dataset = self.config, self.dataset
-        size = sum(parameter.numel() for parameter in self.model.parameters())
+        network = self.learner.networks[0]
+        size = sum(parameter.numel() for parameter in network.parameters())
         self.console.line(
-            f"{config.model} of {size:,} parameters, seed {config.seed}, "
+            f"{config.model} of {size:,} parameters, {self._seeds()}, "
             f"on {dataset.train.images.device} with {self._threads()}"
         )
         self.console.line(
             f"{config.dataset}: {len(dataset.train):,} images to train, "
             f"{len(dataset.test):,} to test"
         )
-        self.console.line(f"\n{describe(self.model)}\n")
+        if config.replicas > 1:
+            self.console.line(
+                "each replica begins as the run of its seed alone; then rounding separates them, "
+                "and only statistics agree"
+            )
+        self.console.line(f"\n{describe(network)}\n")
         if self.watcher.theory is not None and config.epochs:
-            for line in self.watcher.theory.summary(self._rates(config.epochs)):
+            for line in self.watcher.theory.summary(self.learner.rates(config.epochs)):
                 self.console.line(line)
         self.console.line()
 
@@ -215,22 +214,19 @@ class Trainer:
                 self.console.line("there is no checkpoint: training again from epoch 0")
             self._introduce()
             return False
-        self.model.load_state_dict(checkpoint["model"])
-        if "optimizer" in checkpoint:
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.learner.load_state_dict(checkpoint)
         self.watcher.load_state_dict(checkpoint["watcher"])
-        self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
-        self.train_seconds = checkpoint["train_seconds"]
-        self.generators = checkpoint["generators"]
-        past = [row for epoch, row in sorted(rows.items()) if epoch <= self.epoch]
+        accuracies = checkpoint["train_accuracies"]
+        self.train_accuracies = {epoch: quantity_of(of) for epoch, of in accuracies.items()}
+        self.is_lost = checkpoint["is_lost"]
+        past = [row for epoch, row in sorted(rows.items()) if epoch <= self.learner.epoch]
         self.first_row, self.last_row = (past[0], past[-1]) if past else ({}, {})
-        self.train_accuracies = [row["train_accuracy"] for row in past if _was_measured(row)]
         self.console.line(
-            f"going on after epoch {self.epoch}, step {self.step}, with {self._threads()} and seed "
-            f"{self.config.seed} as before"
+            f"going on after epoch {self.learner.epoch}, step {self.learner.step}, with "
+            f"{self._threads()} and {self._seeds()} as before"
         )
-        recorded = self.epoch in rows
-        if recorded and self.step == 0 and _was_measured(self.last_row):
+        recorded = self.learner.epoch in rows
+        if recorded and self.learner.step == 0 and _was_measured(self.last_row):
             self.watcher.advance()
         return recorded
 
@@ -263,102 +259,55 @@ class Trainer:
         if self._is_news(epoch):
             self.tracker.log(epoch, row, spectra, figures)
 
-    def _train_epoch(self) -> None:
-        """Trains to the end of the next epoch.
-
-        Raises:
-            InterruptedError: If a signal came; the step reached is in ``step``.
-        """
-        number = self.epoch + 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = training.learning_rate(self.config, number)
-        training.seed_epoch(self.directory.seed, number)
-        order = self.batches.draw_order()
-        if self.step:
-            training.set_generators(self.generators)
-        started = time.perf_counter()
-        self.step += training.train_steps(
-            self.model,
-            self.optimizer,
-            self.loss,
-            self.batches.epoch(order, self.step),
-            precision=self.config.precision,
-            proceed=self._proceed,
-        )
-        self._synchronize()
-        self.train_seconds += time.perf_counter() - started
-        if self.step < len(self.batches):
-            self.generators = training.get_generators()
-            raise InterruptedError
-        self.epoch, self.step, self.generators = number, 0, []
-
     def _close_epoch(self) -> None:
         """Evaluates, measures, checkpoints, records and logs the epoch just trained.
 
         Raises:
             InterruptedError: If a signal came before anything of the epoch was written.
         """
-        epoch, config = self.epoch, self.config
-        row = {"epoch": float(epoch), "lr_now": training.learning_rate(config, max(1, epoch))}
+        learner, config, epoch = self.learner, self.config, self.learner.epoch
+        row: dict[str, Quantity] = {
+            "epoch": float(epoch),
+            "lr_now": training.learning_rate(config, max(1, epoch)),
+        }
         started = time.perf_counter()
         for name, split in (("train", self.dataset.train), ("test", self.dataset.test)):
-            row[f"{name}_loss"], row[f"{name}_accuracy"] = self._evaluate(split)
+            row[f"{name}_loss"], row[f"{name}_accuracy"] = learner.evaluate(
+                split, self.interruption.proceed
+            )
         row["time/evaluate"] = time.perf_counter() - started
         if epoch:
-            row["time/train"] = self.train_seconds
-            row["throughput/images_per_second"] = len(self.dataset.train) / self.train_seconds
+            row["time/train"] = learner.seconds
+            row["throughput/images_per_second"] = learner.images_per_second
         spectra: Mapping[str, np.ndarray] = {}
         if self._is_measured(epoch):
             started = time.perf_counter()
-            measurement = self.watcher.measure(epoch, self._rates(epoch))
+            measurement = self.watcher.measure(epoch, learner.rates(epoch))
             row["time/spectra"] = time.perf_counter() - started
             row.update(measurement.metrics)
             spectra = measurement.spectra
-            self.train_accuracies.append(row["train_accuracy"])
-            dead = training.is_dead(self.train_accuracies, self.dataset.num_classes)
-            row["dead"] = float(dead)
-        self.last_row = row
-        self.first_row = self.first_row or row
+            self.train_accuracies[epoch] = row["train_accuracy"]
+            dead = training.is_dead(list(self.train_accuracies.values()), self.dataset.num_classes)
+            row["dead"] = quantity_of(dead)
+            # One that is lost must not end the others.
+            self.is_lost = bool(np.all(dead | (np.asarray(row["collapsed"]) > 0)))
+        means = over_replicas(row)
+        self.last_row = means
+        self.first_row = self.first_row or means
         is_last = epoch == config.epochs or self._stops_by_rule()
         if is_last or epoch % config.checkpoint_every == 0:
             self._save()
-        self.train_seconds = 0.0
-        self.record.append(epoch, row, spectra)
-        self._log(epoch, row, spectra, self._figures() if is_last else None)
+        self.record.append(epoch, means, spectra)
+        self._log(epoch, means, spectra, self._figures() if is_last else None)
         if self._is_measured(epoch):
             self.watcher.advance()
-        self.console.epoch(epoch, row)
-
-    def _rates(self, epochs: int) -> list[float]:
-        """Returns the learning rate of each epoch 1 … ``epochs``."""
-        return [training.learning_rate(self.config, epoch) for epoch in range(1, epochs + 1)]
+        self.console.epoch(epoch, means)
 
     def _stops_by_rule(self) -> bool:
-        row = self.last_row
-        return self.config.on_collapse == "stop" and bool(row.get("collapsed") or row.get("dead"))
+        return self.config.on_collapse == "stop" and self.is_lost
 
     def _is_measured(self, epoch: int) -> bool:
         return epoch % self.config.measure_every == 0 or epoch == self.config.epochs
-
-    def _evaluate(self, split: Split) -> tuple[float, float]:
-        batches = self._batches(split, EVALUATION_BATCH)
-        in_order = torch.arange(len(split), device=split.labels.device)[None]
-        return training.evaluate(
-            self.model,
-            self.loss,
-            batches.epoch(in_order),
-            precision=self.config.precision,
-            proceed=self.interruption.proceed,
-        )
-
-    def _batches(self, split: Split, batch_size: int, *, augment: bool = False) -> Batches:
-        return Batches(
-            split,
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            batch_size=batch_size,
-            augment=augment,
-        )
 
     def _figures(self) -> dict[str, Figure]:
         # Loaded only for the last epoch: matplotlib takes a good part of a short run's start.
@@ -370,25 +319,27 @@ class Trainer:
         self.console.stepped()
         return self.interruption.proceed()
 
+    def _seeds(self) -> str:
+        first, *more = self.directory.seeds
+        return (
+            f"{len(more) + 1} replicas of seeds {first} to {more[-1]}" if more else f"seed {first}"
+        )
+
     def _threads(self) -> str:
         return "1 thread" if self.config.threads == 1 else f"{self.config.threads} threads"
-
-    def _synchronize(self) -> None:
-        if self.dataset.train.images.is_cuda:
-            torch.cuda.synchronize()
 
     def _save(self) -> None:
         checkpoints.save(self.directory.checkpoint, self._state())
 
     def _state(self) -> dict[str, Any]:
         return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "train_seconds": self.train_seconds,
-            "generators": self.generators,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **self.learner.state_dict(),
+            "replicas": self.config.replicas,
             "watcher": self.watcher.state_dict(),
+            "train_accuracies": {
+                epoch: np.asarray(of).tolist() for epoch, of in self.train_accuracies.items()
+            },
+            "is_lost": self.is_lost,
         }
 
     def _reduce_checkpoint(self) -> None:

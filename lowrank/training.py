@@ -8,21 +8,24 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lowrank.errors import InputError
+from lowrank.ranks import Quantity, quantity_of
 
 if TYPE_CHECKING:
     from lowrank.config import Config
     from lowrank.data import Dataset
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (B, C), labels (B,)) → loss of each example (B,)."""
+"""(logits (…, C), labels (…)) → loss of each example (…)."""
+
 
 DEAD_ACCURACY = 1.5
 """A run whose train accuracy stays at or below this multiple of chance has died."""
@@ -86,20 +89,25 @@ def make_loss(name: str) -> Loss:
             classes.
 
     Returns:
-        A function of logits (B, C) and labels (B,) that gives losses (B,).
+        A function of logits (…, C) and labels (…) that gives losses (…), such as (B,), or (N, B)
+        for N replicas.
 
     Example:
         >>> make_loss("mse")(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))
         tensor([0.5000])
     """
-    if name == "cross_entropy":
-        return lambda logits, labels: nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+        of_all = nn.functional.cross_entropy(
+            logits.flatten(0, -2), labels.flatten(), reduction="none"
+        )
+        return of_all.view(labels.shape)
 
     def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
-        targets = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-        return (logits - targets).square().mean(dim=1)
+        targets = nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+        return nn.functional.mse_loss(logits, targets, reduction="none").mean(dim=-1)
 
-    return squared_error
+    return cross_entropy if name == "cross_entropy" else squared_error
 
 
 def train_steps(
@@ -114,10 +122,11 @@ def train_steps(
     """Takes one optimiser step per batch.
 
     Args:
-        model: Put into training mode.
+        model: Put into training mode; one network, or `lowrank.replicas.Replicas`.
         optimizer: Steps with the rates its parameter groups hold.
-        loss: Loss of single examples; its mean over the batch is minimised.
-        batches: Images (B, C, H, W), float, and labels (B,) on the model's device.
+        loss: Loss of single examples; each network minimises its mean over its batch.
+        batches: Images (B, C, H, W), float, and labels (B,) on the model's device; for N replicas
+            (N, B, C, H, W) and (N, B).
         precision: ``bf16`` runs the forward pass under autocast.
         proceed: Called after every step; training ends early when it returns False.
 
@@ -128,9 +137,9 @@ def train_steps(
     steps = 0
     for images, labels in batches:
         with autocast(images.device.type, precision):
-            value = loss(model(images), labels).mean()
+            values = loss(model(images), labels).mean(dim=-1)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        values.backward(torch.ones_like(values))
         optimizer.step()
         steps += 1
         if not proceed():
@@ -146,18 +155,19 @@ def evaluate(
     *,
     precision: str = "fp32",
     proceed: Callable[[], bool] = lambda: True,
-) -> tuple[float, float]:
+) -> tuple[Quantity, Quantity]:
     """Returns mean loss and accuracy over all examples, in evaluation mode.
 
     Args:
-        model: Put into evaluation mode.
+        model: Put into evaluation mode; one network, or `lowrank.replicas.Replicas`.
         loss: Loss of single examples.
         batches: Images and labels; every example counts the same, however it is batched.
         precision: As in training.
         proceed: Called after every batch; evaluation is given up when it returns False.
 
     Returns:
-        The mean loss, without the decay term and summed in float64, and the accuracy in [0, 1].
+        The mean loss, without the decay term and summed in float64, and the accuracy in [0, 1]; of
+        N replicas (N,) each.
 
     Raises:
         InterruptedError: If ``proceed`` returned False.
@@ -168,31 +178,35 @@ def evaluate(
     for images, labels in batches:
         with autocast(images.device.type, precision):
             logits = model(images)
-            losses = loss(logits, labels)
-        total = total.to(images.device) + losses.sum(dtype=torch.float64)
-        correct = correct.to(images.device) + (logits.argmax(dim=1) == labels).sum()
+            losses = loss(logits, labels.expand(logits.shape[:-1]))
+        total = total.to(images.device) + losses.sum(dim=-1, dtype=torch.float64)
+        correct = correct.to(images.device) + (logits.argmax(dim=-1) == labels).sum(dim=-1)
         count += len(labels)
         if not proceed():
             raise InterruptedError("evaluation was interrupted")
-    return float(total) / count, float(correct) / count
+    return quantity_of((total / count).cpu()), quantity_of((correct / count).cpu())
 
 
-def is_dead(train_accuracies: list[float], num_classes: int) -> bool:
-    """Tells whether a run has died, by the rule of the paper's code.
+def is_dead(train_accuracies: Sequence[ArrayLike], num_classes: int) -> NDArray[np.bool_]:
+    """Tells whether a network has died, by the rule of the paper's code.
 
     Args:
-        train_accuracies: At every measurement so far, in [0, 1].
+        train_accuracies: At every measurement so far, in [0, 1]; each a number, or (N,) of N
+            replicas.
         num_classes: Chance is one in so many.
 
     Returns:
-        Whether the last three are all at most 1.5 times chance.
+        Whether the last three are all at most 1.5 times chance, of shape () or (N,).
 
     Example:
-        >>> is_dead([0.9, 0.15, 0.1, 0.1], num_classes=10), is_dead([0.1, 0.1], num_classes=10)
-        (True, False)
+        >>> bool(is_dead([0.9, 0.15, 0.1, 0.1], num_classes=10))
+        True
+        >>> is_dead([[0.1, 0.1], [0.1, 0.2], [0.1, 0.1]], num_classes=10).tolist()
+        [True, False]
     """
-    last = train_accuracies[-DEAD_MEASUREMENTS:]
-    return len(last) == DEAD_MEASUREMENTS and max(last) <= DEAD_ACCURACY / num_classes
+    last = np.asarray(train_accuracies[-DEAD_MEASUREMENTS:], dtype=np.float64)
+    enough = len(last) == DEAD_MEASUREMENTS
+    return np.asarray(enough & (last.max(axis=0) <= DEAD_ACCURACY / num_classes))
 
 
 def seed_epoch(seed: int, epoch: int) -> None:

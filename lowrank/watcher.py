@@ -4,169 +4,24 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lowrank import tracking
 from lowrank.errors import InputError
-from lowrank.matrices import weight_matrices
-from lowrank.metrics import bound_metrics, measurement_metrics
-from lowrank.positions import Applied, ExampleInput, output_positions
+from lowrank.measuring import Watcher
+from lowrank.metrics import over_replicas
 from lowrank.record import Record
-from lowrank.recordfile import RECORD_NAME, Layer, lock
+from lowrank.recordfile import RECORD_NAME, lock
 from lowrank.runs import load_run
-from lowrank.spectra import singular_values
-from lowrank.theory import Theory, TheoryLayer
 
 if TYPE_CHECKING:
     import wandb
-
-COLLAPSE = 1e-6
-"""A matrix whose Frobenius norm falls below this multiple of its first has collapsed."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What one look at the weights found.
-
-    Attributes:
-        metrics: Every per-layer quantity and mean by its W&B name; NaN where it has no value.
-        spectra: Singular values (min(rows, columns),) of each layer, descending, float64.
-    """
-
-    metrics: dict[str, float]
-    spectra: dict[str, np.ndarray]
-
-
-class Watcher:
-    """Measures the weight matrices of one module again and again.
-
-    Nothing is hooked into the module and nothing costs between two measurements. In a distributed
-    training only rank 0 measures and logs.
-
-    Args:
-        model: Any module; wrapped by ``torch.compile`` or ``DistributedDataParallel`` or not.
-        epsilons: Thresholds of the rank, each in [0, 1); the first is primary.
-        rank_norm: ``frobenius`` or ``spectral``: the norm that thresholds refer to.
-        exclude: Matrices that do not count in the means, beside the last and shortcuts.
-        include: Further parameters to measure.
-        example_input: What the model is called with. One forward pass tells at how many positions
-            each matrix is applied, which rank bounds need.
-        theory: Options of `lowrank.theory.Theory` but ``layers`` and ``epsilon``: ``optimizer``
-            (its name), ``weight_decay``, ``momentum``, ``batch_size`` and ``train_size``. With
-            them and an example input, ``rank_bound/<layer>`` is logged where it is not vacuous.
-
-    Attributes:
-        layers: What is measured, in network order.
-        theory: The theory of this training; None if its options or the example are missing.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        epsilons: Sequence[float] = (1e-3, 1e-2),
-        rank_norm: str = "frobenius",
-        exclude: Collection[str] = (),
-        include: Collection[str] = (),
-        example_input: ExampleInput | None = None,
-        theory: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.epsilons = tuple(epsilons)
-        self.rank_norm = rank_norm
-        self._matrices = weight_matrices(model, exclude=exclude, include=include)
-        applied: Mapping[str, Applied | None] = {}
-        if example_input is not None:
-            applied = output_positions(model, self._matrices, example_input)
-        positions = {name: use.positions if use else None for name, use in applied.items()}
-        self.layers = [
-            Layer(m.name, m.path, m.shape, positions.get(m.name), m.counted) for m in self._matrices
-        ]
-        self.theory: Theory | None = None
-        if theory is not None and example_input is not None:
-            layers = [
-                TheoryLayer(m.name, m.shape, positions[m.name], use.groups if use else 1)
-                for m, use in zip(self._matrices, applied.values(), strict=True)
-            ]
-            self.theory = Theory(layers, epsilon=self.epsilons[0], **theory)
-        self._first_norms: dict[str, float] = {}
-        self._norms: dict[int, dict[str, float]] = {}
-        self._previous: dict[str, Tensor] = {}
-
-    def measure(self, epoch: int, rates: Sequence[float] = ()) -> Measurement:
-        """Measures the present weights.
-
-        Distances refer to the weights at the last call of ``advance`` and are NaN before it.
-        Collapse refers to the norms at epoch 0, or at the first measurement if there was none.
-
-        Args:
-            epoch: Number of epochs trained; 0 is initialisation.
-            rates: Learning rate of each epoch 1 … ``epoch``, for the rank bounds.
-
-        Returns:
-            All quantities and spectra.
-        """
-        views = {matrix.name: matrix.view() for matrix in self._matrices}
-        values = singular_values(
-            list(views.values()), epsilons=self.epsilons, rank_norm=self.rank_norm
-        )
-        spectra = dict(zip(views, values, strict=True))
-        norms = {name: float(np.linalg.norm(s)) for name, s in spectra.items()}
-        if not epoch or not self._first_norms:
-            self._first_norms = norms
-        metrics = measurement_metrics(
-            self.layers,
-            spectra,
-            epsilons=self.epsilons,
-            rank_norm=self.rank_norm,
-            collapsed=[name for name, norm in norms.items() if self._has_collapsed(name, norm)],
-            distances={
-                name: _distance(view, self._previous[name]) if self._previous else np.nan
-                for name, view in views.items()
-            },
-        )
-        if self.theory is not None and len(rates) == epoch:
-            self._norms[epoch] = {name: metrics[f"{self.rank_norm}_norm/{name}"] for name in views}
-            history = {
-                name: [self._norms.get(e, {}).get(name, np.nan) for e in range(epoch + 1)]
-                for name in views
-            }
-            metrics |= bound_metrics(self.theory.bounds(rates, history))
-        return Measurement(metrics, spectra)
-
-    def advance(self) -> None:
-        """Makes the present weights those that the next distances refer to."""
-        self._previous = {matrix.name: matrix.view().clone() for matrix in self._matrices}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns what a checkpoint must keep: tensors and numbers."""
-        return {
-            "first_norms": dict(self._first_norms),
-            "norms": {epoch: dict(norms) for epoch, norms in self._norms.items()},
-            "previous": dict(self._previous),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from a state that ``state_dict`` gave.
-
-        Args:
-            state: Of a watcher of the same module.
-        """
-        devices = {matrix.name: matrix.view().device for matrix in self._matrices}
-        self._first_norms = dict(state["first_norms"])
-        self._norms = {epoch: dict(norms) for epoch, norms in state["norms"].items()}
-        self._previous = {
-            name: previous.to(devices[name]) for name, previous in state["previous"].items()
-        }
-
-    def _has_collapsed(self, name: str, norm: float) -> bool:
-        return not np.isfinite(norm) or norm < COLLAPSE * self._first_norms[name]
 
 
 class LoggingWatcher(Watcher):
@@ -230,7 +85,7 @@ class LoggingWatcher(Watcher):
         taken = sorted(given.keys() & measurement.metrics.keys())
         if taken:
             raise ValueError(f"{', '.join(taken)}: measured here, log it under another name")
-        row = {"epoch": float(epoch), **given, **measurement.metrics}
+        row = over_replicas({"epoch": float(epoch), **given, **measurement.metrics})
         if self._record is not None:
             self._record.append(epoch, row, measurement.spectra)
         if self._rows is not None:
@@ -357,17 +212,4 @@ def _is_main_process() -> bool:
     distributed = torch.distributed
     return not (distributed.is_available() and distributed.is_initialized()) or (
         distributed.get_rank() == 0
-    )
-
-
-def _distance(present: Tensor, previous: Tensor) -> float:
-    """Returns ‖W/‖W‖_F − V/‖V‖_F‖_F in [0, 2], in float64."""
-    # Only these kinds of device have float64; the module may have moved since.
-    device = present.device if present.device.type in ("cpu", "cuda") else torch.device("cpu")
-    dtype = torch.complex128 if present.is_complex() else torch.float64
-    present, previous = present.to(device, dtype), previous.to(device, dtype)
-    return float(
-        torch.linalg.norm(
-            present / torch.linalg.norm(present) - previous / torch.linalg.norm(previous)
-        )
     )

@@ -30,6 +30,10 @@ SCHEDULES = {
         Config(lr=1.0, schedule="constant", warmup_epochs=3, epochs=5),
         [0.25, 0.5, 0.75, 1.0, 1.0],
     ),
+    "warm-up of a cosine": (
+        Config(lr=2.0, schedule="cosine", warmup_epochs=1, epochs=3),
+        [0.5 * 2.0, 1.5, 0.5],
+    ),
     "warm-up before milestones": (
         Config(lr=1.0, milestones=(4,), gamma=0.5, warmup_epochs=1, epochs=4),
         [0.5, 1.0, 1.0, 0.5],
@@ -97,6 +101,53 @@ def test_steps_are_those_of_a_plain_loop(digits, name):
     assert len(batches[-1][1]) == 2, "the short last batch is trained on"
     for ours, theirs in zip(model.state_dict().values(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def numpy_step(name, weights, gradients, state, step, lr, decay=0.01):
+    """Takes one step of an optimiser's definition on float64 arrays, in place.
+
+    SGD with momentum as Sutskever et al. 2013 in torch's form, Adam as Kingma and Ba 2015 with L2
+    decay, AdamW as Loshchilov and Hutter 2019.
+    """
+    for i, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+        if name == "adamw":
+            weight *= 1 - lr * decay
+        else:
+            gradient = gradient + decay * weight
+        first, second = state.setdefault(i, (0.0, 0.0))
+        if name == "sgd":
+            first = 0.9 * first + gradient
+            weight -= lr * first
+        else:
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            mean, square = first / (1 - 0.9**step), second / (1 - 0.999**step)
+            weight -= lr * mean / (np.sqrt(square) + 1e-8)
+        state[i] = first, second
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_steps_are_those_of_the_optimisers_definition(digits, name):
+    # A linear model under mse, whose gradient over a batch of B is 2 / (10 B) (logits - onehot)' x.
+    config = Config(optimizer=name, momentum=0.9 if name == "sgd" else 0, weight_decay=0.01, lr=0.1)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
+    optimizer = training.make_optimizer(config, model)
+    weights = [parameter.detach().numpy().copy() for parameter in model.parameters()]
+    batches = [(x.double(), y) for x, y in batches_of(digits, 16).epoch(torch.arange(50)[None])]
+    state, step = {}, 0
+    for rate in (0.1, 0.03):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        training.train_steps(model, optimizer, training.make_loss("mse"), batches)
+        for images, labels in batches:
+            step += 1
+            x, onehot = images.flatten(1).numpy(), np.eye(10)[labels.numpy()]
+            error = 2 / onehot.size * (x @ weights[0].T + weights[1] - onehot)
+            numpy_step(name, weights, [error.T @ x, error.sum(axis=0)], state, step, rate)
+    assert step == 8
+    for ours, expected in zip(model.parameters(), weights, strict=True):
+        np.testing.assert_allclose(ours.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_training_stops_when_it_may_not_proceed(digits):
@@ -171,6 +222,17 @@ def test_bf16_trains_in_bfloat16_and_keeps_float32_weights(digits):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "mse"])
+def test_losses_of_bf16_logits_are_computed_in_float32(name):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(64, 10).bfloat16(), torch.randint(10, (64,))
+    with training.autocast("cpu", "bf16"):
+        losses = training.make_loss(name)(logits, labels)
+    assert losses.dtype == torch.float32
+    exact = training.make_loss(name)(logits.double(), labels)
+    torch.testing.assert_close(losses.double(), exact, rtol=1e-5, atol=1e-6)
+
+
 def test_epochs_draw_differently_and_repeatably():
     draws = []
     for seed, epoch in [(0, 1), (0, 2), (1, 1), (0, 1)]:
@@ -217,6 +279,30 @@ def test_a_last_batch_of_one_is_allowed_without_batchnorm():
     dataset = load_dataset("digits", train_size=41)
     model = build_model(Config(batch_norm=False), dataset.image_shape, 10)
     training.check_last_batch(model, dataset, 8)
+
+
+# The last maps of a ResNet are an eighth of the image, those before VGG's last pool a sixteenth:
+# BatchNorm trains on one image as soon as a map has several pixels.
+CONVOLUTIONAL = {
+    "resnet18 with maps of one pixel": (Config(model="resnet18"), 8, False),
+    "resnet18 with maps of four": (Config(model="resnet18"), 16, True),
+    "resnet50 with maps of one pixel": (Config(model="resnet50"), 8, False),
+    "vgg11 with maps of four": (Config(model="vgg11"), 32, True),
+    "convnet, which has no BatchNorm": (Config(model="convnet"), 8, True),
+    "vit, which has no BatchNorm": (Config(model="vit"), 8, True),
+    "resmlp": (Config(model="resmlp"), 8, False),
+}
+
+
+@pytest.mark.parametrize(("config", "size", "trains"), CONVOLUTIONAL.values(), ids=CONVOLUTIONAL)
+def test_a_last_batch_of_one_is_refused_where_maps_have_one_pixel(config, size, trains):
+    dataset = load_dataset("synthetic", train_size=5, image_size=size)
+    model = build_model(config, dataset.image_shape, 10)
+    if trains:
+        training.check_last_batch(model, dataset, 4)
+    else:
+        with pytest.raises(InputError, match="batch_size=5 or train_size=4 works"):
+            training.check_last_batch(model, dataset, 4)
 
 
 def test_a_device_that_is_not_there_is_refused():

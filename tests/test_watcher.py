@@ -23,8 +23,8 @@ from torch import nn
 
 import lowrank
 from lowrank.errors import InputError
+from lowrank.measuring import Watcher
 from lowrank.metrics import HISTOGRAM_EDGES
-from lowrank.watcher import Watcher
 
 
 def network(seed=0):

@@ -112,20 +112,26 @@ class Batches:
         """Goes through one epoch.
 
         Args:
-            order: From `draw_order`, on the images' device.
+            order: From `draw_order`, on the images' device; or, without `augment`, of shape
+                (1, N, n): the orders of N networks that are trained at once.
             start: Batches to leave out at the beginning, 0 … len(self).
 
         Yields:
-            Normalised images, float32 of shape (B, C, H, W), and labels, int64 of shape (B,); both
-            are the caller's to change.
+            Normalised images, float32 of shape (B, C, H, W), and labels, int64 of shape (B,); with
+            N orders (N, B, C, H, W) and (N, B). Both are the caller's to change.
         """
         images, labels = self.split.images, self.split.labels
         for k in range(start, len(self)):
-            index, *shifts = order[:, k * self.batch_size : (k + 1) * self.batch_size]
-            batch = images.index_select(0, index)
+            index, *shifts = order[..., k * self.batch_size : (k + 1) * self.batch_size]
+            chosen = index.flatten()
+            batch = images.index_select(0, chosen)
             if self.augment:
                 batch = crop_and_flip(batch, *shifts)
-            yield _apply(batch, self._scale, self._shift), labels.index_select(0, index)
+            normalised = _apply(batch, self._scale, self._shift)
+            yield (
+                normalised.view(*index.shape, *images.shape[1:]),
+                labels.index_select(0, chosen).view(index.shape),
+            )
 
 
 def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
