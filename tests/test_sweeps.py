@@ -1,0 +1,275 @@
+"""The sweep files of the repository: valid, complete, true to the paper, and able to run.
+
+Truth is the paper's table of experiments, copied out by hand in `PAPER`; W&B's client, which reads
+the files and makes an agent's command line; and the network that the first point of each trains
+for one epoch on small made-up images.
+
+    python -m pytest tests/test_sweeps.py
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+import yaml
+
+import lowrank
+from lowrank.config.arguments import parse
+from lowrank.sweepfile import load_sweep_file
+from train import main
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+NAMES = [path.stem for path in FILES]
+SCHEMA = json.loads((ROOT / "lowrank/sweepfile/sweep.schema.json").read_text(encoding="utf-8"))
+PARTS = ("Question", "Figure", "Commands", "Runs", "Cost", "Expect")
+
+B6 = (4, 8, 16, 32, 64, 128)
+W6 = (0, 0.0001, 0.0002, 0.0004, 0.0008, 0.006)
+M5 = (0.001, 0.01, 0.1, 0.5, 1)
+WC = (0, 0.000001, 0.00001, 0.0001, 0.001)
+
+
+class Row(NamedTuple):
+    """A row of the paper's table: its number of runs, what is fixed, and the grid's axes."""
+
+    runs: int
+    fixed: dict[str, Any]
+    axes: list[list[dict[str, Any]]]
+
+
+def axis(name: str, values: Any) -> list[dict[str, Any]]:
+    return [{name: value} for value in values]
+
+
+def lr(*values: float) -> list[dict[str, Any]]:
+    return axis("lr", values)
+
+
+def wd(*values: float) -> list[dict[str, Any]]:
+    return axis("weight_decay", values)
+
+
+def batch(*values: int) -> list[dict[str, Any]]:
+    return axis("batch_size", values)
+
+
+def coupled(*pairs: tuple[float, float]) -> list[dict[str, Any]]:
+    return [{"lr": rate, "weight_decay": decay} for rate, decay in pairs]
+
+
+def mlp(depth: int, width: int, **fields: Any) -> dict[str, Any]:
+    return {"model": "mlp", "depth": depth, "width": width, "batch_norm": True} | fields
+
+
+LEAKY = {"model": "resnet18", "activation": "leaky_relu"}
+RELU = {"model": "resnet18", "activation": "relu"}
+NO_NORM = {"batch_norm": False}
+CONVNET = {"model": "convnet", "depth": 5, "width": 1000, "batch_size": 128,
+           "epochs": 2000, "schedule": "constant", "milestones": ()}  # fmt: skip
+GRID = [lr(*M5), batch(*B6), wd(*W6)]
+STAR = {"batch_size": 16, "lr": 0.2, "weight_decay": 0.004}
+DIGITS = {"epochs": 40, "milestones": (28, 34), "dataset": "digits"}
+CIFAR = {"epochs": 36, "milestones": (24, 30), "train_size": 10_000}
+PROTOCOL: dict[str, Any] = {
+    "dataset": "cifar10", "optimizer": "sgd", "momentum": 0, "loss": "cross_entropy", "epochs": 500,
+    "schedule": "milestones", "milestones": (60, 100, 200), "gamma": 0.2, "warmup_epochs": 0,
+    "augment": False, "train_size": None, "seed": 0, "activation": "relu", "dropout": 0,
+    "weight_norm": False, "measure_every": 1, "epsilons": (0.001, 0.01), "replicas": 1,
+}  # fmt: skip
+
+PAPER: dict[str, Row] = {
+    "fig01a": Row(12, LEAKY | {"batch_size": 8}, [lr(0.1, 0.5, 1, 2), wd(0.0001, 0.0003, 0.0005)]),
+    "fig01b": Row(12, LEAKY | {"batch_size": 16}, [lr(0.1, 0.5, 1, 2), wd(0.0001, 0.0003, 0.0005)]),
+    "fig01c": Row(24, LEAKY | {"lr": 0.5}, [batch(*B6), wd(0, 0.002, 0.004, 0.006)]),
+    "fig01d": Row(30, LEAKY | {"weight_decay": 0.006}, [batch(*B6), lr(0.001, 0.2, 0.5, 0.7, 1)]),
+    "fig02": Row(60, LEAKY | {"weight_decay": 0.0005},
+                 [lr(0.1, 0.5, 1, 2), batch(4, 8, 16), axis("seed", range(5))]),
+    "fig03": Row(12, LEAKY | {"lr": 1.5}, [wd(0, 0.0001, 0.0003, 0.0005), batch(4, 8, 16)]),
+    "fig04": Row(18, RELU, [coupled((0.001, 0.006), (0.005, 0.006), (0.01, 0.0004)), batch(*B6)]),
+    "fig05": Row(36, mlp(10, 100, lr=0.1, momentum=0.9), [wd(*W6), batch(*B6)]),
+    "mlp_bn_10x100": Row(180, mlp(10, 100), GRID),
+    "mlp_5x500": Row(180, mlp(5, 500, **NO_NORM), GRID),
+    "vgg16": Row(180, {"model": "vgg16"}, GRID),
+    "vgg16_dropout": Row(
+        7, {"model": "vgg16", "dropout": 0.5, "lr": 0.01, "weight_decay": 0.0005, "momentum": 0.9},
+        [batch(4, 8, 16, 32, 64, 128, 256)]),
+    "resnet18_relu": Row(180, RELU, GRID),
+    "resnet18_large_batch": Row(
+        42, RELU | {"batch_size": 1024}, [lr(0.001, 0.01, 0.1, 0.5, 1, 2, 5), wd(*W6)]),
+    "resnet18_datasets": Row(
+        12, RELU | {"batch_size": 16, "weight_decay": 0.0005},
+        [axis("dataset", ("svhn", "mnist", "fashion_mnist")), lr(0.1, 0.5, 1, 2)]),
+    "convnet_cross_entropy": Row(25, CONVNET, [lr(*M5), wd(*WC)]),
+    "convnet_mse": Row(25, CONVNET | {"loss": "mse"}, [lr(*M5), wd(*WC)]),
+    "mlp_wide_bound": Row(
+        24, {"model": "mlp", "depth": 5} | NO_NORM,
+        [coupled((0.01, 0.5), (0.1, 0.05), (1, 0.005)), batch(1, 4, 8, 16),
+         axis("width", (5000, 10_000))]),
+    "mlp_bn_constant_bound": Row(
+        7, mlp(10, 100),
+        [[{"lr": a, "weight_decay": b, "batch_size": c} for a, b, c in (
+            (0.05, 0.0005, 4), (0.05, 0.001, 8), (0.1, 0.00025, 4), (0.1, 0.0005, 8),
+            (0.1, 0.001, 16), (0.2, 0.00025, 8), (0.2, 0.0005, 16))]]),
+    "resnet18_adam": Row(
+        15, LEAKY | {"optimizer": "adam", "weight_decay": 0.0005},
+        [lr(0.01, 0.5, 0.8, 1, 2), batch(4, 8, 16)]),
+    "weight_norm_mlp": Row(
+        120, mlp(10, 100, weight_norm=True, batch_norm=False),
+        [lr(*M5), batch(*B6), wd(0.0001, 0.0002, 0.0004, 0.0008)]),
+    "smoke_digits": Row(4, mlp(5, 100, lr=0.2) | DIGITS, [batch(8, 32), wd(0, 0.02)]),
+    "smoke_cifar10": Row(
+        33, mlp(5, 100) | CIFAR,
+        [[STAR, *(STAR | other for other in [
+            *wd(0, 0.001, 0.002, 0.008), *lr(0.05, 0.1, 0.4), *batch(8, 32, 64)])],
+         axis("seed", range(3))]),
+}  # fmt: skip
+
+
+def varied(row: Row) -> set[str]:
+    return {name for choices in row.axes for fields in choices for name in fields}
+
+
+def head_of(path: Path) -> dict[str, str]:
+    """Returns the parts of the comment that a file opens with, by their names."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    parts: dict[str, str] = {}
+    for line in list(lines)[1:]:
+        if match := re.fullmatch(r"# ([A-Z][a-z]+):(.*)", line):
+            part = match[1]
+            assert part not in parts
+            parts[part] = match[2].strip()
+        else:
+            assert line.startswith("#   "), line
+            parts[part] += "\n" + line[4:]
+    return parts
+
+
+def scalars(value: Any) -> list[Any]:
+    """Returns the scalars of a document, also those of inline mappings in it."""
+    if isinstance(value, dict):
+        return [scalar for inner in value.values() for scalar in scalars(inner)]
+    if isinstance(value, list):
+        return [scalar for inner in value for scalar in scalars(inner)]
+    inline = isinstance(value, str) and value.startswith("{")
+    return scalars(yaml.safe_load(value)) if inline else [value]
+
+
+def test_every_row_of_the_papers_table_has_a_file():
+    assert sorted(NAMES) == sorted(PAPER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+class TestEveryFile:
+    """What holds for each of the files."""
+
+    def test_it_is_valid_by_wandbs_schema_that_its_first_line_names(self, path):
+        first = path.read_text().splitlines()[0]
+        schema = first.removeprefix("# yaml-language-server: $schema=")
+        assert (path.parent / schema).resolve() == ROOT / "lowrank/sweepfile/sweep.schema.json"
+        jsonschema.Draft7Validator(SCHEMA).validate(yaml.safe_load(path.read_text()))
+
+    def test_it_opens_with_six_parts(self, path):
+        head = head_of(path)
+        assert tuple(head) == PARTS
+        assert all(text.strip() for text in head.values())
+        commands = head["Commands"]
+        for command in ("wandb sweep {}", "lowrank sweep {}"):
+            assert command.format(f"sweeps/{path.name}") in commands
+        for command in ("wandb agent", "lowrank agent"):
+            assert f"{command} ENTITY/PROJECT/ID" in commands
+        assert "one GPU" in head["Cost"] or "CPU" in head["Cost"]
+        assert ("Reasoned, not measured:" in head["Cost"]) != ("Measured" in head["Cost"])
+
+    def test_its_points_are_those_of_the_paper_and_of_its_head(self, path):
+        row = PAPER[path.stem]
+        found = load_sweep_file(path)
+        assert found.name == path.stem
+        assert found.metric == ("rank_mean", "minimize")
+        assert found.count == row.runs == int(head_of(path)["Runs"].split()[0])
+        configs = found.configs()
+        assert len(configs) == row.runs
+        names = sorted(PROTOCOL.keys() | row.fixed.keys() | varied(row))
+        wanted = set()
+        for choice in itertools.product(*row.axes):
+            point = PROTOCOL | row.fixed
+            for fields in choice:
+                point |= fields
+            wanted.add(tuple(point[name] for name in names))
+        assert len(wanted) == row.runs
+        assert {tuple(getattr(config, name) for name in names) for config in configs} == wanted
+
+    def test_what_varies_is_what_the_papers_grid_varies(self, path):
+        assert set(load_sweep_file(path).swept) == varied(PAPER[path.stem])
+
+    def test_its_numbers_are_numbers(self, path):
+        for scalar in scalars(yaml.safe_load(path.read_text())):
+            if isinstance(scalar, str):
+                with pytest.raises(ValueError, match="could not convert"):
+                    float(scalar)
+
+    def test_the_seed_is_a_parameter(self, path):
+        assert "seed" in load_sweep_file(path).parameters
+
+    def test_wandbs_client_accepts_it_and_its_agent_says_the_same(self, path):
+        from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
+        from wandb.sdk.launch.sweeps.utils import create_sweep_command_args, load_sweep_config
+
+        found = load_sweep_file(path)
+        read = load_sweep_config(str(path))
+        assert read == found.raw
+        sent = _validate_config_and_fill_distribution(read)
+        assert json.loads(json.dumps(sent)) == read
+        for point, config in zip(found.points(), found.configs(), strict=True):
+            args = {name: {"value": value} for name, value in point.items()}
+            words = create_sweep_command_args({"args": args})["args"]
+            assert words == found.command(point)
+            assert parse(words, environ={}) == config
+
+
+def test_the_head_of_smoke_cifar10_shows_how_to_use_an_image_folder(tmp_path):
+    path = ROOT / "sweeps/smoke_cifar10.yaml"
+    line = f"lowrank sweep sweeps/{path.name} --dataset=imagefolder --data_dir=DIR"
+    assert line in head_of(path)["Commands"]
+    overrides = {"dataset": "imagefolder", "data_dir": str(tmp_path)}
+    configs = load_sweep_file(path).configs(overrides)
+    assert len(configs) == 33
+    assert {(config.dataset, config.data_dir) for config in configs} == {tuple(overrides.values())}
+
+
+SMALL: dict[str, Any] = {
+    "dataset": "synthetic", "train_size": 64, "image_size": 8, "epochs": 1,
+    "tracking": "disabled", "device": "cpu", "threads": 1,
+}  # fmt: skip
+NARROW = {"mlp_wide_bound": {"width": 64}, "convnet_cross_entropy": {"width": 16},
+          "convnet_mse": {"width": 16}, "vgg16": {"image_size": 32},
+          "vgg16_dropout": {"image_size": 32}}  # fmt: skip
+
+
+def deep(path: Path) -> bool:
+    """Tells whether a file trains a ResNet or a VGG, whose spectra take seconds."""
+    return PAPER[path.stem].fixed["model"] in ("resnet18", "vgg16")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * deep(path)) for path in FILES],
+)
+def test_the_first_point_trains_an_epoch(path, tmp_path):
+    found = load_sweep_file(path)
+    point = found.points()[0]
+    overrides = SMALL | NARROW.get(path.stem, {}) | {"output_dir": str(tmp_path)}
+    assert main(found.command(point, overrides)) == 0
+    (run,) = lowrank.load_sweep(tmp_path)
+    assert run.epochs.tolist() == [0, 1]
+    assert run.state == "finished"
+    config = found.config(point, overrides).recorded()
+    kept = set(found.config(point).recorded()) - overrides.keys()
+    assert {name: run.config[name] for name in kept} == {name: config[name] for name in kept}
+    assert {"lr", "weight_decay", "batch_size", "momentum", "loss", "optimizer"} <= kept
