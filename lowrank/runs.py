@@ -13,7 +13,7 @@ import tempfile
 import warnings
 import weakref
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowrank.errors import nearest
+from lowrank.columns import Array, Columns
 from lowrank.recordfile import (
     RECORD_NAME,
     DamagedRecordError,
@@ -35,41 +35,7 @@ from lowrank.recordfile import (
     spectrum_crc,
 )
 
-Array = NDArray[np.float64]
-
 _WANDB_PATH = re.compile(r"([^/\s]+)/([^/\s]+)/([A-Za-z0-9_-]{1,64})")
-
-
-class Columns(Mapping[str, Array]):
-    """Arrays by name, each read from the record when it is asked for.
-
-    Args:
-        kind: What the names name, for the error message.
-        names: The names, in order.
-        read: Reads one by its name.
-    """
-
-    def __init__(self, kind: str, names: Iterable[str], read: Callable[[str], Array]) -> None:
-        self._kind = kind
-        self._names = dict.fromkeys(names)
-        self._read = read
-
-    def __getitem__(self, name: str) -> Array:
-        if name not in self._names:
-            raise KeyError(f"no {self._kind} {name!r} in this run{nearest(name, self._names)}")
-        return self._read(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._kind}: {', '.join(self._names)})"
 
 
 class Run:
@@ -109,6 +75,7 @@ class Run:
         self.epochs = table[:, 0].copy()
         self._measured = table[table[:, 1] != 0, 0]
         self._metrics = {name: number for number, name in head.metrics}
+        self._kept: dict[str, Array] = {}
         self._numbers = {layer.name: number for number, layer in enumerate(self.layers)}
         if self.state == "running" and not is_locked(self.path.parent):
             # It may have ended between the two looks.
@@ -146,21 +113,77 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self.state}, {len(self.epochs)} epochs)"
 
-    def _read_metric(self, name: str) -> Array:
+    def preload(self, names: Iterable[str]) -> None:
+        """Reads several metrics in one look at the record and keeps them.
+
+        Opening a record takes longer than reading a metric of it: who needs many metrics of many
+        runs says so beforehand.
+
+        Args:
+            names: Metrics; those that the run does not have are passed over.
+        """
+        wanted = [name for name in names if name in self._metrics and name not in self._kept]
+        if wanted:
+            with self._reading() as database:
+                self._kept |= {name: self._metric(database, name) for name in wanted}
+
+    def spectra_at(self, epochs: Iterable[int]) -> dict[str, Array]:
+        """Reads the spectra of every layer at some epochs, and no others.
+
+        Args:
+            epochs: Measured epochs.
+
+        Returns:
+            Layer name -> singular values as in `spectra`, one row for each of `epochs`.
+
+        Raises:
+            KeyError: If one of them was not measured.
+            DamagedRecordError: If a spectrum is not what was written.
+        """
+        found: dict[str, list[Array]] = {layer.name: [] for layer in self.layers}
         with self._reading() as database:
-            (checksum,) = database.execute(
-                "SELECT checksum FROM metrics WHERE id = ?", (self._metrics[name],)
-            ).fetchone()
-            rows = database.execute(
-                "SELECT epoch, value FROM scalars WHERE metric = ? ORDER BY epoch",
-                (self._metrics[name],),
-            ).fetchall()
-            epochs = np.array([epoch for epoch, _ in rows], dtype=np.int64)
-            values = np.array([value for _, value in rows], dtype=np.float64)  # NULL becomes NaN
-            found = zlib.crc32(name.encode()) + int(fingerprints(epochs, values).sum())
-            if (found - checksum) % 2**64:
-                raise DamagedRecordError(self.path, f"{name} is not what was written")
-            return self._align(epochs, values)
+            for epoch in map(int, epochs):
+                if epoch not in self._measured:
+                    raise KeyError(f"epoch {epoch} of this run was not measured")
+                rows = database.execute(
+                    'SELECT layer, crc, "values" FROM spectra WHERE epoch = ? ORDER BY layer',
+                    (epoch,),
+                ).fetchall()
+                if [number for number, *_ in rows] != list(range(len(self.layers))):
+                    raise DamagedRecordError(self.path, f"spectra of epoch {epoch} are missing")
+                for (number, crc, values), layer in zip(rows, self.layers, strict=True):
+                    if not isinstance(values, bytes) or spectrum_crc(epoch, number, values) != crc:
+                        what = f"spectrum of {layer.name}, epoch {epoch}"
+                        raise DamagedRecordError(self.path, what)
+                    array = np.frombuffer(values, dtype="<f8").reshape(-1, min(layer.shape))
+                    found[layer.name].append(array[0] if len(array) == 1 else array)
+        return {name: np.array(values) for name, values in found.items()}
+
+    def _read_metric(self, name: str) -> Array:
+        if name in self._kept:
+            return self._kept[name].copy()
+        with self._reading() as database:
+            return self._metric(database, name)
+
+    def _metric(self, database: sqlite3.Connection, name: str) -> Array:
+        """Returns a metric (E,), verified.
+
+        Raises:
+            DamagedRecordError: If it is not what was written.
+        """
+        (checksum,) = database.execute(
+            "SELECT checksum FROM metrics WHERE id = ?", (self._metrics[name],)
+        ).fetchone()
+        rows = database.execute(
+            "SELECT epoch, value FROM scalars WHERE metric = ? ORDER BY epoch",
+            (self._metrics[name],),
+        ).fetchall()
+        epochs = np.array([epoch for epoch, _ in rows], dtype=np.int64)
+        values = np.array([value for _, value in rows], dtype=np.float64)  # NULL becomes NaN
+        found = zlib.crc32(name.encode()) + int(fingerprints(epochs, values).sum())
+        if (found - checksum) % 2**64:
+            raise DamagedRecordError(self.path, f"{name} is not what was written")
+        return self._align(epochs, values)
 
     def _read_spectra(self, name: str) -> Array:
         number = self._numbers[name]

@@ -163,6 +163,57 @@ def test_arrays_are_fresh_and_writable(tmp_path):
         assert read().tolist() == before
 
 
+def test_many_metrics_are_read_at_once_and_are_the_same(tmp_path):
+    run = Run(filled(tmp_path / "run", 5))
+    run.preload(["rank/3", "rank/7", "no such metric"])
+    moved = run.path.rename(tmp_path / "gone.sqlite")
+    kept = run.metrics["rank/3"]
+    assert kept.tolist() == [metrics_of(epoch)["rank/3"] for epoch in range(5)]
+    kept[0] = 99  # the caller's own
+    assert run.metrics["rank/3"][0] == metrics_of(0)["rank/3"]
+    with pytest.raises(RecordError):
+        run.metrics["rank/4"]  # was not asked for
+    moved.rename(run.path)
+    assert run.metrics["rank/4"].tolist() == [metrics_of(epoch)["rank/4"] for epoch in range(5)]
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_spectra_of_some_epochs_are_those_of_all(tmp_path, replicas):
+    with create(tmp_path / "run") as record:
+        for epoch in range(6):
+            spectra = spectra_of(epoch)
+            if replicas > 1:
+                spectra = {
+                    name: np.outer(1.0 + np.arange(replicas), s) for name, s in spectra.items()
+                }
+            record.append(epoch, {}, spectra if epoch != 2 else None)
+    run = Run(record.path)
+    found = run.spectra_at([4, 0])
+    for layer in LAYERS:
+        np.testing.assert_array_equal(found[layer.name], run.spectra[layer.name][[4, 0]])
+    assert {values.shape for values in run.spectra_at([]).values()} == {(0,)}
+    for epoch in (2, 6):
+        with pytest.raises(KeyError, match=f"epoch {epoch} of this run was not measured"):
+            run.spectra_at([0, epoch])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE spectra SET crc = crc + 1 WHERE layer = 1",
+        'UPDATE spectra SET "values" = 7 WHERE layer = 1',
+        "DELETE FROM spectra WHERE layer = 1",
+    ],
+)
+def test_a_damaged_spectrum_is_noticed_among_some(tmp_path, damage):
+    path = filled(tmp_path / "run", 3)
+    with sqlite3.connect(path) as database:
+        database.execute(damage)
+    database.close()
+    with pytest.raises(RecordError, match="the run record is damaged"):
+        Run(path).spectra_at([1])
+
+
 def test_a_repeated_epoch_replaces_the_first(tmp_path):
     """A resumed run repeats the epochs after its checkpoint; nothing of the first remains."""
     path = filled(tmp_path / "whole", 6)

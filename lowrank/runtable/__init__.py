@@ -1,0 +1,1 @@
+"""Many runs as one table: what each reached, which settings vary, which runs are replicates."""
