@@ -7,11 +7,12 @@ so the second must begin after the last step of the first.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,53 @@ def last_step(segment: Path) -> int | None:
     return step
 
 
+def is_synced(segment: Path) -> bool:
+    """Returns whether the server has all of a segment.
+
+    Args:
+        segment: The ``.wandb`` file.
+    """
+    return segment.with_suffix(".wandb.synced").exists()
+
+
+def mark_synced(directory: Path, run_id: str) -> None:
+    """Notes, as `wandb sync` does, that the server has all of a segment.
+
+    The server adds what it is sent to the rows that it has: uploaded again, the rows of an online
+    segment would be there twice.
+
+    Args:
+        directory: Of the segment.
+        run_id: The run's id.
+    """
+    (directory / f"run-{run_id}.wandb.synced").touch()
+
+
+def failed_uploads(directory: Path) -> list[str]:
+    """Returns why W&B's server does not have all of an online segment.
+
+    The client says so nowhere else: after a refusal it stops uploading and ends as if all was well.
+
+    Args:
+        directory: Of the segment.
+
+    Returns:
+        Reasons, one line each; none if nothing failed for good.
+    """
+    try:
+        log = (directory / "logs" / "debug-internal.log").read_text("utf-8", errors="replace")
+    except OSError:
+        return []
+    reasons = []
+    for line in log.splitlines():
+        for failure in ("filestream: fatal error: ", "sender: failed to log artifact: "):
+            if failure in line:
+                with contextlib.suppress(ValueError):
+                    message = json.loads(line)["msg"].removeprefix(failure)
+                    reasons.append(message.removeprefix("filestream: ").splitlines()[0])
+    return reasons
+
+
 def sync_command(directories: Sequence[Path]) -> str:
     """Returns the shell command that uploads segments.
 
@@ -125,3 +173,24 @@ def normalise_sweep_file(
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(yaml.safe_dump(parameters), encoding="utf-8")
     return target
+
+
+@contextlib.contextmanager
+def staging_in(directory: Path) -> Iterator[None]:
+    """Lets wandb copy an artifact's files into the run's segment instead of the user's home.
+
+    Args:
+        directory: Of the segment.
+
+    Yields:
+        While it does.
+    """
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = str(directory)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WANDB_DATA_DIR"]
+        else:
+            os.environ["WANDB_DATA_DIR"] = before

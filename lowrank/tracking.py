@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,8 +67,8 @@ class Tracker:
             epoch: Greater than that of the last row, and than ``last_epoch``.
             metrics: Numbers by name. What is not finite is left out, and taken out of the run's
                 summary: the table of runs must not show a rank from before a collapse.
-            spectra: Singular values, shape (k,), by layer name; logged as ``spectrum/<layer>``
-                unless that layer collapsed.
+            spectra: Singular values, shape (k,) or (N, k), by layer name; logged as
+                ``spectrum/<layer>`` unless that layer collapsed.
             figures: By name; logged as images in the same row.
 
         Raises:
@@ -122,7 +122,7 @@ class WandbTracker(Tracker):
         if self.mode == "offline":
             logs = segments.find(self._run_dir, self._run.id)
             return segments.sync_command(
-                [log.parent for log in logs if not log.with_suffix(".wandb.synced").exists()]
+                [log.parent for log in logs if not segments.is_synced(log)]
             )
         return segments.sync_command([self._segment]) if self._incomplete else None
 
@@ -152,17 +152,27 @@ class WandbTracker(Tracker):
             self._upload(record, state)
             self._run.finish(exit_code=exit_code)
         except _failures() as error:
-            self._incomplete = True
-            what = "everything in time" if isinstance(error, TimeoutError) else "the end of the run"
-            self._say(
-                f"W&B did not take {what} ({_reason(error)}); the record holds all of it, upload "
-                f"what W&B has of it with: {self.sync_command}"
-            )
+            late = isinstance(error, TimeoutError)
+            what = "everything in time" if late else "the end of the run"
+            self._say_incomplete(what, _reason(error))
             if isinstance(error, _deaths()):
                 # Else wandb does so at the program's end, with a traceback, and no other run of
                 # this program could be tracked.
                 with contextlib.suppress(*_failures(), SystemExit):
                     wandb.teardown()
+        else:
+            reasons = segments.failed_uploads(self._segment) if self.mode == "online" else []
+            if reasons:
+                self._say_incomplete("everything", reasons[0])
+            elif self.mode == "online":
+                segments.mark_synced(self._segment, self._run.id)
+
+    def _say_incomplete(self, what: str, reason: str) -> None:
+        self._incomplete = True
+        self._say(
+            f"W&B did not take {what} ({reason}); the record holds all of it, upload "
+            f"what W&B has of it with: {self.sync_command}"
+        )
 
     def _upload(self, record: Path, state: str) -> None:
         import wandb
@@ -170,7 +180,7 @@ class WandbTracker(Tracker):
         self._run.summary["state"] = state
         if record.exists():
             artifact = wandb.Artifact(f"run-record-{self._run.id}", type="run-record")
-            with _staging_in(self._segment):
+            with segments.staging_in(self._segment):
                 artifact.add_file(str(record), skip_cache=True)
             artifact.finalize()
             # Online, log_artifact asks the server without any limit of time, and what it sends is
@@ -248,7 +258,7 @@ def start(
         run_dir: The run's directory; W&B's files go to ``<run_dir>/wandb``.
         run_id: The run's id, here and on W&B.
         resumed: Whether the directory held a run before: then a run of this id on the server is
-            continued, otherwise it is replaced.
+            continued; otherwise what that run holds is W&B's to keep or to drop.
         say: Prints a line for the user.
 
     Returns:
@@ -278,6 +288,7 @@ def start(
         finish_timeout=FINISH_TIMEOUT,
         finish_timeout_raises=True,
         use_dot_wandb=False,
+        x_save_requirements=False,  # `_save_requirements` does so, in a fifth of the time
         show_info=False,
         quiet=True,
     )
@@ -315,6 +326,7 @@ def start(
     if mode == "online":
         held = run.starting_step - 1 if run.resumed and run.starting_step else None
         say(f"W&B: {run.url}")
+    _save_requirements(run)
     return WandbTracker(
         run,
         run_dir,
@@ -324,6 +336,25 @@ def start(
     )
 
 
+def find_api_key() -> tuple[str, bool]:
+    """Looks for an API key where wandb does: environment, netrc, settings file. Never prompts.
+
+    Returns:
+        W&B's server, and whether a key for it is configured.
+
+    Raises:
+        wandb.Error: If what is configured cannot be a key.
+    """
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    host = wandb.setup().settings.base_url
+    key = wbauth.authenticate_session(
+        host=host, source="lowrank", prompt=False, update_session=False
+    )
+    return host, key is not None
+
+
 def _choose_mode(tracking: str, say: Callable[[str], None]) -> Literal["online", "offline"]:
     """Returns what ``auto`` and ``online`` mean here.
 
@@ -331,19 +362,14 @@ def _choose_mode(tracking: str, say: Callable[[str], None]) -> Literal["online",
         InputError: If the run must be online but no usable API key is configured.
     """
     import wandb
-    from wandb.sdk.lib import wbauth
 
     if tracking == "offline":
         return "offline"
-    host = wandb.setup().settings.base_url
     try:
-        # wandb's own order: environment, netrc, settings file.
-        credentials = wbauth.authenticate_session(
-            host=host, source="lowrank", prompt=False, update_session=False
-        )
+        host, is_configured = find_api_key()
     except wandb.Error as error:
         raise InputError(f"W&B: {error}; set it right, or use --tracking=offline") from error
-    if credentials is not None:
+    if is_configured:
         return "online"
     remedy = "`wandb login` or WANDB_API_KEY configures one"
     if tracking == "online" or os.environ.get("WANDB_SWEEP_ID"):
@@ -373,25 +399,29 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _save_requirements(run: wandb.Run) -> None:
+    """Saves the installed packages as wandb does, but finds them only once in a process."""
+    path = Path(run.settings.files_dir, "requirements.txt")
+    path.write_text(_requirements(), encoding="utf-8")
+    run.save(path, base_path=path.parent, policy="now", glob=False)
+
+
+@functools.cache
+def _requirements() -> str:
+    from wandb.util import working_set
+
+    return "".join(f"{package.key}=={package.version}\n" for package in working_set())
+
+
 def _image(figure: Figure) -> wandb.Image:
     """Returns a figure as an image; wandb itself would want pyplot imported for that."""
     import wandb
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=FIGURE_DPI)
-    return wandb.Image(Image.open(buffer))
-
-
-@contextlib.contextmanager
-def _staging_in(directory: Path) -> Iterator[None]:
-    """Lets wandb copy an artifact's files into the run's segment instead of the user's home."""
-    before = os.environ.get("WANDB_DATA_DIR")
-    os.environ["WANDB_DATA_DIR"] = str(directory)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["WANDB_DATA_DIR"]
-        else:
-            os.environ["WANDB_DATA_DIR"] = before
+    figure.set_dpi(FIGURE_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    # wandb writes the file: a PNG made here would be made twice.
+    return wandb.Image(Image.fromarray(pixels).convert("RGB"))

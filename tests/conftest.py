@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.wandb_server import WandbServer
+
 # Tests fork processes and share two cores: no test waits for a pool of threads.
 torch.set_num_threads(1)
 
@@ -36,3 +38,14 @@ def clean_environment(
     yield home
     if "wandb" in sys.modules:  # its service keeps the environment of its first use
         sys.modules["wandb"].teardown()
+
+
+@pytest.fixture
+def wandb_server(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A W&B server that the client uses, here and in processes that the test starts."""
+    server = WandbServer(clean_environment / "server")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.close()
+    assert server.errors == []
