@@ -1,0 +1,1 @@
+"""W&B agents, one for each slot of this machine: ``lowrank agent``."""

@@ -1,0 +1,193 @@
+"""One W&B agent, run as a program for one slot: ``wandb agent`` that answers to its launcher.
+
+``wandb agent`` tells nobody how its trainings end, and does not count one that a signal killed as
+failed. Its log does not say so either, a shim called ``python`` on the PATH sees only sweeps whose
+``command`` calls that, and an agent per point (``--count 1``) asks the server for all runs of the
+sweep each time. So this is the client's own agent with three places filled in: how a training is
+started and how it ended are reported, and before the server is asked for a point the launcher is.
+Everything else, from heartbeats to early stopping, is the client's. The release it is made for is
+pinned in pyproject.toml, and the tests run it against a server.
+
+The launcher's end of the channel gets lines of JSON; it answers ``ready`` with ``go`` or
+``end``. This file is started by its path: it needs nothing of the package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import wandb.wandb_agent
+
+GO = "go"
+"""The launcher's answer that lets an agent take a point."""
+
+_INTERPRETERS = (["python"], ["python3"])
+
+
+class Channel:
+    """What connects the agent with its launcher; without a launcher nothing more is begun.
+
+    Args:
+        descriptor: One end of a pair of sockets.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._answers = self._socket.makefile("r", encoding="utf-8")
+
+    def tell(self, event: str, **what: Any) -> None:
+        """Sends one line.
+
+        Args:
+            event: ``ready``, ``started``, ``ended`` or ``exhausted``.
+            **what: Its circumstances.
+        """
+        with contextlib.suppress(OSError):
+            self._socket.sendall(json.dumps({"event": event, **what}).encode() + b"\n")
+
+    def may_go_on(self) -> bool:
+        """Returns whether the server may be asked for a point, once the launcher has answered."""
+        self.tell("ready")
+        with contextlib.suppress(OSError):
+            return self._answers.readline().strip() == GO
+        return False
+
+
+def _is_before_program(word: str) -> bool:
+    return word == "/usr/bin/env" or "=" in word
+
+
+channel: Channel
+current: Training | None = None
+
+
+class Training(wandb.wandb_agent.AgentProcess):
+    """A training process whose beginning and end are reported."""
+
+    def __init__(
+        self, env: dict[str, str], command: Sequence[str] | None = None, **options: Any
+    ) -> None:
+        words = list(command or [])
+        first = next((i for i, word in enumerate(words) if not _is_before_program(word)), 0)
+        if words[first : first + 1] in _INTERPRETERS:  # the launcher's, whatever PATH has
+            words[first] = sys.executable
+        super().__init__(env=env, command=words, **options)  # type: ignore[no-untyped-call]
+        assert self._popen is not None
+        self.run_id = env["WANDB_RUN_ID"]
+        self.stopped_by_server = False
+        self._reported = False
+        global current
+        current = self
+        channel.tell(
+            "started",
+            run_id=self.run_id,
+            pid=self._popen.pid,
+            command=words,
+            parameters=env.get("WANDB_SWEEP_PARAM_PATH", ""),
+        )
+
+    def poll(self) -> int | None:
+        """Returns the exit code, that of the shell after a signal; None while it runs."""
+        code: int | None = super().poll()
+        if code is None:
+            return None
+        if not self._reported:
+            self._reported = True
+            channel.tell("ended", run_id=self.run_id, code=code, stopped=self.stopped_by_server)
+        return 128 - code if code < 0 else code  # a signal is a failure to the client, too
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Waits for the end.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            The exit code.
+        """
+        super().wait(timeout)
+        return self.poll()
+
+    def terminate(self) -> None:
+        """Ends the training, as the server wants it."""
+        self.stopped_by_server = True
+        super().terminate()  # type: ignore[no-untyped-call]
+
+    def kill(self) -> None:
+        """Kills the training, as the server wants it."""
+        self.stopped_by_server = True
+        super().kill()  # type: ignore[no-untyped-call]
+
+    def pass_on(self, number: int) -> None:
+        """Sends a signal to the training, if it still runs.
+
+        Args:
+            number: Of the signal.
+        """
+        if super().poll() is None and self._popen is not None:
+            self._popen.send_signal(number)
+
+
+class Agent(wandb.wandb_agent.Agent):
+    """The client's agent, which asks its launcher before it takes a point."""
+
+    _granted = False
+
+    def _heartbeat_commands(
+        self, agent_id: str, run_status: dict[str, bool]
+    ) -> list[dict[str, Any]]:
+        if not run_status and not self._granted:
+            if not channel.may_go_on():
+                return [{"type": "exit"}]
+            self._granted = True
+        commands: list[dict[str, Any]] = super()._heartbeat_commands(agent_id, run_status)
+        kinds = {command.get("type") for command in commands}
+        if kinds & {"run", "resume"}:
+            self._granted = False
+        if "exit" in kinds:
+            channel.tell("exhausted")
+        return commands
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the agent until the sweep is exhausted, the launcher ends it or a signal does.
+
+    Args:
+        argv: The channel's file descriptor and the sweep as ENTITY/PROJECT/SWEEP.
+
+    Returns:
+        0, or 128 + n after signal n.
+    """
+    global channel
+    channel = Channel(int(argv[0]))
+    received = 0
+
+    def end(number: int, _frame: object) -> None:
+        nonlocal received
+        received = number
+        if current is not None:
+            current.pass_on(number)
+        raise SystemExit(128 + number)  # the client's agent then waits for its training
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    # How many failures are too many is the launcher's to decide.
+    os.environ |= {
+        "WANDB_AGENT_DISABLE_FLAPPING": "true",
+        "WANDB_AGENT_MAX_INITIAL_FAILURES": str(sys.maxsize),
+    }
+    client: Any = wandb.wandb_agent
+    client.AgentProcess, client.Agent = Training, Agent
+    client.agent(argv[1])
+    return 128 + received if received else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

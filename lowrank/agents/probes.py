@@ -1,0 +1,222 @@
+"""What the preflight finds out in short-lived processes of its own.
+
+So the launcher, which may live for weeks, loads neither torch nor wandb, each GPU is seen with its
+slot's environment, and what hangs can be ended.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from lowrank.errors import InputError
+
+
+class DataSet(NamedTuple):
+    """A data set as `lowrank.data.prepare` wants it."""
+
+    name: str
+    data_dir: str
+    download: bool
+    image_size: int | None
+
+
+class Sweep(NamedTuple):
+    """A sweep on the server.
+
+    Attributes:
+        path: ENTITY/PROJECT/SWEEP.
+        state: Such as RUNNING.
+        config: The sweep file.
+        user: Whom the API key belongs to.
+    """
+
+    path: str
+    state: str
+    config: dict[str, Any]
+    user: str
+
+
+class Child:
+    """A function at work in a process of its own.
+
+    Args:
+        function: Of a module.
+        *arguments: Picklable.
+    """
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe(duplex=False)
+        self._process = context.Process(target=_answer, args=(there, function, arguments))
+        self._process.start()
+        there.close()
+
+    def result(self, seconds: float) -> Any:
+        """Waits for the result; afterwards the process is gone.
+
+        Args:
+            seconds: How long it may take.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            InputError: What the function raises; or that it took too long or its process died.
+        """
+        try:
+            if not self._here.poll(seconds):
+                raise InputError(f"no answer within {seconds:.0f} s")
+            lines, result = self._here.recv()
+        except EOFError:
+            self._process.join()
+            raise InputError(f"its process died with exit code {self._process.exitcode}") from None
+        finally:
+            self.end()
+        if lines:
+            raise InputError(lines)
+        return result
+
+    def end(self) -> None:
+        """Ends the process, whatever it does."""
+        self._process.kill()
+        self._process.join()
+        self._here.close()
+
+
+def in_child(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a process of its own.
+
+    Args:
+        seconds: How long it may take.
+        function: Of a module.
+        *arguments: Picklable.
+
+    Returns:
+        What `Child.result` returns.
+    """
+    return Child(function, *arguments).result(seconds)
+
+
+def _answer(there: Connection, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    try:
+        there.send(([], function(*arguments)))
+    except InputError as error:
+        there.send((error.lines, None))
+    except Exception as error:  # whatever it is, agents would meet it too
+        there.send(([f"{type(error).__name__}: {error}".splitlines()[0]], None))
+
+
+def see_device(environment: Mapping[str, str]) -> str:
+    """Loads what a training needs, and uses the slot's GPU.
+
+    Args:
+        environment: The slot's.
+
+    Returns:
+        What was seen.
+
+    Raises:
+        InputError: If torch does not see the GPU.
+    """
+    os.environ.update(environment)
+    import torch
+    import wandb  # noqa: F401  # that it can be imported is what is found out
+
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "wandb")]
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if not visible:
+        return ", ".join(versions)
+    if not torch.cuda.is_available():
+        built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "has no CUDA"
+        raise InputError(
+            f"torch {torch.__version__} does not see it (CUDA_VISIBLE_DEVICES={visible}); it "
+            f"{built}: compare with the driver's version in nvidia-smi, or use --gpus=none"
+        )
+    torch.zeros(1, device="cuda")
+    free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
+    return f"{torch.cuda.get_device_name()}, {free:.0f} of {total:.0f} GiB free"
+
+
+def ask_wandb(path: str) -> Sweep:
+    """Asks the server who we are and what the sweep is.
+
+    Args:
+        path: ENTITY/PROJECT/SWEEP, PROJECT/SWEEP or SWEEP.
+
+    Returns:
+        The sweep.
+
+    Raises:
+        InputError: If the key or the sweep is not valid, or the server cannot be reached.
+    """
+    os.environ["WANDB_SILENT"] = "true"
+    import wandb
+
+    from lowrank.config import Config
+    from lowrank.tracking import find_api_key
+
+    mode = os.environ.get("WANDB_MODE") or "online"
+    if mode not in ("online", "run"):
+        raise InputError(f"key: WANDB_MODE={mode} keeps every run from the server; unset it")
+    remedy = "`wandb login` or WANDB_API_KEY configures one"
+    try:
+        host, is_configured = find_api_key()
+    except wandb.Error as error:
+        raise InputError(f"key: {_reason(error)}; {remedy}") from error
+    if not is_configured:
+        raise InputError(f"key: there is no API key for {host}; {remedy}")
+    try:
+        api = wandb.Api(timeout=20)
+        user = api.viewer.username
+    except Exception as error:  # wandb's own errors and those of pydantic and sockets
+        raise InputError(
+            f"key: {host} does not accept it or does not answer ({_reason(error)}): check the key, "
+            "WANDB_BASE_URL and the connection"
+        ) from error
+    if path.count("/") == 0 and not api.settings["project"]:
+        path = f"{Config.model_fields['project'].default}/{path}"
+    try:
+        sweep = api.sweep(path)  # type: ignore[no-untyped-call]
+        return Sweep(
+            f"{sweep.entity}/{sweep.project}/{sweep.id}", sweep.state, dict(sweep.config), user
+        )
+    except Exception as error:
+        raise InputError(
+            f"sweep: {host} has no sweep {path} for {user} ({_reason(error)}): "
+            "`wandb sweep FILE` prints the path of a new one"
+        ) from error
+
+
+def load_data(wanted: Sequence[DataSet]) -> list[str]:
+    """Loads data sets, downloading what is missing, once for all agents.
+
+    Args:
+        wanted: Which.
+
+    Returns:
+        A line for each.
+
+    Raises:
+        InputError: With the lines of all that cannot be loaded.
+    """
+    from lowrank.data import prepare
+
+    found, lines = [], []
+    for name, data_dir, download, image_size in wanted:
+        try:
+            text = prepare(name, data_dir=data_dir, download=download, image_size=image_size)
+            found.append(text.splitlines()[0])
+        except InputError as error:
+            lines += error.lines
+    if lines:
+        raise InputError(lines)
+    return found
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
