@@ -15,6 +15,7 @@ import torch
 from lowrank.data import digits, folder, synthetic, vision
 from lowrank.data.batches import Batches, normalise
 from lowrank.data.files import Progress
+from lowrank.data.kept import KEPT
 from lowrank.data.sets import Dataset, Request, Split
 from lowrank.errors import InputError, nearest
 
@@ -84,7 +85,11 @@ def load_dataset(
         if value is not None and value < 1:
             raise InputError(f"{field}={value} is not possible: 1 or more")
     request = Request(name, Path(data_dir).expanduser(), download, train_size, image_size, progress)
-    return DATASETS[name](request).to(device)
+    where = (request.data_dir.absolute(), torch.device(device))
+    return KEPT.get(
+        (name, download, train_size, image_size, *where),
+        lambda: DATASETS[name](request).to(device),
+    )
 
 
 def describe(dataset: Dataset) -> str:

@@ -1,0 +1,284 @@
+"""What a sweep costs beside its training: `lowrank sweep`, and `wandb agent` for comparison.
+
+    python -m benchmarks.sweep          # 60 points of two seconds on two slots; about three minutes
+    python -m benchmarks.sweep --quick  # whether it runs; judges nothing
+
+The ideal is the time that the runs themselves trained, evaluated and measured, by their records,
+divided by the slots: a sweep cannot be faster. All else is overhead: starting processes, loading,
+drawing, writing, logging and handing out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+import wandb
+import yaml
+
+from lowrank import load_sweep
+from lowrank.environment import available_cores
+from lowrank.runs import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED = 1.2
+TRAINED = ("time/train", "time/evaluate", "time/spectra")
+SETTING = {
+    "dataset": "synthetic",
+    "image_size": 16,
+    "depth": 4,
+    "width": 128,
+    "batch_size": 16,
+    "epochs": 3,
+    "threads": 1,
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One sweep, measured.
+
+    Attributes:
+        name: What ran it.
+        seconds: From the start of the command to its end.
+        trained: Seconds that each run trained, evaluated and measured.
+        only: Of these, seconds of optimiser steps alone.
+        whole: Seconds from the beginning of each record to its end, with all that a run writes.
+        slots: Runs at once.
+    """
+
+    name: str
+    seconds: float
+    trained: Sequence[float]
+    only: Sequence[float]
+    whole: Sequence[float]
+    slots: int
+
+    def line(self) -> str:
+        """Returns the result as a line of the table."""
+        ideal = sum(self.trained) / self.slots
+        strict, whole = sum(self.only) / self.slots, sum(self.whole) / self.slots
+        overhead = (self.seconds - ideal) * self.slots / len(self.trained)
+        return (
+            f"{self.name:<14}{len(self.trained):>7}{statistics.mean(self.trained):>9.2f}"
+            f"{statistics.pstdev(self.trained):>7.2f}{ideal:>9.1f}{self.seconds:>9.1f}"
+            f"{self.seconds / ideal:>8.3f}{self.seconds / strict:>12.3f}"
+            f"{self.seconds / whole:>12.3f}{overhead:>11.2f}"
+        )
+
+    @property
+    def ratio(self) -> float:
+        """Time taken over the ideal."""
+        return self.seconds / (sum(self.trained) / self.slots)
+
+
+HEAD = (
+    f"{'':<14}{'points':>7}{'training':>9}{'± std':>7}{'ideal':>9}{'taken':>9}{'ratio':>8}"
+    f"{'steps only':>12}{'whole runs':>12}{'lost/point':>11}"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints a table.
+
+    Args:
+        argv: The arguments; by default those of the process.
+
+    Returns:
+        0, or 1 if the sweep takes more than is allowed of the ideal.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--points", type=int, default=60)
+    parser.add_argument("--agent_points", type=int, default=8, help="0 leaves wandb agent out")
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=2.0, help="training of a point")
+    parser.add_argument("--quick", action="store_true", help="small, without judging")
+    options = parser.parse_args(argv)
+    if options.quick:
+        options.points, options.agent_points, options.seconds = 4, 2, 0.2
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place)
+        setting = {**SETTING, "train_size": calibrate(directory, options.seconds, options.slots)}
+        results = [run_sweep(directory, setting, options.points, options.slots)]
+        if options.agent_points:
+            results.append(run_agents(directory, setting, options.agent_points, options.slots))
+    print(f"{_machine()}; {_versions()}; {options.slots} slots; seconds\n")
+    print(HEAD)
+    for result in results:
+        print(result.line())
+    if options.quick:
+        return 0
+    ratio = results[0].ratio
+    print(f"\nlowrank sweep took {ratio:.3f} of the ideal; allowed: {ALLOWED}")
+    return int(ratio > ALLOWED)
+
+
+def calibrate(directory: Path, seconds: float, slots: int) -> int:
+    """Finds the number of training examples with which a run trains about so long.
+
+    Args:
+        directory: For the trial's files.
+        seconds: Wanted.
+        slots: Runs at once: they slow each other down.
+
+    Returns:
+        The number.
+    """
+    size = 1000
+    point = {**SETTING, "train_size": size}
+    result = run_sweep(directory / "calibration", point, 6 * slots, slots)
+    settled = result.trained[2 * slots :]  # the first ones run while processes still start
+    return max(64, round(size * seconds / statistics.median(settled)))
+
+
+def run_sweep(directory: Path, setting: Mapping[str, object], points: int, slots: int) -> Result:
+    """Runs a sweep with `lowrank sweep`.
+
+    Args:
+        directory: For its files.
+        setting: What all points have in common.
+        points: How many.
+        slots: Runs at once, on the CPU.
+
+    Returns:
+        What was measured.
+    """
+    file = write_sweep(directory / "sweep.yaml", setting, points)
+    runs = directory / "runs"
+    (directory / "train.py").symlink_to(ROOT / "train.py")
+    started = time.perf_counter()
+    command = [*_python("from lowrank.cli import main; sys.exit(main())"), "sweep", str(file)]
+    flags = ["--gpus=none", f"--per_gpu={slots}", f"--output_dir={runs}"]
+    _run([*command, *flags], _environment(directory), directory / "sweep.log")
+    return _result("lowrank sweep", time.perf_counter() - started, load_sweep(runs), points, slots)
+
+
+def run_agents(directory: Path, setting: Mapping[str, object], points: int, slots: int) -> Result:
+    """Runs a sweep with one plain `wandb agent` per slot, on a server of this machine.
+
+    Args:
+        directory: For its files.
+        setting: What all points have in common.
+        points: How many.
+        slots: Agents at once.
+
+    Returns:
+        What was measured; creating the sweep is not counted.
+    """
+    from tests.wandb_server import WandbServer
+
+    runs = directory / "agent_runs"
+    server = WandbServer(directory / "server")
+    try:
+        environment = {**_environment(directory), **server.environment, "WANDB_PROJECT": "bench"}
+        environment |= {"LOWRANK_OUTPUT_DIR": str(runs), "LOWRANK_THREADS": "1"}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        file = write_sweep(directory / "agents.yaml", setting, points)
+        wandb_command = _python("from wandb.cli.cli import cli; cli()")
+        _run([*wandb_command, "sweep", str(file)], environment, directory / "create.log")
+        sweep = server.sweeps[-1]
+        agent = [*wandb_command, "agent", f"{sweep.entity}/{sweep.project}/{sweep.id}"]
+        log = directory / "agents.log"
+        started = time.perf_counter()
+        with log.open("wb") as output:
+            agents = [
+                subprocess.Popen(
+                    agent, env=environment, cwd=directory, stdout=output, stderr=output
+                )
+                for _ in range(slots)
+            ]
+            for process in agents:
+                process.wait()
+        seconds = time.perf_counter() - started
+    finally:
+        server.close()
+    return _result("wandb agent", seconds, load_sweep(runs), points, slots)
+
+
+def write_sweep(path: Path, setting: Mapping[str, object], points: int) -> Path:
+    """Writes a sweep file: a grid over seeds.
+
+    Args:
+        path: Of the file.
+        setting: What all points have in common.
+        points: How many.
+
+    Returns:
+        The path.
+    """
+    parameters: dict[str, object] = {name: {"value": value} for name, value in setting.items()}
+    parameters["seed"] = {"values": list(range(points))}
+    sweep = {"program": "train.py", "method": "grid", "parameters": parameters}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    return path
+
+
+def _result(name: str, seconds: float, runs: Sequence[Run], points: int, slots: int) -> Result:
+    ended = sorted((run for run in runs if run.state == "finished"), key=lambda run: run.created)
+    if len(ended) != points:
+        raise SystemExit(f"{name}: {len(ended)} of {points} runs finished")
+
+    def total(run: Run, names: Sequence[str]) -> float:
+        return float(sum(np.nansum(run.metrics[name]) for name in names))
+
+    return Result(
+        name,
+        seconds,
+        [total(run, TRAINED) for run in ended],
+        [total(run, TRAINED[:1]) for run in ended],
+        [_moment(run.updated) - _moment(run.created) for run in ended],
+        slots,
+    )
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _python(program: str) -> list[str]:
+    return [sys.executable, "-c", f"import sys; {program}"]
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    with log.open("wb") as output:
+        code = subprocess.run(
+            command, env=environment, cwd=log.parent, stdout=output, stderr=output, check=False
+        ).returncode
+    if code:
+        raise SystemExit(f"{' '.join(command)}: exit code {code}\n{log.read_text()[-2000:]}")
+
+
+def _environment(directory: Path) -> dict[str, str]:
+    """Returns an environment without an account, whose W&B files stay in the directory."""
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("WANDB_", "LOWRANK_"))}
+    homes = {f"WANDB_{name}_DIR": str(directory / name) for name in ("CONFIG", "CACHE", "DATA")}
+    quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
+    return {**kept, **homes, **quiet, "NETRC": str(directory / "netrc"), "PYTHONPATH": path}
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {available_cores()} cores"
+
+
+def _versions() -> str:
+    return (
+        f"Python {platform.python_version()}, torch {torch.__version__}, wandb {wandb.__version__}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

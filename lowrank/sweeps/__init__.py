@@ -1,0 +1,1 @@
+"""Sweeps without a server: Optuna holds the points, warm workers run them."""
