@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from lowrank import load_run
 from lowrank.figures import RankTable, rank_curves
+from lowrank.report.command import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTING = {
@@ -35,7 +37,7 @@ def main(output_dir: str = "runs") -> int:
     """Runs the demonstration.
 
     Args:
-        output_dir: Where the two run directories and the picture are written.
+        output_dir: Where the two run directories, the picture and the report are written.
 
     Returns:
         The exit code: that of a training that failed, else 0.
@@ -59,6 +61,10 @@ def main(output_dir: str = "runs") -> int:
     titles = [f"weight_decay = {run.config['weight_decay']:g}" for run in runs]
     tables = [RankTable.of(run, title) for run, title in zip(runs, titles, strict=True)]
     rank_curves(tables).savefig(picture, dpi=150)
+    report = Path(output_dir, f"demo-{stamp}.html")
+    write_report(
+        directories, report, command=shlex.join(["lowrank", "report", *map(str, directories)])
+    )
 
     print("\n=== What to look at\n")
     for run, title in zip(runs, titles, strict=True):
@@ -76,6 +82,7 @@ def main(output_dir: str = "runs") -> int:
     for directory in directories:
         print(f"run directory    {directory}")
         print(f"  to W&B with    .venv/bin/wandb sync {directory}/wandb/offline-run-*")
+    print(f"report           {report} (open it in a browser: both runs, layer by layer)")
     return 0
 
 

@@ -33,3 +33,7 @@ def test_weight_decay_lowers_the_rank_and_its_absence_does_not(tmp_path):
     (picture,) = (tmp_path / "runs").glob("demo-*.png")
     assert str(picture) in result.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
+    (report,) = (tmp_path / "runs").glob("demo-*.html")
+    assert result.stdout.rstrip().splitlines()[-1].startswith(f"report           {report}")
+    page = report.read_text(encoding="utf-8")
+    assert all(run.id in page for run in (decay, none))

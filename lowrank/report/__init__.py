@@ -1,0 +1,1 @@
+"""Run records as one HTML file that works offline from disk."""

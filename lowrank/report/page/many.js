@@ -1,0 +1,391 @@
+// Many runs: curves, the landscape over two settings, and rank against accuracy.
+"use strict";
+
+const MOST_NAMED = 12;
+const FIELDS = DATA.fields;
+const AXES = DATA.axes.map(unpack);
+const HAS_RANK = (run) => !/collapsed|dead/.test(run.ends);
+const IS_WHOLE = (run) => run.ends === "finished";
+
+const view = {
+  quantity: Object.keys(DATA.quantities)[0],
+  accuracy: "test_accuracy",
+  field: Math.max(0, FIELDS.findIndex((field) => field.name === "weight_decay")),
+  mean: false,
+  x: FIELDS.findIndex((field) => field.name !== "seed"),
+  y: FIELDS.findLastIndex((field) => field.name !== "seed"),
+  filter: "",
+  state: "",
+};
+
+const curveCache = new Map();
+function curve(index, name, kind = "curves") {
+  const key = `${index} ${name} ${kind}`;
+  if (!curveCache.has(key)) {
+    const packed = DATA.runs[index][kind][name];
+    curveCache.set(key, packed ? unpack(packed) : null);
+  }
+  return curveCache.get(key);
+}
+
+function levelOf(run, field) {
+  return FIELDS[field] ? run.levels[field] : 0;
+}
+
+function levelText(run, field) {
+  return FIELDS[field].texts[run.levels[field]];
+}
+
+// The settings that vary, as one would write them.
+function pointText(run) {
+  return FIELDS.map((field, i) => `${field.name}=${levelText(run, i)}`).join(" ");
+}
+
+function runText(run) {
+  return plain(`${run.id} · ${run.ends} · ${pointText(run)}`);
+}
+
+// Numbers have an order, hence shades; other values have none, hence distinct colours.
+function levelColour(field, level) {
+  const of = FIELDS[field];
+  if (!of) return BLUE;
+  if (of.numbers || of.texts.length > OKABE_ITO.length) return shade(level, of.texts.length);
+  return OKABE_ITO[level];
+}
+
+function levelsOf(runs) {
+  return [...new Set(runs.map((index) => levelOf(DATA.runs[index], view.field)))].sort((a, b) => a - b);
+}
+
+function levelNames(field) {
+  return FIELDS[field] ? FIELDS[field].texts : ["all runs"];
+}
+
+// ---------------------------------------------------------------------------------- curves
+
+// Lines by level of the coloured setting: one trace for each, with gaps between its runs.
+function curveLines(runs, name, factor) {
+  const lines = new Map();
+  for (const index of runs) {
+    const run = DATA.runs[index];
+    const values = curve(index, name);
+    if (!values) continue;
+    const level = levelOf(run, view.field);
+    if (!lines.has(level)) lines.set(level, { x: [], y: [], text: [] });
+    const line = lines.get(level);
+    line.x.push(...AXES[run.axis], null);
+    line.y.push(...scaled(values, factor), null);
+    line.text.push(...new Array(values.length + 1).fill(runText(run)));
+  }
+  return lines;
+}
+
+// Mean and deviation over the seeds of every point, at the epochs of its longest run.
+function meanLines(runs, name, factor) {
+  const groups = new Map();
+  for (const index of runs) {
+    if (!curve(index, name)) continue;
+    const key = DATA.runs[index].group;
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(index);
+  }
+  return [...groups.values()].map((members) => {
+    const at = new Map();
+    for (const index of members) {
+      const values = scaled(curve(index, name), factor);
+      AXES[DATA.runs[index].axis].forEach((epoch, i) => {
+        if (values[i] === null) return;
+        if (!at.has(epoch)) at.set(epoch, []);
+        at.get(epoch).push(values[i]);
+      });
+    }
+    const longest = members.reduce((best, index) =>
+      AXES[DATA.runs[index].axis].length > AXES[DATA.runs[best].axis].length ? index : best);
+    const epochs = AXES[DATA.runs[longest].axis].filter((epoch) => at.has(epoch));
+    const first = DATA.runs[members[0]];
+    return {
+      epochs,
+      level: levelOf(first, view.field),
+      text: FIELDS.map((field, i) => `${field.name}=${levelText(first, i)}`)
+        .filter((_, i) => FIELDS[i].name !== "seed").join(" "),
+      mean: epochs.map((epoch) => average(at.get(epoch))),
+      deviation: epochs.map((epoch) => deviation(at.get(epoch))),
+      count: epochs.map((epoch) => at.get(epoch).length),
+    };
+  });
+}
+
+function replicaBands(runs, name, factor) {
+  return runs.filter((index) => curve(index, name, "deviations")).map((index) => ({
+    epochs: AXES[DATA.runs[index].axis],
+    level: levelOf(DATA.runs[index], view.field),
+    mean: scaled(curve(index, name) || [], factor),
+    deviation: scaled(curve(index, name, "deviations"), factor),
+  }));
+}
+
+// Whether no curve has more than one point, so that lines would show nothing.
+function isolated(x) {
+  return x.every((value, i) => value === null || (x[i + 1] ?? null) === null && (x[i - 1] ?? null) === null);
+}
+
+function bandTraces(groups, yaxis) {
+  const byLevel = new Map();
+  for (const group of groups) {
+    const kept = group.epochs.map((_, i) => i).filter((i) => isNumber(group.mean[i]));
+    if (!byLevel.has(group.level)) byLevel.set(group.level, { x: [], y: [] });
+    const outline = byLevel.get(group.level);
+    const there = kept.map((i) => group.mean[i] + (group.deviation[i] || 0));
+    const back = kept.map((i) => group.mean[i] - (group.deviation[i] || 0)).reverse();
+    const epochs = kept.map((i) => group.epochs[i]);
+    outline.x.push(...epochs, ...epochs.slice().reverse(), null);
+    outline.y.push(...there, ...back, null);
+  }
+  return [...byLevel].map(([level, { x, y }]) => ({
+    type: "scatter", mode: "lines", x, y, yaxis, fill: "toself", hoverinfo: "skip",
+    line: { width: 0 }, fillcolor: translucent(levelColour(view.field, level), 0.2),
+    showlegend: false, legendgroup: String(level),
+  }));
+}
+
+function lineTraces(runs, name, factor, yaxis) {
+  let lines = curveLines(runs, name, factor);
+  const bands = view.mean ? meanLines(runs, name, factor) : replicaBands(runs, name, factor);
+  if (view.mean) {
+    lines = new Map();
+    for (const group of bands) {
+      if (!lines.has(group.level)) lines.set(group.level, { x: [], y: [], text: [] });
+      const line = lines.get(group.level);
+      line.x.push(...group.epochs, null);
+      line.y.push(...group.mean, null);
+      line.text.push(...group.count.map((n, i) =>
+        plain(`${group.text} · sd ${shown(group.deviation[i])}, n = ${n}`)), "");
+    }
+  }
+  const many = runs.length > 40 && !view.mean;
+  const levels = [...lines.keys()].sort((a, b) => a - b);
+  return [...bandTraces(bands, yaxis), ...levels.map((level) => ({
+    type: "scatter", mode: isolated(lines.get(level).x) ? "markers" : "lines",
+    ...lines.get(level), yaxis, legendgroup: String(level), showlegend: false,
+    opacity: many ? 0.65 : 1,
+    line: { color: levelColour(view.field, level), width: many ? 1.1 : 2 },
+    hovertemplate: "%{text}<br>epoch %{x}: %{y:.4~g}<extra></extra>",
+  }))];
+}
+
+// Where curves stop before their end: × without rank, ○ not finished.
+function endTraces(runs) {
+  if (view.mean) return [];
+  const kinds = [
+    ["no rank from here on (collapsed or dead)", "x", (run) => !HAS_RANK(run)],
+    ["ends here (failed, killed, stopped or running)", "circle-open", (run) => HAS_RANK(run) && !IS_WHOLE(run)],
+  ];
+  return kinds.map(([name, symbol, applies]) => {
+    const points = runs.filter((index) => applies(DATA.runs[index])).map((index) => {
+      const values = curve(index, view.quantity) || [];
+      const last = values.findLastIndex((value) => value !== null);
+      const epochs = AXES[DATA.runs[index].axis];
+      return last < 0 ? [0, 0, index] : [epochs[last], values[last], index];
+    });
+    return {
+      type: "scatter", mode: "markers", name, showlegend: true, x: points.map((p) => p[0]),
+      y: points.map((p) => p[1]), text: points.map((p) => runText(DATA.runs[p[2]])),
+      marker: { symbol, size: 9, color: "#000", line: { width: 2 } },
+      hovertemplate: "%{text}<extra></extra>",
+    };
+  }).filter((trace) => trace.x.length);
+}
+
+// Settings of few values are named in a legend, of many in a colour bar.
+function colourKey(levels, trace) {
+  const names = levelNames(view.field);
+  const title = FIELDS[view.field] ? FIELDS[view.field].words : "";
+  if (names.length > MOST_NAMED) return { title: "", traces: [stepsBar(names, plain(title), false)] };
+  const traces = levels.map((level) => ({
+    type: "scatter", x: [null], y: [null], name: plain(names[level]), legendgroup: String(level),
+    ...trace(levelColour(view.field, level)),
+  }));
+  return { title, traces };
+}
+
+function legendBelow(title) {
+  return {
+    orientation: "h", x: 0, y: 1.02, yanchor: "bottom", xanchor: "left",
+    title: { text: title ? `${plain(title)}:  ` : "", side: "left" }, font: { size: 12 },
+  };
+}
+
+function drawCurves(runs) {
+  if (!runs.length) return emptyPlot("No run passes the filter.");
+  const key = colourKey(levelsOf(runs), (color) => ({ mode: "lines", line: { color, width: 3 } }));
+  const epochs = runs.flatMap((index) => AXES[DATA.runs[index].axis].slice(-1));
+  const accuracy = view.accuracy === "test_accuracy" ? "test" : "train";
+  const traces = [
+    ...key.traces,
+    ...lineTraces(runs, view.quantity, 1, "y"),
+    ...endTraces(runs),
+    ...lineTraces(runs, view.accuracy, 100, "y2"),
+  ];
+  return {
+    traces,
+    height: 560,
+    layout: {
+      legend: legendBelow(key.title),
+      margin: { l: 70, r: 20, t: 60, b: 48 },
+      xaxis: epochAxis(epochs, { anchor: "y2" }),
+      yaxis: axis(DATA.quantities[view.quantity] || "rank", { domain: [0.37, 1], rangemode: "tozero" }),
+      yaxis2: axis(`${accuracy} accuracy in %`, { domain: [0, 0.31], range: [0, 102] }),
+    },
+    table: () => curvesTable(runs),
+    remark: DATA.stride > 1
+      ? `Every ${DATA.stride}th measured epoch and the last are drawn; the records hold all.` : "",
+  };
+}
+
+function curvesTable(runs) {
+  if (view.mean) {
+    const rows = [];
+    for (const [name, factor] of [[view.quantity, 1], [view.accuracy, 1]]) {
+      for (const group of meanLines(runs, name, factor)) {
+        group.epochs.forEach((epoch, i) => rows.push(
+          [group.text, name, epoch, group.mean[i], group.deviation[i], group.count[i]]));
+      }
+    }
+    return { columns: ["point", "quantity", "epoch", "mean", "sd", "n"], rows };
+  }
+  const rows = runs.flatMap((index) => {
+    const run = DATA.runs[index];
+    const first = curve(index, view.quantity) || [];
+    const second = curve(index, view.accuracy) || [];
+    return AXES[run.axis].map((epoch, i) =>
+      [run.id, ...FIELDS.map((_, f) => levelText(run, f)), epoch, first[i], second[i]]);
+  });
+  const fields = FIELDS.map((field) => field.name);
+  return { columns: ["run", ...fields, "epoch", view.quantity, view.accuracy], rows };
+}
+
+// ------------------------------------------------------------------------------- landscape
+
+function landscapeCells(runs) {
+  const cells = new Map();
+  for (const index of runs) {
+    const run = DATA.runs[index];
+    const key = `${run.levels[view.x]},${run.levels[view.y]}`;
+    if (!cells.has(key)) cells.set(key, { values: [], gone: 0, without: 0 });
+    const cell = cells.get(key);
+    const value = run.last[view.quantity];
+    if (!HAS_RANK(run)) cell.gone += 1;
+    else if (isNumber(value)) cell.values.push(value);
+    else cell.without += 1;
+  }
+  return cells;
+}
+
+// What differs within a cell; a filter such as lr=0.1 holds it fixed.
+function averagedOver() {
+  const others = FIELDS.filter((_, i) => i !== view.x && i !== view.y).map((field) => field.words);
+  return others.length ? `, of every ${others.join(" and ")} that the filter lets through` : "";
+}
+
+function drawLandscape(runs) {
+  if (FIELDS.length < 2) return emptyPlot("A landscape needs two settings that vary.");
+  if (view.x === view.y) return emptyPlot("Choose two different settings.");
+  const [across, up] = [FIELDS[view.x], FIELDS[view.y]];
+  const cells = landscapeCells(runs);
+  const xs = across.texts.map(plain);
+  const ys = up.texts.map(plain);
+  const at = (i, j) => cells.get(`${i},${j}`) || { values: [], gone: 0, without: 0 };
+  const grid = (give) => ys.map((_, j) => xs.map((_, i) => give(at(i, j))));
+  const z = grid((cell) => (cell.values.length ? average(cell.values) : null));
+  const gone = grid((cell) => (cell.gone && !cell.values.length ? 0 : null));
+  const said = grid((cell) => {
+    const n = cell.values.length;
+    if (n) return `${shown(average(cell.values))} (sd ${shown(deviation(cell.values))}, n = ${n})` +
+      (cell.gone ? `<br>${cell.gone} collapsed or dead, not in the mean` : "");
+    if (cell.gone) return `${cell.gone} collapsed or dead: no rank`;
+    return cell.without ? "not recorded" : "no run";
+  });
+  const wide = xs.length <= 14;
+  const inside = grid((cell) => (cell.values.length
+    ? shown(average(cell.values), 3) + (cell.gone ? ` (${cell.gone}×)` : "") : ""));
+  const common = { x: xs, y: ys, customdata: said, xgap: 2, ygap: 2, hovertemplate:
+    `${plain(across.name)}=%{x} ${plain(up.name)}=%{y}<br>%{customdata}<extra></extra>` };
+  const traces = [
+    {
+      type: "heatmap", z: gone, ...common, colorscale: [[0, "#c8c8c8"], [1, "#c8c8c8"]], showscale: false,
+      text: grid((cell) => (cell.gone && !cell.values.length ? "× collapsed" : "")),
+      texttemplate: wide ? "%{text}" : "", textfont: { color: "#000", size: 11 },
+    },
+    {
+      type: "heatmap", z, ...common, colorscale: "Cividis", text: inside,
+      texttemplate: wide ? "%{text}" : "",
+      colorbar: { title: { text: axisText(DATA.quantities[view.quantity]), side: "right" }, outlinewidth: 0 },
+    },
+  ];
+  const category = { type: "category", showgrid: false, tickfont: { size: 12 } };
+  return {
+    traces,
+    height: Math.min(620, 150 + 46 * Math.max(3, ys.length)),
+    layout: {
+      xaxis: axis(across.words, { ...category, categoryarray: xs, automargin: true }),
+      yaxis: axis(up.words, { ...category, categoryarray: ys, automargin: true }),
+    },
+    table: () => ({
+      columns: [across.name, up.name, view.quantity, "sd", "n", "collapsed_or_dead"],
+      rows: xs.flatMap((_, i) => ys.map((_, j) => [across.texts[i], up.texts[j], z[j][i],
+        z[j][i] === null ? null : deviation(at(i, j).values), at(i, j).values.length, at(i, j).gone])),
+    }),
+    remark: `A cell is the mean over the runs there${averagedOver()}; blank: no run; ` +
+      "grey with ×: every run collapsed or died, no rank; (2×): two did, and are not in the mean.",
+  };
+}
+
+// -------------------------------------------------------------------------- rank, accuracy
+
+function drawScatter(runs) {
+  const placed = runs.filter((index) => isNumber(DATA.runs[index].last[view.quantity]) &&
+    isNumber(DATA.runs[index].last[view.accuracy]));
+  if (!placed.length) return emptyPlot("No run has a rank and an accuracy.");
+  const key = colourKey(levelsOf(placed), (color) => ({ mode: "markers", marker: { color, size: 9 } }));
+  const byLevel = new Map();
+  for (const index of placed) {
+    const level = levelOf(DATA.runs[index], view.field);
+    if (!byLevel.has(level)) byLevel.set(level, []);
+    byLevel.get(level).push(DATA.runs[index]);
+  }
+  const traces = [...byLevel.keys()].sort((a, b) => a - b).map((level) => {
+    const members = byLevel.get(level);
+    const colour = levelColour(view.field, level);
+    return {
+      type: "scatter", mode: "markers", legendgroup: String(level), showlegend: false, x: members.map((run) => run.last[view.quantity]),
+      y: members.map((run) => 100 * run.last[view.accuracy]), text: members.map(runText),
+      marker: {
+        size: 9, color: colour, line: { width: 1.5, color: colour },
+        symbol: members.map((run) => (IS_WHOLE(run) ? "circle" : "circle-open")),
+      },
+      hovertemplate: "%{text}<br>rank %{x:.4~g}, accuracy %{y:.1f} %<extra></extra>",
+    };
+  });
+  const left = runs.length - placed.length;
+  const accuracy = view.accuracy === "test_accuracy" ? "test" : "train";
+  return {
+    traces: [...key.traces, ...traces],
+    height: 420,
+    layout: {
+      legend: legendBelow(key.title),
+      margin: { l: 70, r: 20, t: 50, b: 48 },
+      xaxis: axis(DATA.quantities[view.quantity], { rangemode: "tozero" }),
+      yaxis: axis(`${accuracy} accuracy in %`),
+    },
+    table: () => ({
+      columns: ["run", "ended", ...FIELDS.map((f) => f.name), view.quantity, view.accuracy],
+      rows: placed.map((index) => {
+        const run = DATA.runs[index];
+        return [run.id, run.ends, ...FIELDS.map((_, f) => levelText(run, f)),
+          run.last[view.quantity], run.last[view.accuracy]];
+      }),
+    }),
+    remark: "Last measured epoch of each run; ○: not finished. " +
+      (left ? `${left} of ${runs.length} runs have no rank (collapsed, dead or not recorded) and are not drawn.` : ""),
+  };
+}

@@ -1,0 +1,399 @@
+// One run: ranks, heat map, spectra with an epoch slider, accuracies and losses, norms, layers.
+"use strict";
+
+class RunSection {
+  constructor(section, narrow) {
+    this.narrow = narrow;
+    this.peers = [this];
+    this.layers = section.layers;
+    this.names = section.layers.map((layer) => layer.name);
+    this.full = section.layers.map((layer) => Math.min(...layer.shape));
+    this.section = section;
+    this.epochs = unpack(section.epochs);
+    this.tables = {};
+    this.quantity = section.ranks[0] || Object.keys(section.quantities)[0];
+    this.norm = ["frobenius_norm", "spectral_norm", "distance"].find((q) => q in section.quantities);
+    this.picked = -1;
+    this.panels = [];
+  }
+
+  table(quantity) {
+    if (!(quantity in this.tables)) {
+      this.tables[quantity] = unpackRows(this.section.tables[quantity], this.epochs.length);
+    }
+    return this.tables[quantity];
+  }
+
+  get top() {
+    return Math.max(1, ...this.peers.flatMap((peer) => peer.full));
+  }
+
+  // Runs side by side share their axes: the range of a column over all of them.
+  range(columnsOf, log) {
+    const values = this.peers.flatMap(columnsOf).filter((v) => isNumber(v) && Number.isFinite(v) && (!log || v > 0));
+    if (!values.length) return undefined;
+    const [low, high] = values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+    if (!log) return [0, 1.06 * high || 1];
+    const space = 0.06 * Math.log10(high / low) + 0.02;
+    return [Math.log10(low) - space, Math.log10(high) + space];
+  }
+
+  isRank(quantity) {
+    return this.section.ranks.includes(quantity);
+  }
+
+  panel(options) {
+    const made = new Panel({ ...options, name: `${this.section.id}-${options.name}` });
+    this.panels.push(made);
+    return made.node;
+  }
+
+  update() {
+    for (const panel of this.panels) panel.update();
+  }
+
+  // ------------------------------------------------------------------------------- lines
+
+  // Darker and thicker towards the input: none hides another at the same value.
+  style(index) {
+    const count = this.names.length;
+    const many = count > MOST_NAMED;
+    const thick = many ? 1.3 : 4.2 - (3 * index) / Math.max(1, count - 1);
+    if (this.picked < 0) return { color: shade(index, count), width: thick };
+    if (this.picked === index) return { color: VERMILION, width: 3.5 };
+    return { color: "#c4c4c4", width: 0.8 };
+  }
+
+  layerLines(rows, x, hover) {
+    const legend = this.names.length <= MOST_NAMED;
+    const traces = rows.map((values, i) => ({
+      type: "scatter", mode: values.length === 1 ? "markers" : "lines", x: Array.isArray(x[0]) ? x[i] : x,
+      y: values, name: plain(`${shortened(this.names[i])} (${this.full[i]})`), line: this.style(i),
+      marker: { color: this.style(i).color, size: 8 }, showlegend: legend, legendgroup: String(i),
+      hovertemplate: `${plain(this.names[i])}, full rank ${this.full[i]}<br>${hover}<extra></extra>`,
+    }));
+    // The picked layer is drawn last, above the others.
+    if (this.picked >= 0) traces.push({ ...traces[this.picked], showlegend: false });
+    const names = this.names.map((name, i) => `${name} (${this.full[i]})`);
+    return legend ? traces : [...traces, stepsBar(names, "layer (full rank)", true)];
+  }
+
+  legend() {
+    const title = { text: "layer (full rank), from input to output", side: "top" };
+    return this.narrow
+      ? { orientation: "h", x: 0, y: -0.22, yanchor: "top", font: { size: 11 }, title }
+      : { x: 1.01, y: 1, font: { size: 12 }, title: { ...title, text: "layer (full rank)" } };
+  }
+
+  margins() {
+    return { l: 70, r: 20, t: 10, b: this.narrow && this.names.length <= MOST_NAMED ? 130 : 48 };
+  }
+
+  layerRows(columns, rowsOf) {
+    const rows = this.names.flatMap((name, i) => rowsOf(i).map((row) => [name, this.full[i], ...row]));
+    return { columns: ["layer", "full_rank", ...columns], rows };
+  }
+
+  // ------------------------------------------------------------------------------- ranks
+
+  drawRanks() {
+    const rows = this.table(this.quantity);
+    const traces = this.layerLines(rows, this.epochs, "epoch %{x}: %{y:.4~g}");
+    const mean = this.section.means[this.quantity] ? unpack(this.section.means[this.quantity]) : null;
+    if (mean) {
+      traces.push({
+        type: "scatter", mode: mean.length === 1 ? "markers" : "lines", x: this.epochs, y: mean,
+        name: "mean of hidden layers", line: { color: "#000", width: 2.5, dash: "dash" },
+        marker: { color: "#000" }, hovertemplate: "mean of hidden layers<br>epoch %{x}: %{y:.4~g}<extra></extra>",
+        showlegend: this.names.length <= MOST_NAMED,
+      });
+    }
+    traces.push(...this.boundTraces(), ...this.collapseMarks(rows));
+    const isRank = this.isRank(this.quantity);
+    const full = [...new Set(this.full)].sort((a, b) => b - a);
+    const apart = full.filter((value, i) => full.slice(0, i).every((above) => above - value > 0.06 * this.top));
+    return {
+      traces,
+      height: this.narrow ? 500 : 430,
+      layout: {
+        legend: this.legend(),
+        margin: this.margins(),
+        xaxis: epochAxis(this.epochs),
+        yaxis: axis(this.section.quantities[this.quantity], { range: isRank ? [0, 1.08 * this.top] : undefined, rangemode: "tozero" }),
+        shapes: isRank ? full.map((value) => ({
+          type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value,
+          line: { color: "#888", width: 1, dash: "dot" }, layer: "below",
+        })) : [],
+        annotations: isRank ? apart.map((value) => ({
+          text: `full rank ${value}`, xref: "paper", x: 1, xanchor: "right", y: value, yanchor: "bottom",
+          showarrow: false, font: { size: 11, color: "#444" }, bgcolor: "rgba(255,255,255,0.7)", borderpad: 0,
+        })) : [],
+      },
+      table: () => ({
+        columns: ["layer", "full_rank", "epoch", this.quantity],
+        rows: [
+          ...this.layerRows([], (i) => rows[i].map((value, e) => [this.epochs[e], value])).rows,
+          ...(mean || []).map((value, e) => ["mean of hidden layers", null, this.epochs[e], value]),
+        ],
+      }),
+      remark: [this.thinned(), isRank ? this.section.bound_words : "",
+        this.names.length > MOST_NAMED && mean ? "Dashed: mean of hidden layers." : ""].filter(Boolean).join(" "),
+    };
+  }
+
+  thinned() {
+    const { of_epochs: all } = this.section;
+    return all > this.epochs.length ? `${this.epochs.length} of ${all} measured epochs are drawn; the record holds all.` : "";
+  }
+
+  boundTraces() {
+    if (!this.section.bound || this.quantity !== this.section.ranks[0]) return [];
+    return unpackRows(this.section.bound, this.epochs.length).map((values, i) => ({
+      type: "scatter", mode: "lines", x: this.epochs, y: values, showlegend: false,
+      line: { color: this.style(i).color, width: 2, dash: "dot" }, legendgroup: String(i),
+      hovertemplate: `${plain(this.names[i])}: rank bound %{y:.4~g}<extra></extra>`,
+    })).filter((trace) => trace.y.some(isNumber));
+  }
+
+  collapseMarks(rows) {
+    const ends = rows.map((values, i) => [i, values.findLastIndex(isNumber)])
+      .filter(([i, last]) => last < rows[i].length - 1);
+    if (!ends.length) return [];
+    const x = ends.map(([, last]) => this.epochs[Math.max(0, last)]);
+    const y = ends.map(([i, last]) => (last < 0 ? 0 : rows[i][last]));
+    return [{
+      type: "scatter", mode: "markers", name: "collapsed: no rank", x, y, showlegend: true,
+      marker: { symbol: "x", size: 9, color: "#000" }, text: ends.map(([i]) => plain(this.names[i])),
+      hovertemplate: "%{text} collapsed: no rank after epoch %{x}<extra></extra>",
+    }];
+  }
+
+  drawHeatmap() {
+    const isRank = this.isRank(this.quantity);
+    const rows = this.table(this.quantity);
+    const shares = rows.map((values, i) => scaled(values, 1 / this.full[i]));
+    const labels = this.names.map((name, i) => `${shortened(name)} (${this.full[i]})`);
+    const y = this.names.map((_, i) => i);
+    const what = this.section.quantities[this.quantity];
+    return {
+      traces: [{
+        type: "heatmap", x: this.epochs, y, z: shares, zmin: 0, zmax: 1, colorscale: "Cividis",
+        customdata: rows.map((values, i) => values.map((value) => `${plain(this.names[i])}: ${shown(value)} of ${this.full[i]}`)),
+        hovertemplate: "epoch %{x}, %{customdata}<extra></extra>", hoverongaps: false,
+        colorbar: { title: { text: isRank ? "rank / full rank" : `${what.split(" ‖")[0]} / full rank`, side: "right" }, outlinewidth: 0, thickness: 14 },
+      }],
+      height: 110 + Math.max(120, (this.names.length > 30 ? 13 : 20) * this.names.length),
+      layout: {
+        xaxis: epochAxis(this.epochs, { showgrid: false, range: undefined }),
+        yaxis: axis("layer (full rank)", {
+          autorange: "reversed", showgrid: false, tickvals: y, ticktext: labels.map(plain),
+          tickfont: { size: this.names.length > 30 ? 10 : 11 }, automargin: true,
+        }),
+        plot_bgcolor: "#d0d0d0",
+      },
+      table: () => this.layerRows(["epoch", this.quantity, "share_of_full_rank"], (i) =>
+        rows[i].map((value, e) => [this.epochs[e], value, shares[i][e]])),
+      remark: shares.some((values) => values.some((value) => value === null)) ? "Grey: collapsed, no rank." : "",
+    };
+  }
+
+  // ----------------------------------------------------------------------------- spectra
+
+  loadSpectra() {
+    if (this.spectra) return this.spectra;
+    const epochs = unpack(this.section.spectra.epochs);
+    const layers = this.section.spectra.layers.map((layer, i) => {
+      const indices = unpack(layer.indices);
+      const rows = (packed) => (packed ? unpackRows(packed, indices.length) : null);
+      return {
+        indices, x: indices.map((index) => index / this.full[i]),
+        values: rows(layer.values), low: rows(layer.low), high: rows(layer.high),
+      };
+    });
+    this.spectra = { epochs, layers };
+    this.at = epochs.length - 1;
+    return this.spectra;
+  }
+
+  drawSpectra() {
+    const { epochs, layers } = this.loadSpectra();
+    if (!epochs.length) return emptyPlot("No spectrum has been recorded yet.");
+    const rows = layers.map((layer) => layer.values[this.at]);
+    const lowest = Math.min(...this.section.epsilons, 1e-2) / 30;
+    const bands = layers.filter((layer) => layer.low).map((layer, i) => ({
+      type: "scatter", mode: "lines", line: { width: 0 }, fill: "toself", hoverinfo: "skip", showlegend: false,
+      x: [...layer.x, ...layer.x.slice().reverse()],
+      y: [...layer.high[this.at], ...layer.low[this.at].slice().reverse()],
+      fillcolor: translucent(this.style(i).color, 0.25),
+    }));
+    const gone = rows.filter((values) => values.every((value) => value === null)).length;
+    return {
+      traces: [...bands, ...this.layerLines(rows, layers.map((layer) => layer.x), "index / number %{x:.2f}: σ/‖W‖ = %{y:.3~g}")],
+      height: this.narrow ? 500 : 430,
+      layout: {
+        legend: this.legend(),
+        margin: this.margins(),
+        xaxis: axis("index / number of singular values", { range: [0, 1.02] }),
+        yaxis: axis(`σ / ${this.section.norm}`, {
+          type: "log", range: [Math.log10(lowest), 0.15], dtick: 1, exponentformat: "power",
+        }),
+        shapes: this.section.epsilons.map((value) => ({
+          type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value,
+          line: { color: "#555", width: 1, dash: "dash" },
+        })),
+        annotations: this.section.epsilons.map((value) => ({
+          text: `ε = ${value}`, xref: "paper", x: 1, xanchor: "right", y: Math.log10(value),
+          yanchor: "bottom", showarrow: false, font: { size: 11 }, bgcolor: "rgba(255,255,255,0.7)", borderpad: 0,
+        })),
+      },
+      table: () => this.layerRows(["epoch", "index", "sigma_over_norm"], (i) =>
+        layers[i].indices.map((index, k) => [epochs[this.at], index, rows[i][k]])),
+      remark: "What lies above a dashed line counts in the rank at that ε." +
+        (layers.some((layer) => layer.low) ? " Line: mean over replicas; band: smallest to largest." : "") +
+        (gone ? ` ${gone} layers are not finite here and have no spectrum.` : ""),
+    };
+  }
+
+  slider() {
+    const { epochs } = this.loadSpectra();
+    const said = element("output", {}, epochs.length ? `epoch ${epochs[this.at]}` : "no epoch");
+    const range = element("input", {
+      type: "range", min: 0, max: Math.max(0, epochs.length - 1), step: 1, value: this.at,
+      oninput: () => this.show(Number(range.value)),
+    });
+    this.show = (place) => {
+      this.at = place;
+      range.value = place;
+      said.textContent = `epoch ${epochs[place]}`;
+      range.setAttribute("aria-valuetext", said.textContent);
+      this.spectraPanel.update();
+    };
+    return element("label", { class: "slider" }, "Epoch ", range, said);
+  }
+
+  // -------------------------------------------------------------- accuracies, norms, table
+
+  drawScalars(kind) {
+    const epochs = unpack(this.section.scalar_epochs);
+    const factor = kind === "accuracy" ? 100 : 1;
+    const names = [`train_${kind}`, `test_${kind}`].filter((name) => name in this.section.scalars);
+    if (!names.length) return emptyPlot(`No ${kind} was recorded.`);
+    const columns = names.map((name) => scaled(unpack(this.section.scalars[name]), factor));
+    const bands = names.filter((name) => `${name}_std` in this.section.scalars).map((name) => {
+      const mean = scaled(unpack(this.section.scalars[name]), factor);
+      const spread = scaled(unpack(this.section.scalars[`${name}_std`]), factor);
+      const at = mean.map((_, i) => i).filter((i) => isNumber(mean[i]) && isNumber(spread[i]));
+      return {
+        type: "scatter", mode: "lines", line: { width: 0 }, fill: "toself", hoverinfo: "skip", showlegend: false,
+        x: [...at, ...at.slice().reverse()].map((i) => epochs[i]),
+        y: [...at.map((i) => mean[i] + spread[i]), ...at.slice().reverse().map((i) => mean[i] - spread[i])],
+        fillcolor: translucent(name.startsWith("test") ? BLUE : VERMILION, 0.2),
+      };
+    });
+    const traces = names.map((name, i) => ({
+      type: "scatter", mode: epochs.length === 1 ? "markers" : "lines", x: epochs, y: columns[i],
+      name: name.replace("_", " "),
+      line: name.startsWith("test") ? { color: BLUE, width: 2 } : { color: VERMILION, width: 2, dash: "dash" },
+      hovertemplate: `${name.replace("_", " ")}<br>epoch %{x}: %{y:.4~g}<extra></extra>`,
+    }));
+    return {
+      traces: [...bands, ...traces],
+      height: 300,
+      layout: {
+        legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+        margin: { l: 70, r: 20, t: 34, b: 48 },
+        xaxis: epochAxis(epochs),
+        yaxis: kind === "accuracy" ? axis("accuracy in %", { range: [0, 102] }) : axis("loss (mean over examples)", { range: this.range((peer) => names.flatMap((name) => (peer.section.scalars[name] ? unpack(peer.section.scalars[name]) : []))) }),
+      },
+      table: () => ({
+        columns: ["epoch", ...names],
+        rows: epochs.map((epoch, e) => [epoch, ...names.map((name) => unpack(this.section.scalars[name])[e])]),
+      }),
+      remark: bands.length ? "Line: mean over replicas; band: one standard deviation." : "",
+    };
+  }
+
+  drawNorms() {
+    if (!this.norm) return emptyPlot("No norm was recorded.");
+    const rows = this.table(this.norm);
+    return {
+      traces: this.layerLines(rows, this.epochs, "epoch %{x}: %{y:.4~g}"),
+      height: this.narrow ? 460 : 380,
+      layout: {
+        legend: this.legend(), margin: this.margins(), xaxis: epochAxis(this.epochs),
+        yaxis: axis(this.section.quantities[this.norm], {
+          type: "log", exponentformat: "power",
+          range: this.range((peer) => (this.norm in peer.section.tables ? peer.table(this.norm).flat() : []), true),
+        }),
+      },
+      table: () => this.layerRows(["epoch", this.norm], (i) => rows[i].map((value, e) => [this.epochs[e], value])),
+      remark: this.thinned(),
+    };
+  }
+
+  layerTable() {
+    const ranks = this.section.ranks;
+    const first = (quantity, i) => this.table(quantity)[i][0];
+    const last = (quantity, i) => this.table(quantity)[i][this.epochs.length - 1];
+    const further = [...ranks.slice(1), ...["stable_rank", "effective_rank"].filter((q) => q in this.section.quantities)];
+    const bound = this.section.bound ? unpackRows(this.section.bound, this.epochs.length) : null;
+    const heads = ["layer", "shape", "in rank_mean", "full rank",
+      ...(ranks.length ? ["rank at the start", "rank at the end", "share of full rank"] : []),
+      ...further.map((quantity) => quantity.replace(/_/g, " ")), ...(bound ? ["rank bound"] : [])];
+    const rows = this.layers.map((layer, i) => {
+      const end = ranks.length ? last(ranks[0], i) : null;
+      return [layer.name, layer.shape.join(" × "), layer.counted ? "yes" : "no", this.full[i],
+        ...(ranks.length ? [first(ranks[0], i), end, end === null ? null : end / this.full[i]] : []),
+        ...further.map((quantity) => last(quantity, i)),
+        ...(bound ? [bound[i][this.epochs.length - 1]] : [])];
+    });
+    const share = heads.indexOf("share of full rank");
+    const cell = (value, column) => (column === share ? percent(value) : isNumber(value) || value === null ? shown(value) : value);
+    const csv = element("button", { type: "button", class: "csv",
+      onclick: () => download(`${this.section.id}-layers.csv`, csvText({ columns: heads, rows })) }, "CSV");
+    return element("details", {}, element("summary", {}, `Layers (${this.layers.length})`), csv,
+      element("div", { class: "scroll" }, element("table", {},
+        element("thead", {}, element("tr", {}, ...heads.map((head, i) => element("th", { class: i > 2 ? "number" : null }, head)))),
+        element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((value, i) =>
+          element("td", { class: i > 2 ? "number" : null }, String(cell(value, i))))))))));
+  }
+
+  // ------------------------------------------------------------------------------- whole
+
+  facts(name, pairs) {
+    return element("details", {}, element("summary", {}, name),
+      element("dl", { class: "facts" }, ...pairs.flatMap(([key, value]) =>
+        [element("dt", {}, key), element("dd", {}, value)])));
+  }
+
+  content() {
+    if (!this.epochs.length) {
+      return [element("p", {}, "No epoch has been recorded yet: there is nothing to draw."),
+        this.facts("Configuration", this.section.config), this.facts("Environment", this.section.environment)];
+    }
+    const { quantities } = this.section;
+    const norms = ["frobenius_norm", "spectral_norm", "distance"].filter((q) => q in quantities);
+    const choices = Object.entries(quantities).filter(([q]) => !norms.includes(q));
+    const picks = [[-1, "all"], ...this.names.map((name, i) => [i, name])];
+    const controls = element("div", { class: "controls section-controls" },
+      choices.length ? choice("Quantity", choices, this.quantity, (q) => { this.quantity = q; this.update(); }) : null,
+      choice("Highlight layer", picks, -1, (i) => { this.picked = Number(i); this.update(); }));
+    const nodes = choices.length ? [
+      controls,
+      this.panel({ title: "Rank of every layer", name: "ranks", draw: () => this.drawRanks() }),
+      this.panel({ title: "Layer by epoch", name: "heatmap", draw: () => this.drawHeatmap() }),
+    ] : [element("p", {}, "No rank has been recorded.")];
+    nodes.push(this.panel({ title: "Spectrum of every layer", name: "spectra", controls: [this.slider()], draw: () => this.drawSpectra() }));
+    this.spectraPanel = this.panels[this.panels.length - 1];
+    nodes.push(element("div", { class: this.narrow ? "" : "halves" },
+      this.panel({ title: "Accuracy", name: "accuracy", draw: () => this.drawScalars("accuracy") }),
+      this.panel({ title: "Loss", name: "loss", draw: () => this.drawScalars("loss") })));
+    nodes.push(this.panel({
+      title: "Norms", name: "norms", draw: () => this.drawNorms(),
+      controls: norms.length > 1 ? [choice("Norm", norms.map((q) => [q, quantities[q]]), this.norm, (q) => { this.norm = q; this.panels[this.panels.length - 1].update(); })] : [],
+    }));
+    nodes.push(choices.length ? this.layerTable() : null, this.facts("Configuration", this.section.config),
+      this.facts(`Environment (${this.section.sessions} session${this.section.sessions === 1 ? "" : "s"})`, this.section.environment));
+    return nodes.filter(Boolean);
+  }
+}
