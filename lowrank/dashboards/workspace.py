@@ -1,0 +1,243 @@
+"""The workspace: which panels there are, in which order, and what they show.
+
+W&B draws panels only once it has a project with runs. What is built here needs no server: a
+specification, made with wandb-workspaces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Section, Workspace
+
+MOST_RUNS = 100
+"""Runs that a panel draws at once; W&B's own default of ten hides most of a sweep."""
+
+MOST_CURVES = 4
+"""Swept parameters that get a panel of their own."""
+
+RANK = "average rank (first ε)"
+
+_LOGARITHMIC = ("lr", "batch_size", "width")  # never 0, and swept by factors
+
+
+def build_workspace(
+    entity: str,
+    project: str,
+    swept: Sequence[str],
+    *,
+    sweep_id: str | None = None,
+    local_sweep: str | None = None,
+    name: str | None = None,
+) -> Workspace:
+    """Builds the rank dashboard of a project, or of one sweep in it.
+
+    Args:
+        entity: W&B user or team.
+        project: W&B project.
+        swept: Configuration fields that differ between the runs, the most interesting first.
+        sweep_id: Shows only the runs of this W&B sweep.
+        local_sweep: Shows only the runs of this sweep, made by ``lowrank sweep``: their group.
+        name: What the workspace is called; by default it says what it shows.
+
+    Returns:
+        The workspace, not saved. One of the same project and sweep always has the same place in
+        W&B, so that saving it again replaces it.
+
+    Example:
+        >>> workspace = build_workspace("me", "lowrank", ["weight_decay"])
+        >>> [section.name for section in workspace.sections]
+        ['Rank', 'Accuracy', 'Parameters', 'Spectra', 'Theory']
+    """
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces import expr
+
+    shown = sweep_id or local_sweep
+    filters: Any = ""
+    if sweep_id:
+        filters = expr.And(expr.Metric("Sweep") == sweep_id)
+    elif local_sweep:
+        filters = expr.And(expr.Metric("Group") == local_sweep)
+    workspace = ws.Workspace(
+        entity=entity,
+        project=project,
+        name=name or f"lowrank: {shown or project}",
+        sections=[_rank(swept), _accuracy(swept), _parameters(swept), _spectra(), _theory()],
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MOST_RUNS),
+        runset_settings=ws.RunsetSettings(
+            filters=filters,
+            pinned_columns=[
+                "run:displayName",
+                *(f"config:{field}.value" for field in swept),
+                *(f"summary:{metric}" for metric in ("rank_mean", "test_accuracy", "state")),
+            ],
+        ),
+    )
+    # The library draws a new name at every save; this is the one that it would look up.
+    workspace._internal_name = view_name(entity, project, shown)
+    return workspace
+
+
+def _rank(swept: Sequence[str]) -> Section:
+    """Returns what the project is about: ranks by what was varied, then layer by layer."""
+    import wandb_workspaces.reports.v2 as wr
+
+    by_parameter = [_curve("rank_mean", RANK, field) for field in swept[:MOST_CURVES]]
+    return _section(
+        "Rank",
+        [
+            *(by_parameter or [_curve("rank_mean", RANK)]),
+            wr.LinePlot(
+                title="Rank of every layer",
+                x="epoch",
+                metric_regex="^rank/",
+                title_x="epoch",
+                title_y="rank",
+                max_runs_to_show=5,
+            ),
+            _curve("stable_rank_mean", "average stable rank", *swept[:1]),
+            _curve("effective_rank_mean", "average effective rank", *swept[:1]),
+        ],
+        is_open=True,
+    )
+
+
+def _accuracy(swept: Sequence[str]) -> Section:
+    """Returns what tells whether low rank costs accuracy."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return _section(
+        "Accuracy",
+        [
+            wr.ScatterPlot(
+                title="Test accuracy against rank",
+                x=wr.SummaryMetric("rank_mean"),
+                y=wr.SummaryMetric("test_accuracy"),
+            ),
+            _curve("test_accuracy", "test accuracy", *swept[:1]),
+            _curve("train_accuracy", "train accuracy", *swept[:1]),
+            wr.LinePlot(
+                title="Runs that died or collapsed",
+                x="epoch",
+                y=["dead", "collapsed"],
+                title_x="epoch",
+                title_y="dead (0 or 1), collapsed matrices",
+                max_runs_to_show=MOST_RUNS,
+            ),
+        ],
+        is_open=True,
+    )
+
+
+def _parameters(swept: Sequence[str]) -> Section:
+    """Returns all parameters at once, and which of them matter."""
+    import wandb_workspaces.reports.v2 as wr
+
+    ends = ("test_accuracy", "rank_mean")
+    columns = [
+        wr.ParallelCoordinatesPlotColumn(metric=wr.Config(field), log=field in _LOGARITHMIC or None)
+        for field in swept
+    ]
+    columns += [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(end)) for end in ends]
+    return _section(
+        "Parameters",
+        [
+            wr.ParallelCoordinatesPlot(title="Parameters, accuracy and rank", columns=columns),
+            wr.ParameterImportancePlot(with_respect_to="rank_mean"),
+        ],
+        is_open=True,
+        columns=2,
+    )
+
+
+def _spectra() -> Section:
+    """Returns the pictures that each run ends with."""
+    import wandb_workspaces.reports.v2 as wr
+
+    pictures = {
+        "Rank of every layer over epochs": "rank_heatmap",
+        "Singular values over epochs": "spectrum_over_time",
+    }
+    return _section(
+        "Spectra",
+        [
+            wr.MediaBrowser(title=title, media_keys=[key], num_columns=1)
+            for title, key in pictures.items()
+        ],
+        columns=2,
+    )
+
+
+def _theory() -> Section:
+    """Returns the bound beside what it bounds; vacuous bounds are not logged."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return _section(
+        "Theory",
+        [
+            wr.LinePlot(
+                title="Rank bound beside measured rank, where the bound is not vacuous",
+                x="epoch",
+                metric_regex="^(rank|rank_bound)/",
+                title_x="epoch",
+                title_y="rank",
+                max_runs_to_show=1,
+            ),
+            wr.LinePlot(
+                title="Learning rate",
+                x="epoch",
+                y=["lr_now"],
+                title_x="epoch",
+                title_y="learning rate",
+                log_y=True,
+                max_runs_to_show=MOST_RUNS,
+            ),
+        ],
+        columns=2,
+    )
+
+
+def _curve(metric: str, label: str, field: str | None = None) -> Any:
+    """Returns a metric over epochs: of every run, or mean ± sd for each value of a field."""
+    import wandb_workspaces.reports.v2 as wr
+
+    grouped: dict[str, Any] = {"max_runs_to_show": MOST_RUNS}
+    if field is not None:
+        grouped |= {
+            "groupby": wr.Config(field),
+            "groupby_aggfunc": "mean",
+            "groupby_rangefunc": "stddev",
+        }
+    return wr.LinePlot(
+        title=f"{label[0].upper()}{label[1:]}" + (f" by {field}" if field else ""),
+        x="epoch",
+        y=[metric],
+        title_x="epoch",
+        title_y=label,
+        **grouped,
+    )
+
+
+def _section(name: str, panels: list[Any], *, is_open: bool = False, columns: int = 3) -> Section:
+    import wandb_workspaces.workspaces as ws
+
+    layout = ws.SectionLayoutSettings(columns=columns, rows=-(-len(panels) // columns))
+    return ws.Section(name=name, panels=panels, is_open=is_open, layout_settings=layout)
+
+
+def view_name(entity: str, project: str, shown: str | None) -> str:
+    """Returns W&B's name of a dashboard, which depends on nothing but what it shows.
+
+    Args:
+        entity: W&B user or team.
+        project: W&B project.
+        shown: The sweep; None for the whole project.
+
+    Returns:
+        ``nw-``, eleven letters and digits as W&B draws them, ``-v``.
+    """
+    place = f"{entity}/{project}/{shown or ''}"
+    return f"nw-{hashlib.sha256(place.encode()).hexdigest()[:11]}-v"
