@@ -1,0 +1,292 @@
+"""Runs the star of sweeps/smoke_cifar10.yaml and writes its table and figures into the README.
+
+    make evidence                                                   # CIFAR-10, downloaded
+    make evidence FLAGS='--dataset=imagefolder --data_dir=DIR'      # images in folders
+
+Interrupted and started again it trains what is missing. Flags go to ``lowrank sweep``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+import re
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lowrank import Run, load_sweep
+from lowrank.cli import main as lowrank
+
+ROOT = Path(__file__).resolve().parent.parent
+SWEEP = "sweeps/smoke_cifar10.yaml"
+CENTRE = {"weight_decay": 4e-3, "lr": 0.2, "batch_size": 16}
+NAMES = {"weight_decay": "weight decay", "lr": "learning rate", "batch_size": "batch size"}
+FALLS = {"weight_decay": "stronger", "lr": "larger", "batch_size": "smaller"}
+"""Which way along each arm the rank should fall."""
+BLOCK = re.compile(r"(<!-- written by make evidence -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run came to.
+
+    Attributes:
+        weight_decay: Of the run.
+        lr: Of the run.
+        batch_size: Of the run.
+        seed: Of the run.
+        state: How it ended.
+        efolds: Forgetting e-folds, the sum of lr × weight_decay over all steps.
+        full_rank: Mean of the smaller dimensions of the counted matrices.
+        rank_first: ``rank_mean`` at initialisation.
+        rank_last: ``rank_mean`` after the last epoch; NaN where a matrix collapsed.
+        train_accuracy: After the last epoch, 0..1.
+        test_accuracy: After the last epoch, 0..1.
+    """
+
+    weight_decay: float
+    lr: float
+    batch_size: int
+    seed: int
+    state: str
+    efolds: float
+    full_rank: float
+    rank_first: float
+    rank_last: float
+    train_accuracy: float
+    test_accuracy: float
+
+
+def result_of(run: Run) -> Result:
+    """Takes the numbers of the table from a run record.
+
+    Args:
+        run: A run of the sweep, with ``train_size`` set.
+
+    Returns:
+        Its numbers.
+    """
+    config, metrics = run.config, run.metrics
+    counted = [min(layer.shape) for layer in run.layers if layer.counted]
+    steps = math.ceil(config["train_size"] / config["batch_size"])
+    return Result(
+        weight_decay=config["weight_decay"],
+        lr=config["lr"],
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        state=run.state,
+        efolds=float(metrics["lr_now"][1:].sum()) * steps * config["weight_decay"],
+        full_rank=sum(counted) / len(counted),
+        rank_first=float(metrics["rank_mean"][0]),
+        rank_last=float(metrics["rank_mean"][-1]),
+        train_accuracy=float(metrics["train_accuracy"][-1]),
+        test_accuracy=float(metrics["test_accuracy"][-1]),
+    )
+
+
+def to_csv(results: Sequence[Result]) -> str:
+    """Writes the results as CSV, a line for each run.
+
+    Args:
+        results: Of all runs.
+
+    Returns:
+        The text; `from_csv` reads it back exactly.
+    """
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [f.name for f in fields(Result)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(result) for result in results)
+    return stream.getvalue()
+
+
+def from_csv(text: str) -> list[Result]:
+    """Reads what `to_csv` wrote.
+
+    Args:
+        text: The file.
+
+    Returns:
+        The results.
+    """
+    readers: dict[str, Callable[[str], Any]] = {"batch_size": int, "seed": int, "state": str}
+    return [
+        Result(**{name: readers.get(name, float)(value) for name, value in row.items()})
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def arm(results: Sequence[Result], field: str) -> dict[float, list[Result]]:
+    """Chooses the runs in which all but one parameter have the value of the centre.
+
+    Args:
+        results: Of all runs.
+        field: The parameter that varies.
+
+    Returns:
+        The runs by its value, in the order in which the rank should fall.
+    """
+    found: dict[float, list[Result]] = {}
+    for result in results:
+        if all(getattr(result, name) == value for name, value in CENTRE.items() if name != field):
+            found.setdefault(getattr(result, field), []).append(result)
+    return dict(sorted(found.items(), reverse=FALLS[field] == "smaller"))
+
+
+def verdict(results: Sequence[Result], field: str) -> str:
+    """Says whether the mean rank falls at every step along an arm.
+
+    Args:
+        results: Of all runs.
+        field: The parameter that varies.
+
+    Returns:
+        A sentence.
+    """
+    means = {
+        value: statistics.fmean(result.rank_last for result in members)
+        for value, members in arm(results, field).items()
+    }
+    values = list(means)
+    rises = [f"{a:g} to {b:g}" for a, b in itertools.pairwise(values) if not means[b] < means[a]]
+    name = f"a {FALLS[field]} {NAMES[field]}"
+    if rises:
+        return f"With {name} it does not fall from {', '.join(rises)}."
+    first, last = means[values[0]], means[values[-1]]
+    return f"With {name} it falls at every step, from {first:.1f} to {last:.1f}."
+
+
+def table(results: Sequence[Result]) -> str:
+    """Makes the README's table: a row for each value of each arm.
+
+    Args:
+        results: Of all runs.
+
+    Returns:
+        Markdown.
+    """
+    lines = [
+        "| | value | e-folds | rank | % of full | train accuracy % | test accuracy % |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for field, name in NAMES.items():
+        for value, members in arm(results, field).items():
+            full = members[0].full_rank
+            cells = [
+                name,
+                f"{value:g}",
+                f"{statistics.fmean(r.efolds for r in members):.3g}",
+                _spread([r.rank_last for r in members]),
+                f"{100 * statistics.fmean(r.rank_last for r in members) / full:.1f}",
+                _spread([100 * r.train_accuracy for r in members]),
+                _spread([100 * r.test_accuracy for r in members]),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+            name = ""
+    return "\n".join(lines)
+
+
+def section(results: Sequence[Result], where: str) -> str:
+    """Makes what stands in the README between the marks.
+
+    Args:
+        results: Of all runs.
+        where: Machine and versions.
+
+    Returns:
+        Markdown.
+    """
+    seeds = sorted({result.seed for result in results})
+    first = [result.rank_first for result in results]
+    ended = sorted({result.state for result in results})
+    images = " ".join(
+        f'<img src="docs/evidence/curves-{field}.png" width="32%" '
+        f'alt="Average rank and accuracy over epochs by {name}">'
+        for field, name in NAMES.items()
+    )
+    return "\n\n".join([
+        images,
+        table(results),
+        f"Rank: `rank_mean` at ε = 1e-3 after the last epoch, mean ± sample standard deviation "
+        f"over {len(seeds)} seeds; at initialisation {_spread(first)}, full "
+        f"{results[0].full_rank:g}. {' '.join(verdict(results, field) for field in NAMES)} "
+        f"E-folds: the sum of learning rate × weight decay over all steps. Each arm varies one "
+        f"parameter around weight decay {CENTRE['weight_decay']:g}, learning rate "
+        f"{CENTRE['lr']:g} and batch size {CENTRE['batch_size']}: {len(results)} runs, all "
+        f"{' or '.join(ended)}. {where}",
+    ])  # fmt: skip
+
+
+def describe_machine(run: Run) -> str:
+    """Says what the runs were made on.
+
+    Args:
+        run: One of them.
+
+    Returns:
+        A sentence.
+    """
+    environment, config = run.environment, run.config
+    versions = environment["versions"]
+    listed = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "wandb"))
+    threads = "1 thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
+    data = "CIFAR-10 as JPEG files in folders" if config["dataset"] == "imagefolder" else "CIFAR-10"
+    return (
+        f"{data}, {config['train_size']:,} images to train; {environment['device_name']}, "
+        f"{environment['cores']} cores, {threads} a run, Python {versions['python']}, {listed}."
+    )
+
+
+def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    """Runs the sweep and rewrites the README's section, its figures and its numbers.
+
+    Args:
+        argv: Flags for ``lowrank sweep``; by default those of the process.
+        root: The repository.
+
+    Returns:
+        The exit code: that of the sweep or the figures where they fail.
+    """
+    flags = list(sys.argv[1:] if argv is None else argv)
+    place = [flag.partition("=")[2] for flag in flags if flag.startswith("--output_dir=")]
+    runs_dir = place[-1] if place else str(root / "runs" / "evidence")
+    flags += [] if place else [f"--output_dir={runs_dir}"]
+    docs = root / "docs" / "evidence"
+    code = lowrank(["sweep", str(root / SWEEP), *flags]) or lowrank(
+        ["figures", runs_dir, "--kind=curves", "--format=png", "--dpi=200", f"--output={docs}/"]
+    )
+    if code:
+        return code
+    runs = load_sweep(runs_dir)
+    results = sorted(
+        (result_of(run) for run in runs),
+        key=lambda r: (r.weight_decay, r.lr, r.batch_size, r.seed),
+    )
+    (docs / "runs.csv").write_text(to_csv(results), encoding="utf-8")
+    readme = root / "README.md"
+    text = section(results, describe_machine(runs[0]))
+    page, found = BLOCK.subn(
+        lambda match: f"{match[1]}{text}\n{match[2]}", readme.read_text(encoding="utf-8")
+    )
+    if not found:
+        print(f"{readme} has no place for the evidence: {BLOCK.pattern}", file=sys.stderr)
+        return 1
+    readme.write_text(page, encoding="utf-8")
+    print(f"\n{table(results)}\n\nwritten: README.md, {docs}/runs.csv and the figures beside it")
+    return 0
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Returns mean ± sample standard deviation with a digit after the point."""
+    spread = statistics.stdev(values) if len(values) > 1 else math.nan
+    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The README's evidence, against the numbers of the runs that stand beside its figures.
+
+The trends are computed here anew, with numpy. Run with ``pytest tests/test_evidence.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lowrank
+
+ROOT = Path(__file__).resolve().parent.parent
+CSV = ROOT / "docs" / "evidence" / "runs.csv"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    spec = importlib.util.spec_from_file_location("evidence", ROOT / "scripts" / "evidence.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["evidence"] = module  # where dataclasses look their annotations up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["evidence"]
+
+
+def ranks(field):
+    """Returns value → final ranks of an arm of the star, from the file alone."""
+    table = np.genfromtxt(CSV, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    others = {"weight_decay": 4e-3, "lr": 0.2, "batch_size": 16}
+    del others[field]
+    on_arm = np.all([table[name] == value for name, value in others.items()], axis=0)
+    return {
+        value: table["rank_last"][on_arm & (table[field] == value)]
+        for value in np.unique(table[field][on_arm])
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("weight_decay", [0.0, 1e-3, 2e-3, 4e-3, 8e-3]),
+        ("lr", [0.05, 0.1, 0.2, 0.4]),
+        ("batch_size", [64, 32, 16, 8]),
+    ],
+)
+def test_the_mean_rank_falls_along_every_arm(field, values):
+    found = ranks(field)
+    assert sorted(found) == sorted(values)
+    assert all(len(of_value) >= 3 for of_value in found.values())
+    means = [found[value].mean() for value in values]
+    assert all(np.diff(means) < 0), means
+    assert found[values[-1]].max() < found[values[0]].min()
+
+
+def test_without_weight_decay_the_rank_stays():
+    assert (ranks("weight_decay")[0.0] >= 98).all()  # of 100
+
+
+def test_the_readme_has_the_table_of_these_runs(evidence):
+    results = evidence.from_csv(CSV.read_text(encoding="utf-8"))
+    assert len(results) == 33
+    assert evidence.table(results) in README
+    assert all(evidence.verdict(results, field) in README for field in evidence.NAMES)
+    for picture in re.findall(r'src="(docs/evidence/[^"]+)"', README):
+        assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_are_read_back_exactly(evidence):
+    text = CSV.read_text(encoding="utf-8")
+    assert evidence.to_csv(evidence.from_csv(text)) == text
+
+
+def test_a_rank_that_does_not_fall_is_told(evidence):
+    def results(*ends):
+        return [
+            evidence.Result(wd, 0.2, 16, 0, "finished", 1.0, 100.0, 99.0, rank, 1.0, 1.0)
+            for wd, rank in zip((0.0, 1e-3, 4e-3), ends, strict=True)
+        ]
+
+    falls, rises = results(99.0, 98.0, 60.0), results(98.0, 99.0, 60.0)
+    assert evidence.verdict(falls, "weight_decay") == (
+        "With a stronger weight decay it falls at every step, from 99.0 to 60.0."
+    )
+    assert evidence.verdict(rises, "weight_decay") == (
+        "With a stronger weight decay it does not fall from 0 to 0.001."
+    )
+    collapsed = results(98.0, 97.0, np.nan)
+    assert "does not fall from 0.001 to 0.004" in evidence.verdict(collapsed, "weight_decay")
+
+
+@pytest.mark.slow
+def test_one_command_makes_it_anew(evidence, tmp_path):
+    (tmp_path / "sweeps").symlink_to(ROOT / "sweeps")
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    (tmp_path / "README.md").write_text(
+        "before\n<!-- written by make evidence -->\nold\n<!-- end -->\nafter\n", encoding="utf-8"
+    )
+    tiny = "--dataset=synthetic --train_size=60 --epochs=2 --milestones=[] --depth=1 --width=8"
+    assert evidence.main([*tiny.split(), "--image_size=8"], tmp_path) == 0
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    docs = tmp_path / "docs" / "evidence"
+    results = evidence.from_csv((docs / "runs.csv").read_text(encoding="utf-8"))
+    assert readme.startswith("before\n")
+    assert readme.endswith("<!-- end -->\nafter\n")
+    assert evidence.table(results) in readme
+    assert len(re.findall(r"<img ", readme)) == 3
+    for picture in re.findall(r'src="(docs/evidence/[^"]+)"', readme):
+        assert (tmp_path / picture).is_file()
+    runs = {
+        (r.config["weight_decay"], r.config["lr"], r.config["batch_size"], r.config["seed"]): r
+        for r in lowrank.load_sweep(tmp_path / "runs" / "evidence")
+    }
+    assert len(runs) == len(results) == 33
+    for result in results:
+        run = runs[result.weight_decay, result.lr, result.batch_size, result.seed]
+        assert result.rank_last == run.metrics["rank_mean"][-1]
+        assert result.test_accuracy == run.metrics["test_accuracy"][-1]
