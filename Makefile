@@ -8,23 +8,34 @@ READY := .venv/.installed
 READY_SLOW := .venv/.installed-slow
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint clean help
+.PHONY: bench bench-quick demo evidence test test-slow lint clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       train with and without weight decay on the digits (a minute), draw the ranks"
 	@echo "make test       lint, types and every test not marked slow"
 	@echo "make test-slow  the slow tests"
+	@echo "make evidence   the paper's trends on CIFAR-10, into the README (an hour of CPU time)"
+	@echo "make bench      measure speed beside its baselines (make bench-quick: only that it runs)"
 	@echo "make clean      remove .venv and caches; runs/ stays"
 
 demo: $(READY)
 	@$(BIN)/python scripts/demo.py
 
+evidence: $(READY)
+	$(BIN)/python scripts/evidence.py $(FLAGS)
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.sweep
+
+bench-quick: $(READY)
+	$(BIN)/python -m benchmarks.sweep --quick
+
 test: $(READY) lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-slow: $(READY_SLOW)
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lowrank.matrices import WeightMatrix, describe, weight_matrices
+    from lowrank.measuring import Watcher
     from lowrank.runs import Run, load_run, load_sweep
-    from lowrank.watcher import Watcher, watch
+    from lowrank.watcher import watch
 
 __all__ = [
     "Run",
@@ -27,7 +28,7 @@ __all__ = [
 
 _HOME = {
     "Run": "runs",
-    "Watcher": "watcher",
+    "Watcher": "measuring",
     "WeightMatrix": "matrices",
     "describe": "matrices",
     "load_run": "runs",
