@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from lowrank import tracking
 from lowrank.errors import InputError
 from lowrank.measuring import Watcher
 from lowrank.metrics import over_replicas
 from lowrank.record import Record
 from lowrank.recordfile import RECORD_NAME, lock
+from lowrank.rowlogger import RowLogger
 from lowrank.runs import load_run
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ class LoggingWatcher(Watcher):
     ) -> None:
         super().__init__(model, **options)
         self._run = run if _is_main_process() else None
-        self._rows: tracking.RowLogger | None = None
+        self._rows: RowLogger | None = None
         self._record: Record | None = None
         self._rates: list[float] = []
         self._closed = False
         if self._run is not None:
-            self._rows = tracking.RowLogger(self._run, rank_norm=self.rank_norm)
+            self._rows = RowLogger(self._run, rank_norm=self.rank_norm)
         if record is not None and _is_main_process():
             self._open(Path(record))
 

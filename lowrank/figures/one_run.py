@@ -7,13 +7,14 @@ and vermilion of Okabe and Ito: distinct for colour-blind readers and in print.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from lowrank.figures.shades import SMALL, shade, steps
+from lowrank.figures.spectrum import Floats, spectrum_over_time
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,16 +22,8 @@ if TYPE_CHECKING:
 
     from lowrank.runs import Run
 
-Floats = NDArray[np.float64]
-
-SMALL = 8
-"""Font size in points of ticks and legends."""
-
 LEGEND_LAYERS = 12
 """Up to so many layers are named in a legend; more are a colour bar of depth."""
-
-SHOWN_EPOCHS = 9
-"""At most so many spectra are drawn over each other."""
 
 MEAN: dict[str, Any] = {"color": "black", "linewidth": 2.2, "linestyle": (0, (4, 1))}
 """How ``rank_mean`` is drawn."""
@@ -155,91 +148,6 @@ def rank_heatmap(table: RankTable) -> Figure:
     return figure
 
 
-def spectrum_over_time(
-    epochs: Floats,
-    spectra: Mapping[str, Floats],
-    *,
-    epsilons: Sequence[float] = (1e-3,),
-    rank_norm: str = "frobenius",
-    title: str = "",
-) -> Figure:
-    """Draws the normalised spectrum of every layer at up to nine epochs, from dark to light.
-
-    Values of replicas are pooled: the share of a curve above ε is that of the mean rank.
-
-    Args:
-        epochs: The measured epochs, shape (E,), ascending.
-        spectra: Singular values, descending, shape (E, k), or (E, N, k) of N replicas, by layer in
-            network order; NaN where the matrix was not finite.
-        epsilons: Drawn as dashed lines: what lies above is counted in the rank.
-        rank_norm: The norm ‖W‖: ``frobenius`` or ``spectral``.
-        title: What the run is.
-
-    Returns:
-        The figure, one small plot per layer on common axes.
-    """
-    from matplotlib.figure import Figure
-
-    columns = min(len(spectra), 5 if len(spectra) <= 25 else 9)
-    rows = -(-len(spectra) // columns)
-    small = SMALL if columns <= 5 else SMALL - 1.5
-    width, height = 1.9 + 1.75 * max(columns, 3), 1.35 + 1.45 * rows
-    figure = Figure(figsize=(width, height))
-    # Places in inches: matplotlib's own layout takes 6 s for 54 layers.
-    left, right, bottom, top = 0.7 / width, 1 - 1.1 / width, 0.65 / height, 1 - 0.7 / height
-    figure.subplots_adjust(left, bottom, right, top, wspace=0.12, hspace=0.3)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    shown = _early(len(epochs), SHOWN_EPOCHS)
-    lowest = min(epsilons) / 30
-    for axes, (name, values) in zip(grid, spectra.items(), strict=False):
-        count = values.shape[-1]
-        relative = _pooled(values, rank_norm)
-        for position, epoch in enumerate(shown):
-            if np.isfinite(relative[epoch]).all():
-                axes.plot(
-                    (np.arange(relative.shape[1]) + 1) / relative.shape[1],
-                    np.maximum(relative[epoch], lowest / 10),
-                    color=_shade(position, len(shown)),
-                    linewidth=1,
-                    marker="." if relative.shape[1] == 1 else None,
-                )
-        if not np.isfinite(relative[shown[-1]]).all():
-            axes.text(0.05, 0.06, "collapsed", transform=axes.transAxes, fontsize=small)
-        for epsilon in epsilons:
-            axes.axhline(epsilon, color="0.4", linestyle="--", linewidth=0.7)
-        axes.set_title(f"{name} ({count})", fontsize=small, pad=3, y=1)
-    grid[0].set(yscale="log", ylim=(lowest, 1.5), xlim=(0, 1), xticks=[0, 0.5, 1])
-    grid[0].set_xticklabels(["0", "½", "1"])
-    for axes in grid:
-        axes.minorticks_off()
-        axes.tick_params(labelsize=small)
-    grid[0].yaxis.set_major_formatter(lambda value, _: _power(value))
-    for number, axes in enumerate(grid):
-        axes.yaxis.set_visible(number % columns == 0)  # an axis takes as long as all its curves
-    for axes in grid[len(spectra) :]:
-        axes.set_visible(False)
-    for axes in grid[len(spectra) - columns : len(spectra)]:
-        axes.tick_params(labelbottom=True)
-    dashed = ", ".join(f"{epsilon:g}" for epsilon in epsilons)
-    middle = (left + right) / 2
-    figure.suptitle(f"{title or 'Spectra'}: singular values over time; dashed: ε = {dashed}",
-                    x=middle, y=1 - 0.12 / height, va="top", fontsize=11)  # fmt: skip
-    figure.supxlabel("index of the singular value / number of singular values (in brackets)",
-                     x=middle, y=0.12 / height, va="bottom", fontsize=10)  # fmt: skip
-    figure.supylabel("σ / ‖W‖", x=0.1 / width, ha="left", fontsize=10)
-    place = (1 - 0.95 / width, bottom, 0.15 / width, top - bottom)
-    names = [f"{epochs[epoch]:g}" for epoch in shown]
-    _steps(figure, figure.add_axes(place), names).set_label("epoch")
-    return figure
-
-
-def _pooled(values: Floats, rank_norm: str) -> Floats:
-    """Returns σ/‖W‖ of all replicas together (E, N·k), descending; NaN where one has none."""
-    norms = values[..., 0] if rank_norm == "spectral" else np.sqrt((values**2).sum(axis=-1))
-    relative = values / np.where(norms > 0, norms, np.nan)[..., None]
-    return -np.sort(-relative.reshape(len(values), -1), axis=1)
-
-
 def rank_curves(tables: Sequence[RankTable]) -> Figure:
     """Draws rank over epochs per layer, one run beside the other, with accuracies below.
 
@@ -282,7 +190,7 @@ def _curves(axes: Axes, table: RankTable) -> None:
         finite = np.flatnonzero(np.isfinite(values))
         if finite.size and finite[-1] < len(values) - 1:
             end = table.epochs[finite[-1]], values[finite[-1]]
-            axes.plot(*end, "x", color=_shade(index, count), markersize=8, markeredgewidth=2)
+            axes.plot(*end, "x", color=shade(index, count), markersize=8, markeredgewidth=2)
     axes.plot(table.epochs, table.mean, marker=marker, **MEAN)
     right = blended_transform_factory(axes.transAxes, axes.transData)
     behind = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5}
@@ -343,7 +251,7 @@ def _layer_key(
     lines |= mean
     corner.legend(list(lines.values()), list(lines), **outside)
     place = upper[-1].inset_axes((1.03, 0, 0.04, 1))
-    bar = _steps(figure, place, table.labels)
+    bar = steps(figure, place, table.labels)
     named = np.linspace(0, count - 1, 12).round().astype(int)
     bar.set_ticks(named + 0.5, labels=[table.labels[index] for index in named])
     bar.ax.invert_yaxis()
@@ -354,42 +262,10 @@ def _layer_style(index: int, count: int) -> dict[str, Any]:
     """Returns darker and thicker lines towards the input: none hides another at the same rank."""
     thick = 4.2 - 3 * index / max(1, count - 1)
     return {
-        "color": _shade(index, count),
+        "color": shade(index, count),
         "linewidth": thick if count <= LEGEND_LAYERS else 0.8,
         "solid_capstyle": "butt",
     }
-
-
-def _shade(index: int, count: int) -> Any:
-    """Returns one of `count` colours of viridis, without its yellow end: too light on white."""
-    from matplotlib import colormaps
-
-    return colormaps["viridis"](0.92 * index / max(1, count - 1))
-
-
-def _steps(figure: Figure, axes: Axes, names: Sequence[str]) -> Any:
-    """Returns a colour bar of one named step per shade."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
-
-    count = len(names)
-    colours = ListedColormap([_shade(index, count) for index in range(count)])
-    bar = figure.colorbar(ScalarMappable(Normalize(0, count), colours), cax=axes)
-    bar.set_ticks([index + 0.5 for index in range(count)], labels=list(names))
-    bar.ax.tick_params(labelsize=SMALL, length=0)
-    return bar
-
-
-def _power(value: float) -> str:
-    """Returns a power of ten as text, which is drawn ten times faster than mathematics.
-
-    Example:
-        >>> _power(1e-3)
-        '10⁻³'
-    """
-    return "10" + f"{round(math.log10(value))}".translate(
-        str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    )
 
 
 def _edges(epochs: Floats) -> Floats:
@@ -407,11 +283,6 @@ def _epoch_axis(axes: Axes, remark: str = "") -> None:
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.tick_params(axis="x", labelsize=SMALL)
     axes.set_xlabel(f"epoch{remark}")
-
-
-def _early(length: int, count: int) -> NDArray[np.int64]:
-    """Returns at most `count` of `length` positions, denser at the start, where ranks fall."""
-    return np.unique((np.linspace(0, 1, count) ** 2 * (length - 1)).round().astype(np.int64))
 
 
 def _apart(values: Floats, distance: float) -> list[float]:
