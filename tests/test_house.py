@@ -7,12 +7,16 @@ syntax tree, also those within functions.
 from __future__ import annotations
 
 import ast
+import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from lowrank.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -125,9 +129,9 @@ def test_an_unknown_public_name_is_an_attribute_error():
         lowrank.wacth  # noqa: B018  # the look-up is what is tested
 
 
-def shell_lines():
-    """Returns the commands of the README's shell blocks."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+def shell_lines(text=README):
+    """Returns the commands of a document's shell blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [re.sub(r"\s+#.*$", "", line) for line in lines if line and not line.startswith("#")]
 
@@ -148,8 +152,6 @@ def train_commands():
 
 @pytest.mark.parametrize("line", train_commands())
 def test_the_readmes_training_commands_are_valid(line, tmp_path, monkeypatch):
-    import shlex
-
     from lowrank.config.arguments import help_text, parse
 
     monkeypatch.chdir(tmp_path)
@@ -170,3 +172,21 @@ def test_a_training_command_of_the_readme_runs(tmp_path):
     result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "finished" in result.stdout
+
+
+def lowrank_commands():
+    texts = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))]
+    lines = [line for text in texts for line in shell_lines(text)]
+    return sorted({line for line in lines if line.startswith("lowrank ")})
+
+
+@pytest.mark.parametrize("line", lowrank_commands())
+def test_the_lowrank_commands_of_readme_and_docs_are_valid(line, monkeypatch):
+    monkeypatch.chdir(ROOT)  # where the sweep files are
+    name, *words = shlex.split(line)[1:]
+    assert importlib.import_module(f"lowrank.{COMMANDS[name].module}").parse(words)
+
+
+def test_every_subcommand_is_shown():
+    assert {line.split()[1] for line in lowrank_commands()} >= COMMANDS.keys() - {"data", "spectra"}
+    assert all(f"lowrank {name}" in README for name in COMMANDS)
