@@ -150,14 +150,8 @@ def test_a_stop_from_the_server_ends_a_run_cleanly(wandb_server, spawn, tmp_path
     assert record.state == "stopped"
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "refuse",
-        pytest.param(500, marks=pytest.mark.slow),
-        pytest.param("hang", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["refuse", 500, "hang"])
 def test_an_outage_loses_nothing(wandb_server, train, tmp_path, kind):
     held = []
 
@@ -169,11 +163,11 @@ def test_an_outage_loses_nothing(wandb_server, train, tmp_path, kind):
 
     thread = threading.Thread(target=fail)
     thread.start()
-    assert train("--epochs=300") == 0
+    assert train("--epochs=1000") == 0
     thread.join()
     run, _ = assert_arrived(wandb_server, tmp_path / "runs/a")
     assert run.state == "finished"
-    assert held[0] < 300
+    assert held[0] < 1000
 
 
 def sync(output, directory):
