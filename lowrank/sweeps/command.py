@@ -16,7 +16,8 @@ from lowrank.config.model import FREE_ON_RESUME, bad_values
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import printable
 from lowrank.console import say
-from lowrank.errors import InputError, nearest
+from lowrank.errors import InputError
+from lowrank.flags import read_flags
 from lowrank.interruption import Interruption
 from lowrank.slots import ALLOWED, Slot, find_slots
 from lowrank.sweepfile import load_sweep_file
@@ -335,33 +336,10 @@ def _read_words(arguments: Sequence[str], lines: list[str]) -> tuple[list[str], 
     Returns:
         The files, and every flag's value.
     """
-    files: list[str] = []
-    given: dict[str, str] = {}
-    words = list(arguments)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("-"):
-            files.append(word)
-            continue
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or name not in (*OWN, *Config.model_fields):
-            known = [*OWN, *Config.model_fields]
-            near = nearest(name.lstrip("-")[:60].lower().replace("-", "_"), known)
-            lines.append(f"unknown flag '{printable(word)}'{near}")
-            continue
-        if not equals:
-            is_switch = name == "dry_run" or Config.model_fields[name].annotation is bool
-            if is_switch:
-                value = "True"
-            elif words and not words[0].startswith("--"):
-                value = words.pop(0)
-            else:
-                lines.append(f"{name}: no value after --{name}; allowed: {_allowed(name)}")
-                continue
-        if name in given:
-            lines.append(f"{name}: given twice; allowed: once")
-        given[name] = value
-    return files, given
+    fields = Config.model_fields
+    switches = ["dry_run", *(name for name in fields if fields[name].annotation is bool)]
+    values = {name: _allowed(name) for name in (*OWN, *fields) if name not in switches}
+    return read_flags(arguments, values, switches, lines)
 
 
 def _allowed(name: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from lowrank.cli import main
+from lowrank.sweeps.command import parse
 from tests.sweeps.helpers import write_sweep
 
 
@@ -106,3 +107,9 @@ def test_another_sweep_under_the_same_name_is_refused(file, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "parameters.lr.values was [0.3], not [0.1, 0.2]" in error
     assert "another name in its file, or another storage" in error
+
+
+def test_a_value_may_stand_behind_its_flag(tmp_path):
+    file = write_sweep(tmp_path, {"seed": {"values": [0]}})
+    words = [str(file), "--per_gpu", "2", "--epochs", "3"]
+    assert parse(words) == parse([str(file), "--per_gpu=2", "--epochs=3"])
