@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 
 from lowrank.config import Config
@@ -88,6 +89,11 @@ def run(requested: Config, command: Sequence[str]) -> int:
             model = build(config, directory.seeds, dataset.image_shape, dataset.num_classes, device)
             learner = Learner(config, dataset, model, directory.seeds)
             training.check_last_batch(learner.networks[0], dataset, config.batch_size)
+            if config.compile:
+                started = time.perf_counter()
+                say("compiling the training step; later runs find what this one compiled")
+                learner.compile()
+                say(f"compiled in {time.perf_counter() - started:.0f} s")
             environment = describe_environment(device=device, threads=config.threads, argv=command)
             trainer = Trainer(directory, learner, tracker, interruption)
             with open_record(directory, trainer.watcher.layers, environment) as record:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lowrank import training
+from lowrank import gradients, training
 from lowrank.data import Batches
 from lowrank.replicas import Replicas
 
@@ -51,11 +51,27 @@ class Learner:
         self.networks = model.networks if isinstance(model, Replicas) else (model,)
         self.optimizer = training.make_optimizer(config, model)
         self.loss = training.make_loss(config.loss)
+        self.gradients = gradients.by_autograd(model, self.loss, precision=config.precision)
         self.batches = self._batches(dataset.train, config.batch_size, augment=config.augment)
         self.epoch = 0
         self.step = 0
         self.seconds = 0.0
         self._generators: list[Tensor] = []
+
+    def compile(self) -> None:
+        """Compiles forward and backward pass; the next steps use what was compiled.
+
+        Raises:
+            InputError: If torch cannot compile here.
+        """
+        train = self.dataset.train
+        size = min(self.config.batch_size, len(train))
+        shape = (size,) if len(self.networks) == 1 else (len(self.networks), size)
+        images = torch.zeros(*shape, *self.dataset.image_shape, device=train.images.device)
+        labels = torch.zeros(shape, dtype=torch.int64, device=train.images.device)
+        self.gradients = gradients.compiled(
+            self.model, self.loss, images, labels, precision=self.config.precision
+        )
 
     def train_epoch(self, proceed: Callable[[], bool]) -> None:
         """Trains to the end of the next epoch.
@@ -78,9 +94,8 @@ class Learner:
         self.step += training.train_steps(
             self.model,
             self.optimizer,
-            self.loss,
+            self.gradients,
             self.batches.epoch(order, self.step),
-            precision=self.config.precision,
             proceed=proceed,
         )
         self._synchronize()

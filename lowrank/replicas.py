@@ -57,7 +57,6 @@ class Replicas(nn.Module):
                 tensor.data = torch.stack([own.data for own in owned])
                 for own, part in zip(owned, tensor.data, strict=True):
                     own.data = part
-        self._state = dict(_tensors(self.stack))
 
     def forward(self, images: Tensor) -> Tensor:
         """Computes the logits of every network.
@@ -68,7 +67,7 @@ class Replicas(nn.Module):
         Returns:
             Logits (N, B, classes).
         """
-        return self._call(self._state, images)
+        return self._call(dict(_tensors(self.stack)), images)
 
     def check(self, images: Tensor) -> None:
         """Makes sure that the networks can be trained as one, changing nothing.
@@ -79,9 +78,9 @@ class Replicas(nn.Module):
         Raises:
             RuntimeError: If torch.func cannot batch an operation of theirs, or one draws at random.
         """
-        weights = [self._state[name] for name, _ in self.stack.named_parameters()]
+        weights = list(self.stack.parameters())
         buffers = {name: buffer.clone() for name, buffer in self.stack.named_buffers()}
-        logits = self._call(self._state | buffers, images)
+        logits = self._call(dict(_tensors(self.stack)) | buffers, images)
         torch.autograd.grad(logits.sum(), weights, allow_unused=True)
 
     def _call(self, state: dict[str, Tensor], images: Tensor) -> Tensor:

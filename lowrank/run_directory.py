@@ -195,14 +195,15 @@ def complete(requested: Config) -> Config:
     Args:
         requested: Where ``seed`` is None one is drawn; where ``threads`` is None it is one for
             a narrow MLP, residual or not, which more only slow down, and else the number of cores
-            this process may use.
+            this process may use. Replicas take up to one each.
 
     Returns:
         A configuration that describes the run completely.
     """
     seed = secrets.randbelow(2**31) if requested.seed is None else requested.seed
     is_narrow = requested.model in ("mlp", "resmlp") and requested.width <= NARROW
-    threads = requested.threads or (1 if is_narrow else available_cores())
+    useful = requested.replicas if is_narrow else available_cores()
+    threads = requested.threads or min(useful, available_cores())
     return requested.replace(seed=seed, threads=threads)
 
 

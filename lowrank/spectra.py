@@ -32,6 +32,7 @@ SMALL = 2e-7
 
 _UNIT = 2.0**-53  # unit roundoff of float64
 _WORKSPACE = 256 * 2**20  # bytes that may be used in any case
+_BLOCKED = 256  # size from which a Gram matrix is computed by panels
 
 
 def gram_error(rows: int, columns: int) -> float:
@@ -264,12 +265,24 @@ def _exponent(peak: float) -> int:
 def _by_gram(batch: Tensor) -> Spectrum:
     """Returns singular values (batch, size), descending; NaN if the solver failed."""
     rows, columns = batch.shape[1:]
-    gram = batch @ batch.mH if rows <= columns else batch.mH @ batch
     try:
-        eigenvalues = torch.linalg.eigvalsh(gram)
+        eigenvalues = torch.linalg.eigvalsh(_gram(batch if rows <= columns else batch.mH))
     except LinAlgError:
         return np.full((len(batch), min(rows, columns)), np.nan)
     return np.asarray(eigenvalues.clamp_min(0).sqrt().flip(-1).cpu().numpy())
+
+
+def _gram(batch: Tensor) -> Tensor:
+    """Returns W Wᴴ of each W, or its lower triangle with zeros above, which is all that is read."""
+    size = batch.shape[1]
+    if batch.is_cuda or size < _BLOCKED:
+        return batch @ batch.mH
+    gram = batch.new_zeros(len(batch), size, size)
+    width = -(-size // 4)  # narrower panels save operations, but each is slower
+    for start in range(0, size, width):
+        panel = slice(start, start + width)
+        gram[:, start:, panel] = batch[:, start:] @ batch[:, panel].mH
+    return gram
 
 
 def _svd(matrix: Tensor) -> Spectrum:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (…, C), labels (…)) → loss of each example (…)."""
 
+Gradients = Callable[[Tensor, Tensor], None]
+"""(images, labels) → None: leaves the gradients of a batch's loss in the model's parameters."""
+
 
 DEAD_ACCURACY = 1.5
 """A run whose train accuracy stays at or below this multiple of chance has died."""
@@ -113,10 +116,9 @@ def make_loss(name: str) -> Loss:
 def train_steps(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: Loss,
+    gradients: Gradients,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
-    precision: str = "fp32",
     proceed: Callable[[], bool] = lambda: True,
 ) -> int:
     """Takes one optimiser step per batch.
@@ -124,10 +126,9 @@ def train_steps(
     Args:
         model: Put into training mode; one network, or `lowrank.replicas.Replicas`.
         optimizer: Steps with the rates its parameter groups hold.
-        loss: Loss of single examples; each network minimises its mean over its batch.
+        gradients: Of the model: `lowrank.gradients.by_autograd` or ``compiled``.
         batches: Images (B, C, H, W), float, and labels (B,) on the model's device; for N replicas
             (N, B, C, H, W) and (N, B).
-        precision: ``bf16`` runs the forward pass under autocast.
         proceed: Called after every step; training ends early when it returns False.
 
     Returns:
@@ -136,10 +137,7 @@ def train_steps(
     model.train()
     steps = 0
     for images, labels in batches:
-        with autocast(images.device.type, precision):
-            values = loss(model(images), labels).mean(dim=-1)
-        optimizer.zero_grad(set_to_none=True)
-        values.backward(torch.ones_like(values))
+        gradients(images, labels)
         optimizer.step()
         steps += 1
         if not proceed():

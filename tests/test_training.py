@@ -14,6 +14,7 @@ from lowrank import training
 from lowrank.config import Config
 from lowrank.data import Batches, load_dataset
 from lowrank.errors import InputError
+from lowrank.gradients import by_autograd
 from lowrank.models import build_model
 
 SCHEDULES = {
@@ -63,6 +64,10 @@ def batches_of(dataset, batch_size):
     return Batches(dataset.train, mean=dataset.mean, std=dataset.std, batch_size=batch_size)
 
 
+def gradients_of(model, loss, precision="fp32"):
+    return by_autograd(model, training.make_loss(loss), precision=precision)
+
+
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.01, fused=False, foreach=False),
     "sgd with momentum": lambda p: torch.optim.SGD(
@@ -89,7 +94,7 @@ def test_steps_are_those_of_a_plain_loop(digits, name):
     plain = copy.deepcopy(model)
     batches = [(x.double(), y) for x, y in batches_of(digits, 16).epoch(torch.arange(50)[None])]
     taken = training.train_steps(
-        model, training.make_optimizer(config, model), training.make_loss("cross_entropy"), batches
+        model, training.make_optimizer(config, model), gradients_of(model, "cross_entropy"), batches
     )
     reference = OPTIMIZERS[name](plain.parameters())
     plain.train()
@@ -139,7 +144,7 @@ def test_steps_are_those_of_the_optimisers_definition(digits, name):
     for rate in (0.1, 0.03):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        training.train_steps(model, optimizer, training.make_loss("mse"), batches)
+        training.train_steps(model, optimizer, gradients_of(model, "mse"), batches)
         for images, labels in batches:
             step += 1
             x, onehot = images.flatten(1).numpy(), np.eye(10)[labels.numpy()]
@@ -157,7 +162,7 @@ def test_training_stops_when_it_may_not_proceed(digits):
     taken = training.train_steps(
         model,
         training.make_optimizer(config, model),
-        training.make_loss("cross_entropy"),
+        gradients_of(model, "cross_entropy"),
         batches_of(digits, 10).epoch(torch.arange(50)[None]),
         proceed=lambda: next(answers),
     )
@@ -214,9 +219,8 @@ def test_bf16_trains_in_bfloat16_and_keeps_float32_weights(digits):
     training.train_steps(
         model,
         training.make_optimizer(config, model),
-        training.make_loss("cross_entropy"),
+        gradients_of(model, "cross_entropy", precision="bf16"),
         batches_of(digits, 25).epoch(torch.arange(50)[None]),
-        precision="bf16",
     )
     assert set(kinds) == {torch.bfloat16}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

@@ -114,6 +114,23 @@ def test_distances_of_known_size():
     assert watcher.log(3)["distance/weight"] == 0
 
 
+@pytest.mark.parametrize("size", [1e-1, 1e-5, 1e-9])
+@pytest.mark.parametrize("stretch", [1.0, 1.001, 3.0])
+def test_small_distances_keep_their_digits(size, stretch):
+    generator = np.random.default_rng(0)
+    before = generator.normal(size=(700, 900))
+    after = stretch * (before + size * generator.normal(size=before.shape))
+    module = nn.Linear(900, 700, bias=False).double()
+    module.weight.data = torch.from_numpy(before)
+    watcher = Watcher(module)
+    watcher.advance()
+    module.weight.data = torch.from_numpy(after)
+    w, v = after.astype(np.longdouble), before.astype(np.longdouble)
+    expected = np.sqrt(np.sum((w / np.sqrt(np.sum(w**2)) - v / np.sqrt(np.sum(v**2))) ** 2))
+    found = watcher.measure(1).metrics["distance/weight"]
+    assert found == pytest.approx(float(expected), rel=1e-9, abs=3e-8 * (stretch - 1))
+
+
 def test_the_distance_of_complex_matrices():
     model = nn.Linear(4, 4, dtype=torch.complex64)
     watcher = lowrank.watch(model)

@@ -205,9 +205,15 @@ class Config(BaseModel):
         "machine",
         None,
         "CPU threads; None is resolved at start and stored: 1 for a narrow mlp or resmlp, else all "
-        "cores",
+        "cores; of replicas at most one each",
         ge=1,
         le=4096,
+    )
+    compile: bool = _field(
+        "machine",
+        False,
+        "forward and backward pass compiled to one graph by torch.compile: faster after some "
+        "seconds at the start, equal but for rounding",
     )
     deterministic: bool = _field(
         "machine", False, "bitwise repeatable on CUDA too, at some cost in speed"
