@@ -128,6 +128,26 @@ PATH             a run directory, a directory of runs or a record.sqlite
 --open           opens the file in a browser
 """,
     ),
+    "rerun": Command(
+        "reruns.command",
+        "RUN [--check] [--docker] [--NAME=VALUE ...]",
+        "Runs a recorded run again, as a new run, and compares the two.",
+        """
+RUN              a run directory, a record.sqlite or a W&B run path
+                 (ENTITY/PROJECT/ID)
+--check          compares every epoch's metrics and spectra with the original's
+--docker         runs it in a container of the image that the record names;
+                 --docker=IMAGE: of another one
+--NAME=VALUE     a field of the configuration: where and how the run is stored
+                 and tracked; with --check also device, threads and epochs, and
+                 without it any
+
+The rerun has the recorded configuration, seed and thread count. It goes beside
+the original, or for a record from elsewhere into output_dir; data_dir is the
+recorded one where it exists. Exit codes: 0 finished and, with --check, bitwise
+identical; 1 a failure or a difference; 2 bad input; 130 and 143 by signal.
+""",
+    ),
     "dashboard": Command(
         "dashboards.command",
         "ENTITY/PROJECT [--sweep=ID] [--NAME=VALUE ...]",
