@@ -75,13 +75,13 @@ def describe_code(root: Path) -> dict[str, Any]:
         root: Where the project lies.
 
     Returns:
-        ``commit``, ``diff`` and ``untracked``. Where ``root`` is no git checkout, as in an image,
-        the commit is that of ``WANDB_GIT_COMMIT`` or ``LOWRANK_COMMIT``.
+        ``commit``, ``diff`` and ``untracked``, None where unknown. Where ``root`` is no git
+        checkout, as in an image, the commit is that of ``WANDB_GIT_COMMIT`` or ``LOWRANK_COMMIT``.
     """
-    commit = os.environ.get("WANDB_GIT_COMMIT") or os.environ.get("LOWRANK_COMMIT") or None
-    code: dict[str, Any] = {"commit": commit, "diff": None, "untracked": None}
+    code: dict[str, Any] = {"commit": None, "diff": None, "untracked": None}
     if not (root / ".git").exists():
-        return code
+        commit = os.environ.get("WANDB_GIT_COMMIT") or os.environ.get("LOWRANK_COMMIT")
+        return code | {"commit": commit or None}
     status = _git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal")
     if status is None:
         return code
@@ -119,12 +119,32 @@ def redact(text: str) -> str:
         >>> redact("git clone https://ann:pw@example.org/x")
         'git clone https://***@example.org/x'
     """
-    for name, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_NAME.search(name):
-            text = text.replace(value, _HIDDEN)
+    for value in _secrets().values():
+        text = text.replace(value, _HIDDEN)
     for pattern, replacement in _SECRET_TEXT:
         text = pattern.sub(replacement, text)
     return text
+
+
+def variable_of(text: str) -> str:
+    """Returns the environment variable whose secret a text holds.
+
+    Args:
+        text: Such as a value of the configuration.
+
+    Returns:
+        The variable's name; empty if the text holds none.
+    """
+    return next((name for name, value in _secrets().items() if value in text), "")
+
+
+def _secrets() -> dict[str, str]:
+    """Returns the variables whose names speak of keys, tokens or passwords."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if len(value) >= 8 and _SECRET_NAME.search(name)
+    }
 
 
 def _without_secrets(argv: Sequence[str]) -> list[str]:

@@ -146,6 +146,14 @@ def test_a_repository_without_commit_has_none(tmp_path):
     assert describe_code(tmp_path)["commit"] is None
 
 
+def test_a_checkout_in_an_image_is_not_of_the_images_commit(checkout, monkeypatch, tmp_path):
+    """Without git, as in the image, it is of an unknown one."""
+    monkeypatch.setenv("LOWRANK_COMMIT", "c0ffee")
+    monkeypatch.setenv("WANDB_GIT_COMMIT", "c0ffee")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert describe_code(checkout)["commit"] is None
+
+
 def test_git_that_is_missing_or_hangs_does_not_hold_up_the_run(checkout, monkeypatch, tmp_path):
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -31,6 +31,7 @@ _MODES = {
     "disabled": "disabled",
 }
 _FIELD_VARIABLES = {f"LOWRANK_{name.upper()}": name for name in Config.model_fields}
+_IMAGES_COMMIT = "LOWRANK_COMMIT"  # no setting: the record's environment has it
 
 _HEAD = """\
 usage: python train.py [--config FILE_OR_MAPPING]... [--NAME=VALUE ...]
@@ -164,7 +165,7 @@ def _read_environment(
             continue
         if variable in _FIELD_VARIABLES:
             ours[_FIELD_VARIABLES[variable]] = Given(value, variable)
-        elif variable.startswith("LOWRANK_"):
+        elif variable.startswith("LOWRANK_") and variable != _IMAGES_COMMIT:
             known = nearest(variable[:60], _FIELD_VARIABLES)
             lines.append(f"unknown environment variable {printable(variable)}{known}")
         elif variable == "WANDB_MODE" and value not in _MODES:
@@ -204,6 +205,14 @@ def _read_sweep(path: str, lines: list[str]) -> tuple[dict[str, Given], dict[str
             coupled = _read_coupled(entry["value"], f"config of {where}", lines)
         else:
             direct[name] = Given(entry["value"], where)
+    for given in (direct, coupled):
+        place = given.get("output_dir", Given("")).value
+        if isinstance(place, str) and (place[:1] in ("/", "~") or ".." in place.split("/")):
+            lines.append(
+                f"output_dir: got '{printable(place)}' from {where}; allowed: a folder below this "
+                "directory, as a server does not decide where files are written; another one is "
+                "given by --output_dir of lowrank agent or LOWRANK_OUTPUT_DIR"
+            )
     return direct, coupled
 
 

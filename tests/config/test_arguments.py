@@ -580,6 +580,10 @@ def test_variables_of_wandb():
     assert parse([], {"WANDB_MODE": "run"}).tracking == "online"
 
 
+def test_the_images_commit_is_no_setting():
+    assert parse([], {"LOWRANK_COMMIT": "c0ffee"}) == Config()
+
+
 def test_the_environment_is_the_process_s_own_by_default(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LOWRANK_DATA_DIR", "/data")
     assert parse([]).data_dir == "/data"
