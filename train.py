@@ -53,6 +53,7 @@ def run(requested: Config, command: Sequence[str]) -> int:
     """
     # Loaded only now: a mistake on the command line is answered before torch and W&B are here.
     from lowrank import tracking, training
+    from lowrank.backlog import finish_tracking
     from lowrank.console import say
     from lowrank.data import load_dataset
     from lowrank.environment import describe_environment
@@ -64,16 +65,19 @@ def run(requested: Config, command: Sequence[str]) -> int:
 
     with Interruption() as interruption, open_run_directory(requested) as directory:
         if directory.ended:
+            finish_tracking(directory, say)
             say(f"run {directory.run_id} has ended, nothing is left to do: {directory.path}")
             return 0
         config = directory.config
         device = training.configure_torch(config)
         checkpoint = read_checkpoint(directory, device)
+        environment = describe_environment(device=device, threads=config.threads, argv=command)
         tracker = tracking.start(
             config.recorded(),
             run_dir=directory.path,
             run_id=directory.run_id,
             resumed=directory.resumed,
+            diff=environment["diff"],
             say=say,
         )
         outcome = Outcome("failed", 1)
@@ -94,7 +98,6 @@ def run(requested: Config, command: Sequence[str]) -> int:
                 say("compiling the training step; later runs find what this one compiled")
                 learner.compile()
                 say(f"compiled in {time.perf_counter() - started:.0f} s")
-            environment = describe_environment(device=device, threads=config.threads, argv=command)
             trainer = Trainer(directory, learner, tracker, interruption)
             with open_record(directory, trainer.watcher.layers, environment) as record:
                 outcome = trainer.train(record, checkpoint)

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from lowrank.errors import Failure, InputError
+from lowrank.errors import Failure, InputError, is_out_of_memory
+from lowrank.untrusted import may_grow, open_file
 
 FORMAT_VERSION = 1
 
@@ -82,12 +83,16 @@ def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> dict[
     Raises:
         CheckpointError: If it is missing, truncated, changed by as little as a bit, holds
             anything but plain data, or was written by a newer version.
-        OutOfMemoryError: If the device has no room for it.
+        MemoryError: Or torch's own, if there is no room for it.
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             verify(path, file)
+            if may_grow(file):
+                raise CheckpointError(
+                    f"{path}: could take any amount of memory, so it was not loaded"
+                )
             file.seek(0)
             state = torch.load(file, map_location=map_location, weights_only=True)
     except CheckpointError:
@@ -96,9 +101,9 @@ def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> dict[
         raise CheckpointError(f"{path}: there is no checkpoint here") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # a file made by someone else can fail in any way
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(
             f"{path}: is not a checkpoint of plain tensors and numbers, so it was not loaded "
             f"({type(error).__name__}): use a file that `train.py` wrote"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lowrank.metrics import deviation
+from lowrank.untrusted import harmless
 
 if TYPE_CHECKING:
     from lowrank.record import Layer
@@ -90,7 +91,7 @@ class Console:
         if self._bar is None:
             say(text, self.stream)
         else:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
 
     def head(self) -> None:
         """Prints the names of the columns."""
@@ -154,7 +155,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
     if stream is None:  # the program was started with a closed standard output
         return
     try:
-        print(text, file=stream, flush=True)
+        print(harmless(text), file=stream, flush=True)
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):  # what is in its buffer goes nowhere, too
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from lowrank.untrusted import one_line
 
 
 class _LinesError(Exception):
@@ -14,7 +17,9 @@ class _LinesError(Exception):
     """
 
     def __init__(self, lines: str | Iterable[str]) -> None:
-        self.lines = [lines] if isinstance(lines, str) else list(lines)
+        given = [lines] if isinstance(lines, str) else lines
+        # Names of files and contents of foreign records stand in them.
+        self.lines = [one_line(line) for line in given]
         super().__init__("\n".join(self.lines))
 
 
@@ -24,6 +29,51 @@ class InputError(_LinesError):
 
 class Failure(_LinesError):  # noqa: N818  # "failure" is what exit code 1 is called
     """Something outside the program went wrong: the lines say what and what to do. Exit code 1."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an error says that there is no memory left.
+
+    Args:
+        error: Of Python, numpy or torch, which has an error of its own for GPUs only.
+
+    Returns:
+        Whether it does.
+    """
+    told = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("allocate memory" in told or "out of memory" in told)
+    )
+
+
+@contextmanager
+def out_of_memory(remedy: str) -> Iterator[None]:
+    """Tells in a line what to do when the memory, of the machine or of a GPU, is exhausted.
+
+    Args:
+        remedy: What does not fit, and what would.
+
+    Yields:
+        For the work.
+
+    Raises:
+        Failure: If there was no memory left.
+        RuntimeError: If torch fails for any other reason.
+
+    Example:
+        >>> with out_of_memory("batch_size=64 does not fit; use a smaller one"):
+        ...     raise MemoryError
+        Traceback (most recent call last):
+        lowrank.errors.Failure: out of memory: batch_size=64 does not fit; use a smaller one
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise Failure(f"out of memory: {remedy}") from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise Failure(f"out of memory: {remedy} ({str(error).splitlines()[0]})") from error
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

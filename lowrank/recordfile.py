@@ -14,6 +14,7 @@ import shutil
 import sqlite3
 import struct
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lowrank.errors import Failure, InputError
+from lowrank.untrusted import open_file
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -48,6 +50,12 @@ SCHEMA = (
     "CREATE TABLE spectra (epoch INTEGER NOT NULL, layer INTEGER NOT NULL, crc INTEGER NOT NULL, "
     '"values" BLOB NOT NULL, PRIMARY KEY (epoch, layer)) WITHOUT ROWID',
 )
+
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")  # it ends a journal that names another file
+_OF_WAL = ("-wal", "-shm")
+
+LARGEST_SIZE = 2**31 - 1
+LARGEST_EPOCH = 2**53  # it is logged as a float
 
 BUSY_SECONDS = 60.0  # a reader holds the record for milliseconds; a stuck shared disk for longer
 
@@ -155,6 +163,7 @@ def connect(path: Path, *, write: bool = False) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise RecordError(f"{path}: there is no run record here")
+    _check_surroundings(path)
     try:
         database = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}",
@@ -187,6 +196,30 @@ def connect(path: Path, *, write: bool = False) -> sqlite3.Connection:
     return database
 
 
+def _check_surroundings(path: Path) -> None:
+    """Refuses what SQLite would act upon before any of the record can be checked.
+
+    It deletes the file that a journal names as that of a transaction over several databases, and
+    obeys the log of a database in WAL mode. The record itself is not opened here: to close it
+    would release the locks that SQLite holds on it in this process.
+
+    Raises:
+        RecordError: If the journal cannot be read, or there is such a log, which no record has.
+        DamagedRecordError: If there is such a journal.
+    """
+    end = b""
+    try:
+        with suppress(FileNotFoundError), open_file(f"{path}-journal") as journal:
+            journal.seek(max(0, journal.seek(0, os.SEEK_END) - len(_JOURNAL_MAGIC)))
+            end = journal.read()
+    except OSError as error:
+        raise RecordError(f"{path}: its journal cannot be read ({error.strerror})") from error
+    if end == _JOURNAL_MAGIC:
+        raise DamagedRecordError(path, "its journal names another file")
+    if any(os.path.lexists(f"{path}{suffix}") for suffix in _OF_WAL):
+        raise RecordError(f"{path}: is not a run record (a database in WAL mode)")
+
+
 def _check(database: sqlite3.Connection, path: Path, write: bool) -> None:
     """Makes sure that the database is a whole run record of this version.
 
@@ -194,12 +227,19 @@ def _check(database: sqlite3.Connection, path: Path, write: bool) -> None:
         RecordError: If it is of another program or of a newer version.
         DamagedRecordError: If its tables are not those of a run record.
     """
+    # SQLite's own advice for files of strangers.
+    database.execute("PRAGMA trusted_schema=OFF")
+    database.execute("PRAGMA cell_size_check=ON")
     if not write:
         database.execute("BEGIN")
         # No value is longer than its file, whatever a hostile one claims.
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(path.stat().st_size, 1 << 20))
     if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise RecordError(f"{path}: is not a run record (empty or of another program)")
+    if database.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        for suffix in _OF_WAL:  # made just now, by that look
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        raise RecordError(f"{path}: is not a run record (a database in WAL mode)")
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise RecordError(
@@ -276,10 +316,19 @@ def read_head(path: Path, database: sqlite3.Connection) -> Head:
             for entry in meta.pop("layers")
         )
         head = Head(layers=layers, epochs=index[0], metrics=index[1], **meta)
-    except (TypeError, ValueError, LookupError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise DamagedRecordError(path, "an entry is missing or not what was written") from error
     if not isinstance(head.config, dict) or head.state not in STATES:
         raise DamagedRecordError(path, "config or state is not what was written")
+    texts = [head.run_id, head.created, head.updated, *(name for _, name in head.metrics)]
+    if not all(isinstance(text, str) for text in texts):
+        raise DamagedRecordError(path, "an id, a time or a name is no text")
+    if len({layer.name for layer in layers}) < len(layers):
+        raise DamagedRecordError(path, "two layers have one name")
+    if not all(1 <= size <= LARGEST_SIZE for layer in layers for size in layer.shape):
+        raise DamagedRecordError(path, "a layer has a size that no matrix has")
+    if not all(0 <= epoch <= LARGEST_EPOCH for epoch, _ in head.epochs):
+        raise DamagedRecordError(path, "it holds an epoch that no run has")
     return head
 
 
@@ -352,7 +401,8 @@ def lock(run_dir: str | Path) -> BaseFileLock:
         ) from None
     except OSError as error:
         raise InputError(
-            f"{directory}: cannot be written to ({error.strerror}): choose another output_dir"
+            f"{directory}: cannot be written to ({error.strerror}): make room or give write access "
+            "and start the same command again, or choose another output_dir"
         ) from error
     return held
 
@@ -367,7 +417,7 @@ def is_locked(run_dir: Path) -> bool:
         False where there is no lock file; True where the answer is denied.
     """
     try:
-        descriptor = os.open(run_dir / LOCK_NAME, os.O_RDONLY)
+        descriptor = os.open(run_dir / LOCK_NAME, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     except OSError:

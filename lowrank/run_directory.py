@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lowrank.config import Config, Given, combine, differences, load
-from lowrank.environment import available_cores
-from lowrank.errors import InputError
+from lowrank.environment import available_cores, variable_of
+from lowrank.errors import Failure, InputError
 from lowrank.record import Record
 from lowrank.recordfile import LOCK_NAME, RECORD_NAME, Layer, RecordError, RecordWriteError, lock
 from lowrank.runs import load_run
@@ -77,9 +77,17 @@ def open_run_directory(requested: Config) -> Iterator[RunDirectory]:
         The directory. That of an earlier run is as it was, until its record is opened.
 
     Raises:
-        InputError: If another process holds the run, the directory is none of a run, its run has
-            another configuration, or ``resume`` forbids what was found.
+        InputError: If a value holds a secret of the environment, another process holds the run,
+            the directory is none of a run, its run has another configuration, or ``resume``
+            forbids what was found.
     """
+    lines = [
+        f"{name}: holds the secret of {variable}, which would be recorded; give another value"
+        for name, value in requested
+        if (variable := variable_of(str(value)))
+    ]
+    if lines:
+        raise InputError(lines)
     run_id = requested.run_id or new_run_id()
     path = Path(requested.output_dir).expanduser() / run_id
     existed = path.exists()
@@ -160,9 +168,8 @@ def _settle(path: Path, requested: Config) -> RunDirectory:
     stored_path = path / CONFIG_NAME
     record = path / RECORD_NAME
     if not stored_path.exists() and not record.exists():
-        strangers = sorted(
-            entry.name for entry in path.iterdir() if entry.name not in (LOCK_NAME, "wandb")
-        )
+        own = (LOCK_NAME, "wandb", _unfinished(stored_path).name)
+        strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
         if strangers:
             raise InputError(
                 f"{path} is not a run directory, it holds {', '.join(strangers[:3])} but no "
@@ -177,6 +184,8 @@ def _settle(path: Path, requested: Config) -> RunDirectory:
     else:  # the record holds it as well
         assert run is not None
         stored = combine([{name: Given(value) for name, value in run.config.items()}])
+    if run is not None:
+        check_origin(record, run.config, stored, newer=True)
     differing = differences(stored, requested)
     if differing:
         raise InputError(
@@ -187,6 +196,30 @@ def _settle(path: Path, requested: Config) -> RunDirectory:
     config = requested.replace(seed=stored.seed, threads=stored.threads)
     ended = run is not None and run.state in ENDED and config.epochs <= stored.epochs
     return RunDirectory(path, run_id, config, resumed=True, ended=ended)
+
+
+def check_origin(file: Path, config: Any, stored: Config, *, newer: bool = False) -> None:
+    """Makes sure that a file belongs to the run in whose directory it lies.
+
+    Args:
+        file: Its name in errors.
+        config: The configuration that it was written with.
+        stored: The run's.
+        newer: Whether the file may have been written after the configuration was stored.
+
+    Raises:
+        InputError: If they are of different runs.
+    """
+    advice = "restore the run's own file from a copy, or remove it, or choose another run_id"
+    if not isinstance(config, dict):
+        raise InputError(f"{file}: holds no configuration, so its run is not known: {advice}")
+    own = combine([{str(name): Given(value, str(file)) for name, value in config.items()}])
+    differing = differences(own, stored)
+    if differing and newer:
+        differing = {name: of[::-1] for name, of in differences(stored, own).items()}
+    if differing:
+        told = ", ".join(f"{name}={theirs}" for name, (theirs, _) in list(differing.items())[:3])
+        raise InputError(f"{file} is of another run, with {told}: {advice}")
 
 
 def complete(requested: Config) -> Config:
@@ -213,16 +246,32 @@ def new_run_id() -> str:
     return "".join(secrets.choice(alphabet) for _ in range(8))
 
 
+def _unfinished(path: Path) -> Path:
+    """Returns where a file is written before it takes its place; a kill may leave it there."""
+    return path.with_name(f"{path.name}.new")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file so that it is there whole or not at all, also after a power cut.
 
     Args:
-        path: Replaced if it exists.
+        path: Replaced if it exists. One process at a time writes it.
         text: Written as UTF-8.
+
+    Raises:
+        Failure: If it cannot be written, for example on a full disk.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = _unfinished(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise Failure(
+            f"{path}: cannot be written ({error.strerror}); make room or give write access and "
+            "start the same command again"
+        ) from error

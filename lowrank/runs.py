@@ -6,6 +6,7 @@ against its checksum when it is read; reading one metric or one layer touches on
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import sqlite3
@@ -35,6 +36,9 @@ from lowrank.recordfile import (
     spectrum_crc,
 )
 
+MOST_ABSENT = 2**30
+"""Bytes of NaN for epochs without a spectrum: a small hostile file can claim any number."""
+
 _WANDB_PATH = re.compile(r"([^/\s]+)/([^/\s]+)/([A-Za-z0-9_-]{1,64})")
 
 
@@ -54,6 +58,7 @@ class Run:
         updated: When something was last recorded.
         layers: What was measured, in network order.
         epochs: The epochs recorded, ascending (E,).
+        measured: Those of them that have spectra.
 
     Raises:
         RecordError: If the file is missing, of another program or of a newer version.
@@ -73,7 +78,7 @@ class Run:
         self.layers = head.layers
         table = np.array(head.epochs, dtype=np.int64).reshape(-1, 2)
         self.epochs = table[:, 0].copy()
-        self._measured = table[table[:, 1] != 0, 0]
+        self.measured = table[table[:, 1] != 0, 0]
         self._metrics = {name: number for number, name in head.metrics}
         self._kept: dict[str, Array] = {}
         self._numbers = {layer.name: number for number, layer in enumerate(self.layers)}
@@ -98,12 +103,21 @@ class Run:
 
     @cached_property
     def sessions(self) -> list[dict[str, Any]]:
-        """For every process that worked on the run: ``started`` and its ``environment``."""
+        """For every process that worked on the run: ``started`` and its ``environment``.
+
+        Raises:
+            DamagedRecordError: If one is not what was written.
+        """
         with self._reading() as database:
             rows = database.execute(
                 "SELECT number, value, crc FROM sessions ORDER BY number"
             ).fetchall()
-            return [read_json(self.path, *row) for row in rows]
+            found = [read_json(self.path, *row) for row in rows]
+        if not all(
+            isinstance(each, dict) and isinstance(each.get("environment"), dict) for each in found
+        ):
+            raise DamagedRecordError(self.path, "a session is not what was written")
+        return found
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -143,7 +157,7 @@ class Run:
         found: dict[str, list[Array]] = {layer.name: [] for layer in self.layers}
         with self._reading() as database:
             for epoch in map(int, epochs):
-                if epoch not in self._measured:
+                if epoch not in self.measured:
                     raise KeyError(f"epoch {epoch} of this run was not measured")
                 rows = database.execute(
                     'SELECT layer, crc, "values" FROM spectra WHERE epoch = ? ORDER BY layer',
@@ -152,7 +166,7 @@ class Run:
                 if [number for number, *_ in rows] != list(range(len(self.layers))):
                     raise DamagedRecordError(self.path, f"spectra of epoch {epoch} are missing")
                 for (number, crc, values), layer in zip(rows, self.layers, strict=True):
-                    if not isinstance(values, bytes) or spectrum_crc(epoch, number, values) != crc:
+                    if not _is_spectrum(epoch, number, values, crc):
                         what = f"spectrum of {layer.name}, epoch {epoch}"
                         raise DamagedRecordError(self.path, what)
                     array = np.frombuffer(values, dtype="<f8").reshape(-1, min(layer.shape))
@@ -195,10 +209,10 @@ class Run:
                 (number,),
             ).fetchall()
             for epoch, crc, values in rows:
-                if not isinstance(values, bytes) or spectrum_crc(epoch, number, values) != crc:
+                if not _is_spectrum(epoch, number, values, crc):
                     raise DamagedRecordError(self.path, f"spectrum of {name}, epoch {epoch}")
             epochs = np.array([epoch for epoch, *_ in rows], dtype=np.int64)
-            if not np.isin(self._measured, epochs).all():
+            if not np.isin(self.measured, epochs).all():
                 raise DamagedRecordError(self.path, f"spectra of {name} are missing")
             blob = b"".join(values for *_, values in rows)
             replicas = len(blob) // (8 * k * len(rows)) if rows else 1
@@ -212,8 +226,14 @@ class Run:
             An array (E, …), NaN where there is no value.
 
         Raises:
-            DamagedRecordError: If a value belongs to an epoch that was not recorded.
+            DamagedRecordError: If a value belongs to an epoch that was not recorded, or more is
+                absent than memory should be taken for.
         """
+        row = values.itemsize * math.prod(values.shape[1:])
+        absent = row * (len(self.epochs) - len(values))
+        if absent > MOST_ABSENT:
+            what = f"{absent / 2**30:,.0f} GiB of spectra that are not in it"
+            raise DamagedRecordError(self.path, f"it claims {what}")
         aligned = np.full((len(self.epochs), *values.shape[1:]), np.nan)
         # A run that goes on may have more epochs by now than this snapshot.
         places = np.searchsorted(self.epochs, epochs)
@@ -254,6 +274,10 @@ class Run:
             _copy(self.path, self._file)
             connect(self._file, write=True).close()
             return connect(self._file)
+
+
+def _is_spectrum(epoch: int, layer: int, values: object, crc: object) -> bool:
+    return isinstance(values, bytes) and bool(values) and spectrum_crc(epoch, layer, values) == crc
 
 
 def load_run(path: str | Path) -> Run:
@@ -365,7 +389,10 @@ def _download(entity: str, project: str, run_id: str) -> Run:
         # Only this entry and only here, whatever paths the server's manifest names.
         directory = tempfile.mkdtemp(prefix="lowrank-")
         try:
-            file = artifact.get_entry(RECORD_NAME).download(root=directory)
+            entry = artifact.get_entry(RECORD_NAME)
+            if entry.ref is not None:
+                raise RecordError(f"{name}: its record is a reference to another place, not a file")
+            file = entry.download(root=directory)
             run = Run(file)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)

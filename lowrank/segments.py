@@ -95,6 +95,15 @@ def mark_synced(directory: Path, run_id: str) -> None:
     (directory / f"run-{run_id}.wandb.synced").touch()
 
 
+def unfinished(run_dir: Path) -> Path:
+    """Returns the file that exists from the start of a tracked run until W&B has its end.
+
+    Args:
+        run_dir: The run's directory.
+    """
+    return run_dir / "wandb" / "unfinished"
+
+
 def failed_uploads(directory: Path) -> list[str]:
     """Returns why W&B's server does not have all of an online segment.
 

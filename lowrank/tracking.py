@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowrank import segments
+from lowrank.environment import DIFF_LIMIT
 from lowrank.errors import InputError
 from lowrank.rowlogger import RowLogger
 from lowrank.segments import TrackingError
@@ -163,8 +164,12 @@ class WandbTracker(Tracker):
             reasons = segments.failed_uploads(self._segment) if self.mode == "online" else []
             if reasons:
                 self._say_incomplete("everything", reasons[0])
-            elif self.mode == "online":
-                segments.mark_synced(self._segment, self._run.id)
+            else:
+                with contextlib.suppress(OSError):  # a full disk: then it is asked for again
+                    if self.mode == "online":
+                        for log in segments.find(self._run_dir, self._run.id):
+                            segments.mark_synced(log.parent, self._run.id)
+                    segments.unfinished(self._run_dir).unlink(missing_ok=True)
 
     def _say_incomplete(self, what: str, reason: str) -> None:
         self._incomplete = True
@@ -194,6 +199,7 @@ def start(
     run_dir: Path,
     run_id: str,
     resumed: bool,
+    diff: str | None = None,
     say: Callable[[str], None] = print,
 ) -> Tracker:
     """Begins or continues the W&B run. Never prompts.
@@ -206,6 +212,7 @@ def start(
         run_id: The run's id, here and on W&B.
         resumed: Whether the directory held a run before: then a run of this id on the server is
             continued; otherwise what that run holds is W&B's to keep or to drop.
+        diff: The uncommitted changes of the code, without secrets; ``wandb restore`` applies them.
         say: Prints a line for the user.
 
     Returns:
@@ -235,7 +242,7 @@ def start(
         finish_timeout=FINISH_TIMEOUT,
         finish_timeout_raises=True,
         use_dot_wandb=False,
-        x_save_requirements=False,  # `_save_requirements` does so, in a fifth of the time
+        x_save_requirements=False,  # done below, in a fifth of the time
         show_info=False,
         quiet=True,
     )
@@ -267,13 +274,16 @@ def start(
             reinit="create_new",  # a run that the caller of `main` has open is not ours to take
             settings=settings,
         )
+        _save_text(run, "requirements.txt", _requirements())
+        if diff and len(diff) <= DIFF_LIMIT:  # a longer one was cut
+            _save_text(run, "diff.patch", diff)
+        segments.unfinished(run_dir).touch()
     except (wandb.Error, ValueError, OSError) as error:
         hint = "" if mode == "offline" else "; --tracking=offline trains without it"
         raise TrackingError(f"W&B could not start the run: {_reason(error)}{hint}") from error
     if mode == "online":
         held = run.starting_step - 1 if run.resumed and run.starting_step else None
         say(f"W&B: {run.url}")
-    _save_requirements(run)
     return WandbTracker(
         run,
         run_dir,
@@ -346,10 +356,10 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _save_requirements(run: wandb.Run) -> None:
-    """Saves the installed packages as wandb does, but finds them only once in a process."""
-    path = Path(run.settings.files_dir, "requirements.txt")
-    path.write_text(_requirements(), encoding="utf-8")
+def _save_text(run: wandb.Run, name: str, text: str) -> None:
+    """Saves a file that wandb saves too, but slowly, or only with the code and with its secrets."""
+    path = Path(run.settings.files_dir, name)
+    path.write_text(text, encoding="utf-8", newline="")
     run.save(path, base_path=path.parent, policy="now", glob=False)
 
 

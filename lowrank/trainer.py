@@ -12,13 +12,15 @@ import numpy as np
 import torch
 
 from lowrank import checkpoints, training
+from lowrank.backlog import log_recorded, recorded_rows
 from lowrank.console import Console, deviation_lines, layer_table
-from lowrank.errors import Failure, InputError
+from lowrank.errors import InputError, out_of_memory
 from lowrank.matrices import describe
 from lowrank.measuring import Watcher
 from lowrank.metrics import over_replicas
 from lowrank.ranks import quantity_of
 from lowrank.record import Record
+from lowrank.run_directory import check_origin
 from lowrank.runs import load_run
 
 if TYPE_CHECKING:
@@ -56,12 +58,15 @@ def read_checkpoint(directory: RunDirectory, device: torch.device) -> dict[str, 
         The checkpoint; None where there is none.
 
     Raises:
-        InputError: If it is damaged, or a finished run is to go on whose optimiser state is gone.
+        InputError: If it is damaged or of another run, or a finished run is to go on whose
+            optimiser state is gone.
     """
     config = directory.config
     if not directory.checkpoint.exists():
         return None
-    state = checkpoints.load(directory.checkpoint, map_location=device)
+    with out_of_memory(f"{directory.checkpoint} does not fit; a machine with more is needed"):
+        state = checkpoints.load(directory.checkpoint, map_location=device)
+    check_origin(directory.checkpoint, state.get("config"), config)
     goes_on = state["epoch"] < config.epochs
     if goes_on and "optimizer" not in state and _optimizer_keeps_state(config):
         raise InputError(
@@ -132,17 +137,13 @@ class Trainer:
             Failure: If memory or disk is exhausted.
         """
         self.record = record
-        with self.console, self.interruption.deferred():
-            try:
-                outcome = self._go_on(checkpoint)
-            except torch.OutOfMemoryError as error:
-                config = self.config
-                replicas = "" if config.replicas == 1 else f" and replicas={config.replicas}"
-                raise Failure(
-                    f"out of memory with batch_size={config.batch_size}{replicas}; a smaller "
-                    "batch, or a device with more memory, is needed "
-                    f"({str(error).splitlines()[0]})"
-                ) from error
+        replicas = "" if self.config.replicas == 1 else f" with replicas={self.config.replicas}"
+        remedy = (
+            f"batch_size={self.config.batch_size}{replicas} does not fit; a smaller batch in a new "
+            "run, or a machine with more memory for the same command, is needed"
+        )
+        with self.console, self.interruption.deferred(), out_of_memory(remedy):
+            outcome = self._go_on(checkpoint)
         record.set_state(outcome.state)
         if outcome.exit_code == 0:
             self._reduce_checkpoint()
@@ -188,6 +189,11 @@ class Trainer:
             f"{config.dataset}: {len(dataset.train):,} images to train, "
             f"{len(dataset.test):,} to test"
         )
+        if training.computes_slowly(dataset.train.images.device, config.precision):
+            self.console.line(
+                "precision=bf16 will be slow: this processor has no instructions for bfloat16, "
+                "precision=fp32 is faster"
+            )
         if config.replicas > 1:
             self.console.line(
                 "each replica begins as the run of its seed alone; then rounding separates them, "
@@ -204,6 +210,9 @@ class Trainer:
 
         Returns:
             Whether the epoch now reached is in the record.
+
+        Raises:
+            InputError: If the checkpoint is of another network.
         """
         rows = {} if self.record.last_epoch is None else self._recorded_rows()
         missing = set(range(checkpoint["epoch"])) - rows.keys() if checkpoint else set()
@@ -214,7 +223,13 @@ class Trainer:
                 self.console.line("there is no checkpoint: training again from epoch 0")
             self._introduce()
             return False
-        self.learner.load_state_dict(checkpoint)
+        try:
+            self.learner.load_state_dict(checkpoint)
+        except RuntimeError as error:  # the same settings, but other images or classes
+            raise InputError(
+                f"{self.directory.checkpoint} is of another network than model={self.config.model} "
+                "is on these images; choose another run_id"
+            ) from error
         self.watcher.load_state_dict(checkpoint["watcher"])
         accuracies = checkpoint["train_accuracies"]
         self.train_accuracies = {epoch: quantity_of(of) for epoch, of in accuracies.items()}
@@ -233,17 +248,8 @@ class Trainer:
     def _recorded_rows(self) -> dict[int, dict[str, float]]:
         """Returns the record's rows by epoch, having logged those that W&B does not hold."""
         run = load_run(self.directory.record)
-        metrics = {name: run.metrics[name] for name in run.metrics}
-        epochs = run.epochs.tolist()
-        rows = {
-            epoch: {name: float(values[place]) for name, values in metrics.items()}
-            for place, epoch in enumerate(epochs)
-        }
-        if any(self._is_news(epoch) for epoch in epochs):
-            spectra = {layer.name: run.spectra[layer.name] for layer in run.layers}
-            for place, (epoch, row) in enumerate(rows.items()):
-                self._log(epoch, row, {name: s[place] for name, s in spectra.items()})
-        return rows
+        log_recorded(run, self.tracker, self.config.epochs)
+        return recorded_rows(run)
 
     def _is_news(self, epoch: int) -> bool:
         return self.tracker.last_epoch is None or epoch > self.tracker.last_epoch
@@ -333,6 +339,7 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
+            "config": self.config.recorded(),
             **self.learner.state_dict(),
             "replicas": self.config.replicas,
             "watcher": self.watcher.state_dict(),

@@ -75,31 +75,6 @@ def test_the_file_is_an_ordinary_one_for_torch_and_zip(path):
         assert archive.testzip() is None
 
 
-def test_every_flipped_bit_is_noticed(path):
-    checkpoints.save(path, state_of(1, size=100))
-    original = path.read_bytes()
-    choose = random.Random(0)
-    last = [8 * (len(original) - 1 - byte) for byte in range(120)]  # comment and archive's end
-    for bit in last + [choose.randrange(8 * len(original)) for _ in range(300)]:
-        content = bytearray(original)
-        content[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"damaged|truncated|newer"):
-            checkpoints.load(path)
-
-
-def test_every_truncation_is_noticed(path):
-    checkpoints.save(path, state_of(1, size=100))
-    original = path.read_bytes()
-    for size in [0, 1, 93, 94, 95, *range(200, len(original), 257), len(original) - 1]:
-        path.write_bytes(original[:size])
-        with pytest.raises(CheckpointError, match="truncated"):
-            checkpoints.load(path)
-    path.write_bytes(original + b"x")
-    with pytest.raises(CheckpointError, match="truncated"):
-        checkpoints.load(path)
-
-
 class Exploit:
     """Unpickled, it would make a directory."""
 
@@ -133,10 +108,6 @@ def into_directory(path: Path) -> None:
     path.mkdir()
 
 
-def replace(old: bytes, new: bytes) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(path.read_bytes().replace(old, new))
-
-
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "there is no checkpoint here"),
     "directory": (into_directory, r"cannot be read \(Is a directory\)"),
@@ -144,10 +115,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: torch.save({"w": torch.ones(3)}, path),
         "is truncated, or is none that `train.py` wrote: restore it from a copy",
     ),
-    "newer": (
-        replace(b"checkpoint 001", b"checkpoint 002"),
-        r"written by a newer lowrank \(checkpoint version 2, this one reads 1\): upgrade lowrank",
-    ),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"x"), "is truncated, or is none"),
     "no dictionary": (lambda path: sealed(path, [1, 2]), "holds a list, not a checkpoint"),
 }
 

@@ -24,7 +24,8 @@ import wandb
 from lowrank.watcher import LoggingWatcher
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+TEXTS = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+FILES = [path for path in TEXTS if "```python" in path.read_text(encoding="utf-8")]
 BLOCK = re.compile(
     r"(?:<!-- test: (?P<kind>[^\n]*) -->\n)?^```python\n(?P<code>.*?)^```\n"
     r"(?:\n```text\n(?P<output>.*?)^```\n)?",

@@ -1,7 +1,8 @@
 """Online runs of train.py with the real client, against a server on the loopback interface.
 
 What arrived there is compared with the run record: every number, histogram, picture and line, also
-after kills, stops, outages and refusals. Run with ``pytest tests/test_online.py``.
+after kills and stops; outages and refusals are in test_faults.py. Run with ``pytest
+tests/test_online.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -150,26 +150,6 @@ def test_a_stop_from_the_server_ends_a_run_cleanly(wandb_server, spawn, tmp_path
     assert record.state == "stopped"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["refuse", 500, "hang"])
-def test_an_outage_loses_nothing(wandb_server, train, tmp_path, kind):
-    held = []
-
-    def fail():
-        wait_for_row(wandb_server, 2)
-        with wandb_server.outage(kind) as fault:
-            held.append(len(wandb_server.run("a").history))
-            fault.over.wait(10)
-
-    thread = threading.Thread(target=fail)
-    thread.start()
-    assert train("--epochs=1000") == 0
-    thread.join()
-    run, _ = assert_arrived(wandb_server, tmp_path / "runs/a")
-    assert run.state == "finished"
-    assert held[0] < 1000
-
-
 def sync(output, directory):
     """Runs the `wandb sync` line that a run printed last."""
     line = output.splitlines()[-1]
@@ -177,30 +157,6 @@ def sync(output, directory):
     assert words[:2] == ["wandb", "sync"]
     words = [sys.executable, "-m", *words]
     subprocess.run(words, cwd=directory, check=True, capture_output=True, text=True, timeout=120)
-
-
-REFUSED = {
-    "rows": ("file_stream", "failed to upload: 404 Not Found"),
-    "record": ("CommitArtifact", "ArtifactSaver"),
-}
-
-
-@pytest.mark.parametrize(("where", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_a_server_refuses_for_good_is_said_and_can_be_synced(
-    wandb_server, train, tmp_path, capsys, where, reason
-):
-    with wandb_server.outage(404, where):
-        assert train("--epochs=2") == 0
-    output = capsys.readouterr().out
-    assert f"W&B did not take everything ({reason}" in output
-    assert lowrank.load_run(tmp_path / "runs/a").state == "finished"
-    assert wandb_server.artifacts("a") == [] or wandb_server.run("a").history == []
-    sync(output, tmp_path)
-    run = wandb_server.run("a")
-    assert {row["_step"] for row in run.history} == {0, 1, 2}
-    assert run.state == "finished"
-    record = (tmp_path / "runs/a/record.sqlite").read_bytes()
-    assert wandb_server.artifact("run-record-a:latest").files == {"record.sqlite": record}
 
 
 def test_an_offline_segment_continues_an_online_one(wandb_server, train, tmp_path, capsys):

@@ -26,7 +26,7 @@ import pytest
 
 from lowrank.errors import Failure, InputError
 from lowrank.record import RECORD_NAME, Layer, Record, RecordError, RecordWriteError, lock
-from lowrank.recordfile import SCHEMA_VERSION, fingerprints
+from lowrank.recordfile import fingerprints
 from lowrank.runs import Run, find_runs, load_run, load_sweep
 
 LAYERS = (
@@ -320,14 +320,6 @@ def changed(statement: str) -> Callable[[Path], None]:
     return change
 
 
-def truncated(share: float) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        size = filled(path.parent, 30).stat().st_size
-        os.truncate(path, int(size * share))
-
-    return change
-
-
 ENDLESS = """
     DROP TABLE meta;
     CREATE VIEW meta AS WITH RECURSIVE c(key, value, crc) AS
@@ -339,10 +331,6 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.touch(), "not a run record (empty or of another program)"),
     "text": (lambda path: path.write_text("hello " * 999), "not a run record (no SQLite database)"),
     "another program": (another_database, "not a run record (empty or of another program)"),
-    "newer": (
-        changed(f"PRAGMA user_version={SCHEMA_VERSION + 1}"),
-        "written by a newer lowrank (record version 2, this one reads 1): upgrade lowrank",
-    ),
     "more tables": (changed("CREATE TABLE more (x)"), "damaged"),
     "endless view": (changed(ENDLESS), "damaged"),
     "lost configuration": (
@@ -357,9 +345,6 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         changed("UPDATE meta SET value = '{\"lr\": 0.2}' WHERE key = 'config'"),
         "config is not what was written",
     ),
-    "cut to 99 %": (truncated(0.99), "damaged"),
-    "cut to 50 %": (truncated(0.5), "damaged"),
-    "cut to 1 %": (truncated(0.01), "damaged"),
 }
 
 
@@ -374,23 +359,6 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, case):
             read(path)
         assert len(caught.value.lines) == 1
         assert str(path) in str(caught.value)
-
-
-def test_every_flipped_bit_is_noticed_or_harmless(tmp_path):
-    path = filled(tmp_path / "run", 8)
-    original = path.read_bytes()
-    choose = random.Random(0)
-    noticed = 0
-    for _ in range(250):
-        bit = choose.randrange(8 * len(original))
-        content = bytearray(original)
-        content[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(content)
-        try:
-            check(load_run(path), 8)
-        except RecordError:
-            noticed += 1
-    assert noticed > 60  # the rest is unused space
 
 
 def test_a_fingerprint_depends_on_every_bit_and_on_the_epoch():
@@ -726,6 +694,8 @@ def test_a_wandb_path_is_downloaded(tmp_path, monkeypatch):
     asked = []
 
     class Entry:
+        ref = None
+
         def download(self, root: str) -> str:
             return shutil.copy(source, root)
 

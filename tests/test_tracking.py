@@ -12,7 +12,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -361,30 +360,6 @@ def test_an_unreadable_parameter_file_is_named(tmp_path):
             {"WANDB_SWEEP_PARAM_PATH": str(tmp_path / "gone.yaml")}, {}, tmp_path
         )
     assert segments.normalise_sweep_file({}, {"lr": 1}, tmp_path) is None
-
-
-REFUSED = """
-try:
-    start("runs/abc", resumed=False, tracking="online")
-except Failure as error:
-    print(json.dumps([type(error).__name__, error.lines]))
-"""
-
-
-def test_a_server_that_refuses_is_one_clear_line(tmp_path):
-    with socket.socket() as bound:  # bound, not listening: connections are refused
-        bound.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        environ = {"WANDB_BASE_URL": url, "WANDB_API_KEY": "k" * 40, "WANDB_INIT_TIMEOUT": "2"}
-        result = run(REFUSED, tmp_path, environ=environ)
-    assert result.returncode == 0, result.stderr
-    kind, lines = json.loads(result.stdout.splitlines()[0])
-    assert kind == "TrackingError"
-    (line,) = lines
-    assert "connection refused" in line
-    assert url in line
-    assert "--tracking=offline" in line
-    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -314,3 +314,19 @@ def test_a_device_that_is_not_there_is_refused():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(InputError, match="torch sees 0 CUDA devices"):
         training.configure_torch(Config(device="cuda", threads=1))
+
+
+@pytest.mark.parametrize(
+    ("features", "slow"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, False),
+        ({"architecture": "aarch64"}, False),
+    ],
+)
+def test_bf16_is_slow_where_the_processor_has_no_instructions_for_it(monkeypatch, features, slow):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    assert training.computes_slowly(torch.device("cpu"), "bf16") == slow
+    assert not training.computes_slowly(torch.device("cuda"), "bf16")
+    assert not training.computes_slowly(torch.device("cpu"), "fp32")

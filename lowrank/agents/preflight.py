@@ -69,6 +69,7 @@ def preflight(
         return result
 
     check("disk", free_disk, output_dir, len(slots))
+    check("disk", room_for_points)
     devices = {slot.visible: slot for slot in slots}.values()
     children = [probes.Child(probes.see_device, slot.environment()) for slot in devices]
     try:
@@ -120,6 +121,25 @@ def free_disk(output_dir: Path, slots: int) -> str:
             "another --output_dir"
         )
     return f"{free / 2**30:,.0f} GiB free in {output_dir}"
+
+
+def room_for_points() -> None:
+    """Checks that W&B's agent can write down the points it takes, which it does in ``wandb/`` here.
+
+    Where it cannot, it takes points all the same and trains none.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    directory = Path(os.environ.get("WANDB_DIR") or ".", "wandb")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise InputError(
+            f"{directory} cannot be written to ({error.strerror}), where W&B's agent notes the "
+            "points it takes: start it in another directory, or set WANDB_DIR"
+        ) from error
 
 
 def state(sweep: Sweep) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -157,6 +158,7 @@ def ask_wandb(path: str) -> Sweep:
     os.environ["WANDB_SILENT"] = "true"
     import wandb
 
+    from lowrank.agents.agent import refusal
     from lowrank.config import Config
     from lowrank.tracking import find_api_key
 
@@ -182,7 +184,7 @@ def ask_wandb(path: str) -> Sweep:
         path = f"{Config.model_fields['project'].default}/{path}"
     try:
         sweep = api.sweep(path)  # type: ignore[no-untyped-call]
-        return Sweep(
+        found = Sweep(
             f"{sweep.entity}/{sweep.project}/{sweep.id}", sweep.state, dict(sweep.config), user
         )
     except Exception as error:
@@ -190,6 +192,12 @@ def ask_wandb(path: str) -> Sweep:
             f"sweep: {host} has no sweep {path} for {user} ({_reason(error)}): "
             "`wandb sweep FILE` prints the path of a new one"
         ) from error
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(sweep.id)):  # it names a folder of logs
+        raise InputError(f"sweep: the server's id is {sweep.id!r}; allowed: letters, digits, _, -")
+    program = found.config.get("program")
+    if program and (reason := refusal(program, found.config.get("command") or [])):
+        raise InputError(f"sweep: {reason}")
+    return found
 
 
 def load_data(wanted: Sequence[DataSet]) -> list[str]:

@@ -14,6 +14,7 @@ from lowrank.config import Config
 from lowrank.console import duration, say
 from lowrank.recordfile import RecordError
 from lowrank.runs import load_run
+from lowrank.untrusted import harmless
 
 COLUMNS = (
     ("slot", -11),
@@ -128,7 +129,7 @@ class Status:
         if self._live is None:
             say(text, self._stream)
         else:
-            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
 
     def show(self, rows: Sequence[Row]) -> None:
         """Brings the table up to date.

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lowrank.errors import InputError
+from lowrank.untrusted import open_file
 
 LARGEST_FILE = 20_000  # bytes; a complete configuration has about 1,000
 DEEPEST_YAML = 5  # a sweep's file needs 4
@@ -122,7 +123,7 @@ def read_file(path: str | Path, *, longest: int = LARGEST_FILE, kind: str = "con
     """
     where = printable(str(path), 200)
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             content = file.read(longest + 1)
     except IsADirectoryError:
         stored = Path(path, "config.yaml")

@@ -13,6 +13,7 @@ from lowrank.config import Config
 from lowrank.config.yamltext import printable
 from lowrank.errors import Failure, InputError, nearest
 from lowrank.flags import read_flags
+from lowrank.untrusted import one_line, to_json
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -123,10 +124,9 @@ def run(options: Options) -> int:
     replaced, url = _save(workspace)
     panels = sum(len(section.panels) for section in workspace.sections)
     by = f" by {', '.join(swept)}" if swept else ""
-    print(
-        f"{'updated' if replaced else 'made'} the workspace {workspace.name!r}, {panels} panels{by}"
-    )
-    print(url)
+    done = "updated" if replaced else "made"
+    print(one_line(f"{done} the workspace {workspace.name!r}, {panels} panels{by}"))
+    print(one_line(url))
     return 0
 
 
@@ -240,7 +240,7 @@ def _dump(workspace: Workspace, file: str) -> int:
         "displayName": view.display_name,
         "spec": json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True)),
     }
-    text = json.dumps(specification, indent=2, ensure_ascii=False)
+    text = to_json(specification, indent=2)
     if file == "-":
         print(text)
         return 0

@@ -17,7 +17,7 @@ from lowrank.data.batches import Batches, normalise
 from lowrank.data.files import Progress
 from lowrank.data.kept import KEPT
 from lowrank.data.sets import Dataset, Request, Split
-from lowrank.errors import InputError, nearest
+from lowrank.errors import InputError, nearest, out_of_memory
 
 __all__ = [
     "DATASETS",
@@ -86,10 +86,14 @@ def load_dataset(
             raise InputError(f"{field}={value} is not possible: 1 or more")
     request = Request(name, Path(data_dir).expanduser(), download, train_size, image_size, progress)
     where = (request.data_dir.absolute(), torch.device(device))
-    return KEPT.get(
-        (name, download, train_size, image_size, *where),
-        lambda: DATASETS[name](request).to(device),
-    )
+    with out_of_memory(
+        f"dataset={name} does not fit; a smaller train_size or image_size, or a machine with more "
+        "memory, is needed"
+    ):
+        return KEPT.get(
+            (name, download, train_size, image_size, *where),
+            lambda: DATASETS[name](request).to(device),
+        )
 
 
 def describe(dataset: Dataset) -> str:

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -178,12 +179,17 @@ def cached(
 
 def _read(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
     try:
+        with zipfile.ZipFile(path) as archive:  # which torch itself does not verify
+            if archive.testzip() is not None:
+                return None
         stored = torch.load(path, weights_only=True)
-        if stored["key"] != key or stored["images"].shape != shape:
+        images: Tensor = stored["images"]
+        if stored["key"] != key or images.shape != shape or images.dtype != torch.uint8:
             return None
-    except Exception:  # absent, cut short or of another kind: all mean that there is no cache
+    except (
+        Exception
+    ):  # absent, cut short, damaged or of another kind: all mean that there is no cache
         return None
-    images: Tensor = stored["images"]
     return images
 
 

@@ -18,6 +18,7 @@ from lowrank.runs import Run
 from lowrank.runtable.fields import plain, text
 from lowrank.runtable.points import Plan, Sweep, sweep_of
 from lowrank.runtable.rows import Definition, common_definition, find, read_rows
+from lowrank.untrusted import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +38,8 @@ def run(options: Options) -> int:
     Raises:
         InputError: If there are no such runs, or what is asked for cannot be drawn of them.
     """
+    from matplotlib import rc_context
+
     plan = read_plan(options.sweep) if options.sweep else None
     runs, lines = find(options.paths)
     runs = chosen(runs, options.where)
@@ -55,10 +58,11 @@ def run(options: Options) -> int:
             + ", ".join(layout.stem for layout in layouts)
         )
     _make(options.directory)
-    for layout in layouts:
-        print(_draw(layout, sweep, definition, options), flush=True)
+    with rc_context({"text.parse_math": False}):  # a $ in a foreign text is one
+        for layout in layouts:
+            print(one_line(_draw(layout, sweep, definition, options)), flush=True)
     for line in [*lines, *unread, *sweep.lines]:
-        print(line)
+        print(one_line(line))
     return 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from lowrank.figures.layout import Layout
 from lowrank.runtable.points import Network, Point, pooled
 from lowrank.runtable.rows import Definition, Floats
+from lowrank.untrusted import cell
 
 NO_RANK = ("collapsed", "dead")
 """How a network ends that has no rank."""
@@ -337,5 +338,5 @@ def _cell(value: float) -> str:
 
 def _csv(lines: Sequence[Sequence[Any]]) -> str:
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(lines)
+    csv.writer(stream, lineterminator="\n").writerows(map(cell, line) for line in lines)
     return stream.getvalue()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lowrank.config.families import FAMILIES
 from lowrank.config.rules import size_problem
-from lowrank.errors import Failure, InputError
+from lowrank.errors import InputError, out_of_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,20 +33,14 @@ def build_model(config: Config, image_shape: tuple[int, int, int], num_classes: 
     Raises:
         InputError: If the network cannot take images of that height and width, with a size that
             works.
-        Failure: If the network does not fit into memory.
-        RuntimeError: If torch fails for any other reason.
     """
     _, height, width = image_shape
     if problem := size_problem(config, height, width):
         raise InputError(problem)
     family = importlib.import_module(f"lowrank.models.{FAMILIES[config.model].file}")
-    try:
+    with out_of_memory(
+        f"model={config.model} of this size does not fit; a smaller one, or a machine with more "
+        "memory, is needed"
+    ):
         model: nn.Module = family.build(config, image_shape, num_classes)
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):
-            raise
-        raise Failure(
-            f"out of memory: model={config.model} of this size does not fit; a smaller one, or a "
-            f"machine with more memory, is needed ({str(error).splitlines()[0]})"
-        ) from error
     return model

@@ -16,7 +16,6 @@ from lowrank.config.yamltext import printable
 from lowrank.environment import redact
 from lowrank.errors import InputError, nearest
 from lowrank.flags import is_on, read_flags
-from lowrank.ranks import RANK_NORMS
 from lowrank.recordfile import RecordError
 from lowrank.report.many import NEEDED, overview
 from lowrank.report.one import section
@@ -24,6 +23,7 @@ from lowrank.report.packing import spread
 from lowrank.report.page import page
 from lowrank.runs import Run
 from lowrank.runtable.rows import RunRow, common_definition, find, read_rows
+from lowrank.untrusted import one_line
 
 MOST_SECTIONS = 20
 _VALUES = {
@@ -98,7 +98,7 @@ def run(options: Options) -> int:
     command = shlex.join(["lowrank", "report", *options.paths])
     written = write_report(options.paths, options.output, options.sections, command)
     for line in written.lines:
-        print(line)
+        print(one_line(line))
     if options.show and not webbrowser.open(options.output.resolve().as_uri()):
         print("no browser could be started: open the file in one")
     return 0
@@ -139,10 +139,7 @@ def write_report(
         InputError: With a line for everything that is wrong with the paths, the sections or the
             output.
     """
-    found, unread = find([str(path) for path in paths])
-    odd = [f"left out: {each.path}: {reason}" for each in found if (reason := _odd(each))]
-    runs = [each for each in found if not _odd(each)]
-    unread += odd
+    runs, unread = find([str(path) for path in paths])
     for each in runs:
         _preload(each)
     rows, damaged = read_rows(runs, common_definition(runs))
@@ -172,27 +169,6 @@ def write_report(
     spectra = f"{len(data['sections'])} with spectra"
     line = f"report of {count} ({spectra}), {size / 1e6:.1f} MB: {output}"
     return Written(Path(output), [*notes, line])
-
-
-def _odd(run: Run) -> str:
-    """Checks the part of a configuration that tells ranks apart.
-
-    Whoever writes a record with `lowrank.watch` chooses what its configuration holds.
-
-    Returns:
-        What is wrong with it; empty if nothing.
-    """
-    epsilons = run.config.get("epsilons", [])
-    if not isinstance(epsilons, list) or not all(
-        isinstance(each, float) and 0 < each < 1 for each in epsilons
-    ):
-        return f"epsilons must be numbers between 0 and 1, got {printable(str(epsilons))}"
-    if run.config.get("rank_norm", "frobenius") not in RANK_NORMS:
-        norm = printable(str(run.config["rank_norm"]))
-        return f"rank_norm must be {' or '.join(RANK_NORMS)}, got {norm}"
-    if not isinstance(run.config.get("replicas", 1), int | None):
-        return f"replicas must be a whole number, got {printable(str(run.config['replicas']))}"
-    return ""
 
 
 def _preload(run: Run) -> None:

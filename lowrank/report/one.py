@@ -113,9 +113,10 @@ def _mean_name(quantity: str) -> str:
 
 def _measured(run: Run) -> Places:
     """Returns the places of the measured epochs among the run's."""
+    has_spectra = np.isin(run.epochs, run.measured)
     if "collapsed" not in run.metrics:
-        return np.arange(len(run.epochs))
-    return np.flatnonzero(np.isfinite(run.metrics["collapsed"]))
+        return np.flatnonzero(has_spectra)
+    return np.flatnonzero(has_spectra & np.isfinite(run.metrics["collapsed"]))
 
 
 def _table(run: Run, quantity: str, shown: Places) -> Floats:

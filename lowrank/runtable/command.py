@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from lowrank.errors import InputError
 from lowrank.flags import is_on, read_flags
 from lowrank.runtable.fields import RUN, plain, settings, text, varied
 from lowrank.runtable.rows import Definition, RunRow, common_definition, find, read_rows
+from lowrank.untrusted import cell, harmless, one_line, to_json
 
 WIDTH = 80
 """Columns of the terminal that the table is made for."""
@@ -74,19 +74,24 @@ def run(options: Options) -> int:
 
     Returns:
         The exit code 0.
+
+    Raises:
+        InputError: If there are no runs, or none of them can be read.
     """
     runs, unread = find(options.paths)
     definition = common_definition(runs)
     rows, more = read_rows(runs, definition)
+    if not rows:
+        raise InputError([*unread, *more])
     entries = entries_of(rows)
     if options.form == "json":
-        print(json.dumps(entries, indent=1, ensure_ascii=False))
+        print(to_json(entries, indent=1))
     elif options.form == "csv":
         print(to_csv(entries), end="")
     else:
         print(table(entries, definition))
     for line in [*unread, *more]:
-        print(line, file=sys.stderr)
+        print(harmless(line), file=sys.stderr)
     return 0
 
 
@@ -109,9 +114,9 @@ def entries_of(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
         {
             "run": row.id,
             "state": next((end for end in row.ends if end != "finished"), "finished"),
-            **{name: each.get(name, row.config.get(name)) for name in fields},
+            **{name: each.get(name, plain(row.config.get(name))) for name in fields},
             "epoch": int(row.epochs[-1]) if row.epochs.size else None,
-            "epochs": row.config.get("epochs"),
+            "epochs": plain(row.config.get("epochs")),
             "rank_first": _number(row.ranks[:, 0] if row.epochs.size else None),
             "rank_last": _number(row.ranks[:, -1] if row.epochs.size else None),
             "test_accuracy": _number(row.test_accuracy[-1:] if row.epochs.size else None),
@@ -132,10 +137,10 @@ def to_csv(entries: Sequence[dict[str, Any]]) -> str:
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(entries[0])
+    writer.writerow(map(cell, entries[0]))
     for entry in entries:
-        cells = (list(v) if isinstance(v, tuple) else v for v in entry.values())
-        writer.writerow(["" if cell is None else cell for cell in cells])
+        values = (str(list(v)) if isinstance(v, tuple) else v for v in entry.values())
+        writer.writerow(["" if value is None else cell(value) for value in values])
     return stream.getvalue()
 
 
@@ -159,7 +164,7 @@ def table(entries: Sequence[dict[str, Any]], definition: Definition) -> str:
             for entry in entries
         ],
     }
-    names = [entry["run"] for entry in entries]
+    names = [one_line(entry["run"]) for entry in entries]
     first = max(len(name) for name in ["run", *names] if len(name) <= _LONGEST_ID)
     columns: list[tuple[list[str], list[str]]] = [(["state"], [e["state"] for e in entries])]
     last = [([head], cells) for head, cells in ends.items()]
@@ -178,7 +183,7 @@ def table(entries: Sequence[dict[str, Any]], definition: Definition) -> str:
     lines.append(f"{count}; rank: average over the counted layers, {definition}")
     same = [name for name in left_out if len({_short(e[name]) for e in entries}) > 1]
     if same:
-        lines.append(f"in --csv and --json also: {', '.join(same)}")
+        lines.append(f"in --csv and --json also: {', '.join(map(one_line, same))}")
     return "\n".join(lines)
 
 
@@ -204,9 +209,9 @@ def _line(
     start: str, first: int, cells: Sequence[str], columns: Sequence[tuple[list[str], list[str]]]
 ) -> str:
     text = start.ljust(first)
-    for place, (cell, column) in enumerate(zip(cells, columns, strict=True)):
+    for place, (each, column) in enumerate(zip(cells, columns, strict=True)):
         width = _width(*column) - _GAP
-        text += " " * _GAP + (cell.ljust(width) if place == 0 else cell.rjust(width))
+        text += " " * _GAP + (each.ljust(width) if place == 0 else each.rjust(width))
     return text.rstrip()
 
 
@@ -216,7 +221,7 @@ def _width(head: list[str], cells: Sequence[str]) -> int:
 
 def _head(name: str) -> list[str]:
     """Returns a setting's name on lines that are no wider than they must be."""
-    words = name.split("_")
+    words = one_line(name).split("_")
     return [f"{word}_" for word in words[:-1]] + words[-1:]
 
 
@@ -227,7 +232,7 @@ def _short(value: Hashable) -> str:
 
 def _progress(entry: dict[str, Any]) -> str:
     done = "-" if entry["epoch"] is None else str(entry["epoch"])
-    return done if entry["epochs"] is None else f"{done}/{entry['epochs']}"
+    return done if entry["epochs"] is None else f"{done}/{_short(entry['epochs'])}"
 
 
 def _ranks(entry: dict[str, Any]) -> str:

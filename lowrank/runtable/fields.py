@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lowrank.config import Config
+from lowrank.config.yamltext import printable
 from lowrank.runtable.rows import RunRow
 
 RUN = "run"
 """Stands for a setting where a record holds no configuration: such runs are no replicates."""
+
+LONGEST_TEXT = 200
+"""Characters of a foreign text in a legend."""
 
 SAME_RUN = {"seed", "replicas", "data_dir", "download"} | {
     # Where and how a run is computed, tracked and measured does not make it another experiment.
@@ -60,7 +65,7 @@ def plain(value: Any) -> Hashable:
         value: Of JSON's types.
 
     Returns:
-        Tuples for lists, text for mappings, else the value itself.
+        Tuples for lists, text for mappings and numbers that are not finite, else the value itself.
 
     Example:
         >>> plain([60, 100])
@@ -70,7 +75,11 @@ def plain(value: Any) -> Hashable:
         return tuple(plain(item) for item in value)
     if isinstance(value, dict):
         return json.dumps(value, sort_keys=True)
-    return value if isinstance(value, Hashable) else str(value)
+    try:
+        is_plain = not isinstance(value, float | int) or math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        is_plain = False
+    return value if is_plain and isinstance(value, Hashable) else str(value)
 
 
 def varied(found: Sequence[Mapping[str, Hashable]]) -> tuple[str, ...]:
@@ -128,7 +137,7 @@ def words(name: str) -> str:
         >>> words("lr"), words("weight_decay")
         ('learning rate', 'weight decay')
     """
-    return _WORDS.get(name, name.replace("_", " "))
+    return _WORDS.get(name, printable(name.replace("_", " "), LONGEST_TEXT))
 
 
 def text(value: Hashable) -> str:
@@ -152,7 +161,7 @@ def text(value: Hashable) -> str:
         return f"{value:g}"
     if isinstance(value, tuple):
         return ",".join(text(item) for item in value) or "none"
-    return str(value)
+    return printable(str(value), LONGEST_TEXT)
 
 
 def assignments(names: Sequence[str], values: Sequence[Hashable]) -> str:

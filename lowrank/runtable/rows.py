@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowrank.config.yamltext import printable
 from lowrank.errors import InputError
 from lowrank.metrics import at
-from lowrank.ranks import frobenius_norm, rank
+from lowrank.ranks import RANK_NORMS, frobenius_norm, rank
 from lowrank.recordfile import RECORD_NAME, RecordError
 from lowrank.runs import Run, find_runs, load_run
 
@@ -125,9 +126,32 @@ def find(paths: Sequence[str]) -> tuple[list[Run], list[str]]:
         runs |= {run.path.resolve(): run for run in found}
     if lines:
         raise InputError(lines)
-    if not runs:
+    unread += [f"left out: {run.path}: {reason}" for run in runs.values() if (reason := _odd(run))]
+    usable = [run for run in runs.values() if not _odd(run)]
+    if not usable:
         raise InputError([*unread, "none of the records can be read"])
-    return list(runs.values()), unread
+    return usable, unread
+
+
+def _odd(run: Run) -> str:
+    """Checks the part of a configuration that tells ranks apart.
+
+    Whoever writes a record with `lowrank.watch` chooses what its configuration holds.
+
+    Returns:
+        What is wrong with it; empty if nothing.
+    """
+    epsilons = run.config.get("epsilons", [])
+    if not isinstance(epsilons, list) or not all(
+        isinstance(each, float) and 0 < each < 1 for each in epsilons
+    ):
+        return f"epsilons must be numbers between 0 and 1, got {printable(str(epsilons))}"
+    if run.config.get("rank_norm", "frobenius") not in RANK_NORMS:
+        norm = printable(str(run.config["rank_norm"]))
+        return f"rank_norm must be {' or '.join(RANK_NORMS)}, got {norm}"
+    if not isinstance(run.config.get("replicas", 1), int | None):
+        return f"replicas must be a whole number, got {printable(str(run.config['replicas']))}"
+    return ""
 
 
 def common_definition(

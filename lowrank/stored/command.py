@@ -13,6 +13,7 @@ from lowrank.config import Given, combine
 from lowrank.config.yamltext import printable
 from lowrank.errors import InputError
 from lowrank.flags import is_on, read_flags
+from lowrank.untrusted import harmless, one_line
 
 if TYPE_CHECKING:
     from lowrank.stored.weights import Weights
@@ -117,11 +118,11 @@ def run(options: Options) -> int:
         print(to_csv(measured))
         for each in measured:
             for line in remarks(each):
-                print(f"{each.weights.path}: {line}", file=sys.stderr)
+                print(one_line(f"{each.weights.path}: {line}"), file=sys.stderr)
     elif len(measured) == 2:
-        print(comparison(*measured))
+        print(harmless(comparison(*measured)))
     else:
-        print("\n\n".join(table(each) for each in measured))
+        print(harmless("\n\n".join(table(each) for each in measured)))
     if options.plot:
         from lowrank.stored.figure import spectra_figure
 
@@ -133,7 +134,7 @@ def run(options: Options) -> int:
                 f"plot: cannot write {printable(str(options.plot), 200)} ({error.strerror})"
             ) from error
         if options.form == "table":
-            print(f"drawn in {options.plot}")
+            print(harmless(f"drawn in {options.plot}"))
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowrank.config.yamltext import printable
 from lowrank.figures import SMALL
 from lowrank.ranks import frobenius_norm, spectral_norm
 from lowrank.stored.quantities import Measured, Row
@@ -20,6 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Of Okabe and Ito, one per file: distinct for colour-blind readers and in print."""
 
 _TITLE = 33  # characters in a line above a plot
+_LONGEST_NAME = 200
 
 
 def spectra_figure(files: Sequence[Measured]) -> Figure:
@@ -37,7 +39,8 @@ def spectra_figure(files: Sequence[Measured]) -> Figure:
     names = list(dict.fromkeys(row.name for measured in files for row in measured.rows))
     columns = min(len(names), 5 if len(names) <= 25 else 9)
     rows = -(-len(names) // columns)
-    more = 0.1 * (max(map(len, names)) // (_TITLE - 7))  # inches for further lines of a title
+    longest = min(_LONGEST_NAME, max(map(len, names)))
+    more = 0.1 * (longest // (_TITLE - 7))  # inches for further lines of a title
     width, height = 0.9 + 1.75 * max(columns, 4), 1.5 + more + (1.45 + more) * rows
     figure = Figure(figsize=(width, height))
     # Places in inches: matplotlib's own layout takes seconds for fifty plots.
@@ -78,15 +81,17 @@ def spectra_figure(files: Sequence[Measured]) -> Figure:
                      x=place["x"], y=0.12 / height, va="bottom", fontsize=10)  # fmt: skip
     label = "σ / ‖W‖₂" if files[0].rank_norm == "spectral" else "σ / ‖W‖"
     figure.supylabel(label, x=0.1 / width, ha="left", fontsize=10)
-    figure.legend(
+    legend = figure.legend(
         [Line2D([], [], color=colour) for colour in _colours(len(files))],
-        [measured.weights.path[-80:] for measured in files],
+        [printable(measured.weights.path[-80:], 200) for measured in files],
         loc="upper center",
         bbox_to_anchor=(place["x"], 1 - 0.33 / height),
         ncols=len(files),
         frameon=False,
         fontsize=SMALL,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a $ in the name of a file or a layer is one
     return figure
 
 
@@ -111,8 +116,12 @@ def _curve(axes: Axes, row: Row, rank_norm: str, lowest: float, colour: str) -> 
 def _label(axes: Axes, name: str, found: Sequence[tuple[Row, str]], quantity: str) -> None:
     """Writes name and size above a plot, and the rank of each file into its corner."""
     full = "/".join(str(k) for k in dict.fromkeys(min(row.shape) for row, _ in found))
-    lines = wrap(f"{name} ({full})".replace("_", "_ "), _TITLE)  # breaks at spaces
-    axes.set_title("\n".join(lines).replace("_ ", "_"), fontsize=SMALL - 1.5, pad=3)
+    lines = wrap(
+        f"{printable(name, _LONGEST_NAME)} ({full})".replace("_", "_ "), _TITLE
+    )  # breaks at spaces
+    axes.set_title(
+        "\n".join(lines).replace("_ ", "_"), fontsize=SMALL - 1.5, pad=3, parse_math=False
+    )
     for line, (row, colour) in enumerate(reversed(found)):
         text = row.remark.partition(":")[0] or f"{row.quantities[quantity]:.0f}"
         place = (0.05, 0.05 + 0.14 * line)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from lowrank import ranks
 from lowrank.measuring import COLLAPSE
 from lowrank.spectra import Spectrum, singular_values
 from lowrank.stored.weights import Weights
+from lowrank.untrusted import cell
+from lowrank.untrusted import to_json as as_json
 
 _TOGETHER = 8_000_000  # entries; small matrices are faster together, one thread each
 QUANTITIES = (
@@ -199,7 +200,7 @@ def to_json(files: Sequence[Measured]) -> str:
         }
         for measured in files
     ]
-    return json.dumps({"files": _without_nan(documents)}, ensure_ascii=False)
+    return as_json({"files": _without_nan(documents)})
 
 
 def to_csv(files: Sequence[Measured]) -> str:
@@ -219,7 +220,7 @@ def to_csv(files: Sequence[Measured]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue().removesuffix("\n")
 
 

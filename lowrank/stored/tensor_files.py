@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lowrank.config.yamltext import printable
 from lowrank.errors import InputError, one_of
+from lowrank.untrusted import may_grow, open_file
 
 FORMATS = "what torch.save writes (.pt, .pth), .safetensors, and run directories"
 """What can be read, in words."""
@@ -40,13 +41,19 @@ def read_file(file: Path) -> Any:
     """
     where = printable(str(file), 200)
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             head = opened.read(9)
+            grows = head.startswith((b"PK", b"\x80")) and may_grow(opened)
     except FileNotFoundError:
         raise InputError(f"{where}: there is no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{where}: cannot be read ({reason})") from None
+    if grows:
+        raise InputError(
+            f"{where}: was not loaded, because it is compressed or holds a bytearray and "
+            "could take any amount of memory; tensors and numbers need neither"
+        )
     if not head:
         raise InputError(f"{where}: is empty")
     if head[8:] == b"{" or file.suffix == ".safetensors":
@@ -118,7 +125,11 @@ def state_dict(file: Path, content: Any) -> dict[str, Tensor]:
     where = printable(str(file), 200)
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: holds a {type(content).__name__}, not a state dict")
-    found = list(_dictionaries(content))
+    found = list(_dictionaries(content, set()))
+    if (held := _bytes_held(state for _, state in found)) > file.stat().st_size:
+        raise InputError(
+            f"{where}: describes tensors of {held:,} bytes, but has only {file.stat().st_size:,}"
+        )
     if not found:
         raise InputError(f"{where}: holds no tensor of two or more dimensions")
     named = [(path, state) for path, state in found if path and path[-1] in _NESTS]
@@ -138,15 +149,33 @@ def state_dict(file: Path, content: Any) -> dict[str, Tensor]:
 
 
 def _dictionaries(
-    content: Mapping[Any, Any], path: tuple[Any, ...] = ()
+    content: Mapping[Any, Any], seen: set[int], path: tuple[Any, ...] = ()
 ) -> Iterator[tuple[tuple[Any, ...], Mapping[Any, Any]]]:
-    """Yields the dictionaries that hold a tensor of two or more dimensions, and their paths."""
+    """Yields the dictionaries that hold a tensor of two or more dimensions, and their paths.
+
+    Each once: a small file can hold one in a million places.
+    """
+    if id(content) in seen:
+        return
+    seen.add(id(content))
     if any(isinstance(value, Tensor) and value.ndim > 1 for value in content.values()):
         yield path, content
     if len(path) < _DEEPEST:
         for key, value in content.items():
             if isinstance(value, Mapping):
-                yield from _dictionaries(value, (*path, key))
+                yield from _dictionaries(value, seen, (*path, key))
+
+
+def _bytes_held(states: Iterable[Mapping[Any, Any]]) -> int:
+    """Returns the memory of all tensors; what shares memory counts once."""
+    storages = {
+        storage.data_ptr(): storage.nbytes()
+        for state in states
+        for tensor in state.values()
+        if isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_meta
+        for storage in [tensor.untyped_storage()]
+    }
+    return sum(storages.values())
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

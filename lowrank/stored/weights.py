@@ -34,6 +34,7 @@ from lowrank.matrices import (
 from lowrank.models import FAMILIES, build_model
 from lowrank.run_directory import CONFIG_NAME
 from lowrank.stored.tensor_files import FORMATS, read_file, state_dict
+from lowrank.untrusted import open_file
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
@@ -129,7 +130,7 @@ def read_weights(path: str | Path, *, model: str | None = None) -> Weights:
     stored = file.with_name(CONFIG_NAME)
     is_run = file.name == CHECKPOINT_NAME and file.is_file() and stored.is_file()
     if is_run:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             verify(file, opened)
         config = load(stored)
     content = read_file(file)
@@ -206,6 +207,10 @@ def _unusable(tensor: Tensor) -> str:
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.layout != torch.strided:
         return "sparse"
+    if tensor.is_meta:
+        return "has a shape but no values"
+    if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+        return "the same values again and again"
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.itemsize == 1:
         return f"values of type {kind}"  # of one byte: quantised, with a scale of their own
     return "" if tensor.numel() else "has no elements"

@@ -15,6 +15,7 @@ from lowrank.recordfile import RecordError
 from lowrank.runs import load_run
 from lowrank.sweeps.search import described
 from lowrank.sweeps.study import Ended, Point, Tally
+from lowrank.untrusted import harmless
 
 EVERY = 1.0
 """Seconds between two looks into the records of running points."""
@@ -84,7 +85,7 @@ class Progress:
         if self._bars is None:
             say(text, self._stream)
         else:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
 
     def start(self, tally: Tally) -> None:
         """Begins to count.

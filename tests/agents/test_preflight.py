@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lowrank.agents import preflight, probes
-from lowrank.agents.preflight import data_sets, free_disk, program, state
+from lowrank.agents.preflight import data_sets, free_disk, program, room_for_points, state
 from lowrank.agents.probes import DataSet, Sweep
 from lowrank.errors import InputError
 from tests.agents.launching import Launch, make_sweep, noted
@@ -71,6 +71,16 @@ def test_a_place_that_cannot_be_written_to_is_told(place):
     (place / "file").touch()
     with pytest.raises(InputError, match="cannot be written to"):
         free_disk(place / "file" / "runs", 1)
+
+
+def test_an_agent_that_could_not_write_down_its_points_is_told(place, monkeypatch):
+    room_for_points()
+    monkeypatch.setenv("WANDB_DIR", str(place / "elsewhere"))
+    room_for_points()
+    (place / "file").touch()
+    monkeypatch.setenv("WANDB_DIR", str(place / "file"))
+    with pytest.raises(InputError, match="where W&B's agent notes the points it takes"):
+        room_for_points()
 
 
 @pytest.mark.parametrize("word", ["FINISHED", "CANCELED", "STOPPED"])

@@ -282,7 +282,15 @@ def cut_cache(root: Path) -> None:
     cache.write_bytes(cache.read_bytes()[:-200])
 
 
-@pytest.mark.parametrize("change", [touch, overwrite, rename, add, cut_cache])
+def flip_a_pixels_bit(root: Path) -> None:
+    cache = root / ".lowrank-cache-train.pt"
+    pixels = np.asarray(Image.open(root / "train/ant/00.png")).transpose(2, 0, 1).tobytes()
+    content = cache.read_bytes()
+    assert pixels in content
+    cache.write_bytes(content.replace(pixels, bytes([pixels[0] ^ 8]) + pixels[1:]))
+
+
+@pytest.mark.parametrize("change", [touch, overwrite, rename, add, cut_cache, flip_a_pixels_bit])
 def test_the_cache_counts_only_for_the_same_files(root, change):
     load(root)
     change(root)

@@ -259,6 +259,27 @@ def test_a_hostile_name_is_shown_and_not_run(browser, tmp_path):
         assert page.locator("main b, main script, svg b").count() == 0
 
 
+def test_links_and_errors_of_strangers_are_text(browser, tmp_path):
+    link = "<a href='https://evil.example/'>click</a></script><script>window.hacked=1</script>"
+    for seed in (0, 1):
+        write(
+            tmp_path / "runs" / str(seed), epochs=2, run_id=f"{link}{seed}", seed=seed, name=link,
+            dataset=link if seed else "digits", environment={"command": link},
+        )  # fmt: skip
+    damaged = tmp_path / "runs" / "<img src=x onerror=window.hacked=1>" / "record.sqlite"
+    damaged.parent.mkdir()
+    damaged.write_text("no record" * 999)
+    write_report([tmp_path / "runs"], tmp_path / "report.html", command=link)
+    with opened(browser, tmp_path / "report.html") as page:
+        page.locator("details.run summary").first.click()
+        page.wait_for_selector("details.run[open] .main-svg")
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("a[href*=evil], svg a, img[src=x]").count() == 0
+        shown = page.locator("body").inner_text()
+        assert "onerror=window.hacked=1" in shown  # the note on what was left out
+        assert link in shown
+
+
 def test_54_layers_have_labels_that_do_not_overlap(browser, tmp_path):
     names = [f"layer{i // 13 + 1}_{i % 13}_downsample_conv" for i in range(54)]
     layers = tuple(

@@ -1,0 +1,17 @@
+"""What a training loads, loaded beforehand in the server that `tests.running` forks from."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+
+MODULES = (
+    *("train", "wandb", "matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.Image"),
+    *("lowrank.trainer", "lowrank.tracking", "lowrank.learner", "lowrank.models.mlp"),
+    *("lowrank.figures.one_run", "lowrank.figures.spectrum"),
+)
+
+for name in MODULES:
+    importlib.import_module(name)
+torch.use_deterministic_algorithms(False)  # loads more of torch than one thinks
