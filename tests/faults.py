@@ -159,3 +159,10 @@ def _halving(original: Callable[..., object], call: int) -> Callable[..., object
         os.kill(os.getpid(), signal.SIGKILL)
 
     return save
+
+
+def give_up_early() -> None:
+    """Shortens what a run waits for a server that is gone, from ten minutes to seconds."""
+    from lowrank import tracking
+
+    tracking.GRAPHQL_RETRIES, tracking.FINISH_TIMEOUT = 1, 5.0

@@ -402,6 +402,20 @@ def test_a_server_that_fails_for_a_while(wandb_server, online, tmp_path, kind):
     assert run.state == "finished"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["refuse", "hang", 500], ids=str)
+def test_a_server_that_fails_for_ever(wandb_server, online, tmp_path, kind):
+    training = online("--epochs=60", prepare=faults.give_up_early)
+    training.wait_for_epoch(3, tmp_path / "runs/a")
+    training.signal(signal.SIGSTOP)
+    wait_for_row(wandb_server, 2)
+    with wandb_server.outage(kind):
+        training.signal(signal.SIGCONT)
+        assert training.wait() == 0, training.text
+    assert "W&B did not take everything in time" in training.text
+    assert lowrank.load_run(tmp_path / "runs/a").epochs.tolist() == list(range(61))
+
+
 REFUSED = {
     "rows": ("file_stream", "failed to upload: 404 Not Found"),
     "record": ("CommitArtifact", "ArtifactSaver"),
