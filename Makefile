@@ -6,9 +6,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 BIN := .venv/bin
 READY := .venv/.installed
 READY_SLOW := .venv/.installed-slow
+IMAGE ?= lowrank:$(shell git rev-parse --short=12 HEAD)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: bench bench-quick demo evidence test test-slow lint clean help
+.PHONY: bench bench-quick demo docker docker-check evidence soak test test-slow lint clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +18,9 @@ help:
 	@echo "make test-slow  the slow tests"
 	@echo "make evidence   the paper's trends on CIFAR-10, into the README (an hour of CPU time)"
 	@echo "make bench      measure speed beside its baselines (make bench-quick: only that it runs)"
+	@echo "make docker     build the image of the present commit"
+	@echo "make docker-check  build it and use it: lint, training, agent, rerun (half an hour)"
+	@echo "make soak       kill runs and fail their W&B server for SECONDS=600, and count what is lost"
 	@echo "make clean      remove .venv and caches; runs/ stays"
 
 demo: $(READY)
@@ -25,11 +29,24 @@ demo: $(READY)
 evidence: $(READY)
 	$(BIN)/python scripts/evidence.py $(FLAGS)
 
-bench: $(READY)
-	$(BIN)/python -m benchmarks.sweep
+docker:
+	git archive HEAD | docker build --tag $(IMAGE) --build-arg IMAGE=$(IMAGE) \
+	  --build-arg COMMIT=$$(git rev-parse HEAD) \
+	  --build-arg SOURCE=$$(git remote get-url origin 2>/dev/null | sed 's|//[^/]*@|//|') -
 
-bench-quick: $(READY)
-	$(BIN)/python -m benchmarks.sweep --quick
+docker-check: $(READY_SLOW)
+	$(BIN)/python scripts/docker_check.py $(FLAGS)
+
+bench: $(READY_SLOW)
+	$(BIN)/python -m benchmarks $(FLAGS)
+
+bench-quick: $(READY_SLOW)
+	$(BIN)/python -m benchmarks --quick
+
+SECONDS ?= 600
+
+soak: $(READY)
+	$(BIN)/python -m tests.soak --seconds=$(SECONDS)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"

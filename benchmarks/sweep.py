@@ -10,9 +10,7 @@ drawing, writing, logging and handing out.
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,16 +22,21 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import torch
-import wandb
 import yaml
 
+from benchmarks.program import Options, run
+from benchmarks.timing import Row, Spread
 from lowrank import load_sweep
-from lowrank.environment import available_cores
+from lowrank.errors import Failure
 from lowrank.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = 1.2
+SLOTS = 2
+POINTS = 60
+AGENT_POINTS = 8
+SECONDS = 2.0
+"""Training of a point."""
 TRAINED = ("time/train", "time/evaluate", "time/spectra")
 SETTING = {
     "dataset": "synthetic",
@@ -68,20 +71,23 @@ class Result:
 
     def line(self) -> str:
         """Returns the result as a line of the table."""
-        ideal = sum(self.trained) / self.slots
         strict, whole = sum(self.only) / self.slots, sum(self.whole) / self.slots
-        overhead = (self.seconds - ideal) * self.slots / len(self.trained)
         return (
             f"{self.name:<14}{len(self.trained):>7}{statistics.mean(self.trained):>9.2f}"
-            f"{statistics.pstdev(self.trained):>7.2f}{ideal:>9.1f}{self.seconds:>9.1f}"
-            f"{self.seconds / ideal:>8.3f}{self.seconds / strict:>12.3f}"
-            f"{self.seconds / whole:>12.3f}{overhead:>11.2f}"
+            f"{statistics.pstdev(self.trained):>7.2f}{self.ideal:>9.1f}{self.seconds:>9.1f}"
+            f"{self.seconds / self.ideal:>8.3f}{self.seconds / strict:>12.3f}"
+            f"{self.seconds / whole:>12.3f}{self.lost:>11.2f}"
         )
 
     @property
-    def ratio(self) -> float:
-        """Time taken over the ideal."""
-        return self.seconds / (sum(self.trained) / self.slots)
+    def ideal(self) -> float:
+        """Seconds that the training alone would take."""
+        return sum(self.trained) / self.slots
+
+    @property
+    def lost(self) -> float:
+        """Seconds of a slot that each point cost beside its training."""
+        return (self.seconds - self.ideal) * self.slots / len(self.trained)
 
 
 HEAD = (
@@ -91,38 +97,57 @@ HEAD = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints a table.
+    """Measures and prints a table and the rows.
 
     Args:
         argv: The arguments; by default those of the process.
 
     Returns:
-        0, or 1 if the sweep takes more than is allowed of the ideal.
+        The exit code.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=60)
-    parser.add_argument("--agent_points", type=int, default=8, help="0 leaves wandb agent out")
-    parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=2.0, help="training of a point")
-    parser.add_argument("--quick", action="store_true", help="small, without judging")
-    options = parser.parse_args(argv)
+    return run("sweep", "What a sweep costs beside its training.", measure, argv)
+
+
+def measure(options: Options) -> list[Row]:
+    """Measures both sweeps and prints their table.
+
+    Args:
+        options: How.
+
+    Returns:
+        The rows.
+    """
+    points, agent_points = POINTS, AGENT_POINTS
     if options.quick:
-        options.points, options.agent_points, options.seconds = 4, 2, 0.2
+        points, agent_points = 2, 2
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place)
-        setting = {**SETTING, "train_size": calibrate(directory, options.seconds, options.slots)}
-        results = [run_sweep(directory, setting, options.points, options.slots)]
-        if options.agent_points:
-            results.append(run_agents(directory, setting, options.agent_points, options.slots))
-    print(f"{_machine()}; {_versions()}; {options.slots} slots; seconds\n")
-    print(HEAD)
-    for result in results:
-        print(result.line())
-    if options.quick:
-        return 0
-    ratio = results[0].ratio
-    print(f"\nlowrank sweep took {ratio:.3f} of the ideal; allowed: {ALLOWED}")
-    return int(ratio > ALLOWED)
+        train_size = 64 if options.quick else calibrate(directory, SECONDS, SLOTS)
+        setting = {**SETTING, "train_size": train_size}
+        ours = run_sweep(directory, setting, points, SLOTS)
+        theirs = run_agents(directory, setting, agent_points, SLOTS)
+    print(f"{SLOTS} slots; seconds\n\n{HEAD}\n{ours.line()}\n{theirs.line()}", flush=True)
+    what = f"`lowrank sweep`, {points} points of {SECONDS:g} s on {SLOTS} slots"
+    return [
+        Row(
+            what,
+            "training of all points / slots",
+            "s",
+            Spread(ours.seconds, 0.0, 1),
+            Spread(ours.ideal, 0.0, 1),
+            "share",
+            ALLOWED,
+        ),
+        Row(
+            f"{what}, lost per point",
+            f"`wandb agent`, {agent_points} points",
+            "s",
+            Spread(ours.lost, 0.0, 1),
+            Spread(theirs.lost, 0.0, 1),
+            "speedup",
+            None,
+        ),
+    ]
 
 
 def calibrate(directory: Path, seconds: float, slots: int) -> int:
@@ -229,7 +254,7 @@ def write_sweep(path: Path, setting: Mapping[str, object], points: int) -> Path:
 def _result(name: str, seconds: float, runs: Sequence[Run], points: int, slots: int) -> Result:
     ended = sorted((run for run in runs if run.state == "finished"), key=lambda run: run.created)
     if len(ended) != points:
-        raise SystemExit(f"{name}: {len(ended)} of {points} runs finished")
+        raise Failure(f"{name}: {len(ended)} of {points} runs finished")
 
     def total(run: Run, names: Sequence[str]) -> float:
         return float(sum(np.nansum(run.metrics[name]) for name in names))
@@ -258,7 +283,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> N
             command, env=environment, cwd=log.parent, stdout=output, stderr=output, check=False
         ).returncode
     if code:
-        raise SystemExit(f"{' '.join(command)}: exit code {code}\n{log.read_text()[-2000:]}")
+        raise Failure(f"{' '.join(command)}: exit code {code}\n{log.read_text()[-2000:]}")
 
 
 def _environment(directory: Path) -> dict[str, str]:
@@ -268,16 +293,6 @@ def _environment(directory: Path) -> dict[str, str]:
     quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
     path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
     return {**kept, **homes, **quiet, "NETRC": str(directory / "netrc"), "PYTHONPATH": path}
-
-
-def _machine() -> str:
-    return f"{platform.system()} {platform.machine()}, {available_cores()} cores"
-
-
-def _versions() -> str:
-    return (
-        f"Python {platform.python_version()}, torch {torch.__version__}, wandb {wandb.__version__}"
-    )
 
 
 if __name__ == "__main__":

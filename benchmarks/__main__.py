@@ -1,0 +1,144 @@
+"""Runs every benchmark in a process of its own, and writes one table into benchmarks/README.md.
+
+By default all on the CPU (`make bench`). `--quick` tells only whether they run; `--device=cuda`
+fills the GPU's columns and keeps the CPU's; `--only=images,memory` measures some programs again and
+keeps the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import table
+from benchmarks.program import add_flags, check_device, describe_place, say
+from benchmarks.table import Results
+from benchmarks.timing import Row
+from lowrank.console import duration
+from lowrank.errors import InputError, nearest, one_of
+from lowrank.program import exit_code_of
+
+HERE = Path(__file__).resolve().parent
+PROGRAMS = {
+    "cpu": (
+        "spectra", "images", "replicas", "epoch_cost", "startup", "memory", "sweep", "growth"
+    ),
+    "cuda": ("spectra", "images", "replicas"),
+}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmarks.
+
+    Args:
+        argv: The arguments; by default those of the process.
+
+    Returns:
+        The exit code: 0; 1 if a program failed or, unless quick, a target is missed; 2 on bad
+        input.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.splitlines()[0]
+    )
+    add_flags(parser)
+    parser.add_argument("--only", help="names of programs with commas between them")
+    options = parser.parse_args(argv)
+    return exit_code_of("benchmarks", lambda: _run(options))
+
+
+def choose(only: str | None, device: str) -> list[str]:
+    """Returns the programs to run.
+
+    Args:
+        only: Names with commas between them; None chooses all of the device.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        Their names, in the order of the table.
+
+    Raises:
+        InputError: If a name is unknown.
+    """
+    known = PROGRAMS[device]
+    if only is None:
+        return list(known)
+    asked = only.split(",")
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise InputError(
+            f"only={name!r} is not known{nearest(name, known)} (allowed: {one_of(known)})"
+            for name in unknown
+        )
+    return [name for name in known if name in asked]
+
+
+def run_program(name: str, flags: Sequence[str]) -> tuple[list[Row], int]:
+    """Runs one program; what it prints is seen.
+
+    Args:
+        name: Of the program.
+        flags: For it.
+
+    Returns:
+        Its rows, none if it failed, and its exit code.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "rows.json"
+        command = [sys.executable, "-m", f"benchmarks.{name}", *flags, f"--rows={file}"]
+        code = subprocess.run(command, cwd=HERE.parent, check=False).returncode
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    return [Row.from_json(row) for row in found], code
+
+
+def _run(options: argparse.Namespace) -> int:
+    check_device(options.device)
+    names = choose(options.only, options.device)
+    flags = [f"--device={options.device}"]
+    flags += ["--quick"] if options.quick else []
+    flags += [f"--data_dir={options.data_dir}"] if options.data_dir else []
+    results = table.load(HERE / "results.json")
+    earlier = {} if options.quick else {n: r.seconds for n, r in results[options.device].items()}
+    failed, started = [], time.perf_counter()
+    for place, name in enumerate(names):
+        left = _left(names[place:], earlier)
+        say(f"\n[{place + 1}/{len(names)}] {name}{left}")
+        before = time.perf_counter()
+        rows, code = run_program(name, flags)
+        if not rows:
+            failed.append(f"{name} failed with exit code {code}")
+            continue
+        taken = time.perf_counter() - before
+        results[options.device][name] = Results(describe_place(options.device), taken, rows)
+    say(f"\n{len(names)} programs in {duration(time.perf_counter() - started)}")
+    for line in failed:
+        print(f"benchmarks: {line}", file=sys.stderr)
+    if options.quick:
+        return int(bool(failed))
+    order = {name: place for place, name in enumerate(PROGRAMS["cpu"])}
+    for device, of in results.items():
+        results[device] = dict(sorted(of.items(), key=lambda item: order[item[0]]))
+    table.save(HERE / "results.json", results)
+    table.write_readme(HERE / "README.md", results)
+    say(f"{table.markdown(results)}\n\nwritten: benchmarks/README.md and results.json beside it")
+    missed = [row.what for n in names if n in results[options.device]
+              for row in results[options.device][n].rows if row.met is False]  # fmt: skip
+    for what in missed:
+        say(f"missed: {what}")
+    return int(bool(failed or missed))
+
+
+def _left(names: Sequence[str], earlier: dict[str, float]) -> str:
+    """Returns the time left by what the programs took last time, if that is known."""
+    if any(name not in earlier for name in names):
+        return ""
+    return f", about {duration(sum(earlier[name] for name in names))} left"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""Training images per second, beside the plain loops of the literature's code.
+
+    python -m benchmarks.images
+
+MLP-BN-10-100 beside a DataLoader with two workers over PIL images; ResNet-18 beside a loop over
+decoded, normalised float32 images in memory. Ours is what train.py does in an epoch, with
+`--compile`, and without where the table says "not compiled"; compiling is not timed. That all reach
+the same losses is checked first.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks import ours, plain
+from benchmarks.program import Options, run, say
+from benchmarks.timing import Row, Turn, faster, interleaved, spread
+from lowrank import training
+from lowrank.environment import available_cores
+from lowrank.errors import Failure
+
+LOADER = "DataLoader, 2 workers, PIL → ToTensor → Normalize, plain SGD loop"
+DECODED = "plain SGD loop, fp32, images decoded in memory"
+TARGETS = {"cpu": {16: 4.0, 128: 4.0}, "cuda": {16: 20.0, 128: 10.0}}
+RESNET_GPU = 5.0
+RESNET_CPU: tuple[tuple[str, bool, float | None, int], ...] = (
+    ("fp32", True, 1.3, 2),
+    ("fp32", False, None, 2),
+    ("bf16", False, 2.5, 1),
+)
+"""Precision, whether compiled, target, and steps in a repetition."""
+CHECKED_BATCH = 16
+NOT_REPEATED = 60.0
+"""Seconds: what takes longer, as bf16 does on processors without it, is measured once."""
+
+TOLERANCE = 1e-4
+"""Largest relative difference of losses from the plain loop's."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints the rows.
+
+    Args:
+        argv: The arguments; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    return run(
+        "images",
+        "Training images per second beside plain loops.",
+        measure,
+        argv,
+        devices=("cpu", "cuda"),
+    )
+
+
+def measure(options: Options) -> list[Row]:
+    """Measures every row.
+
+    Args:
+        options: How.
+
+    Returns:
+        The rows.
+    """
+    rows = [row for batch_size in (16, 128) for row in of_mlp(options, batch_size)]
+    if options.device == "cuda":
+        return [*rows, of_resnet18_on_gpu(options)]
+    return rows + of_resnet18(options)
+
+
+def of_mlp(options: Options, batch_size: int) -> list[Row]:
+    """Measures MLP-BN-10-100.
+
+    Args:
+        options: How.
+        batch_size: Of both.
+
+    Returns:
+        The rows: compiled, and not.
+    """
+    device = options.device
+    images = 640 if options.quick else 10_240
+    turns: dict[str, Turn] = {}
+    for name, compiled in (("compiled", True), ("not compiled", False)):
+        check_losses(options, batch_size, 2 * batch_size, compiled=compiled, **ours.MLP)
+        one = _make(options, batch_size, images, compile=compiled, **ours.MLP)
+        turns[name] = one.train_epoch
+    # Two workers beside torch's threads can be too many for the cores: the faster one counts.
+    for threads in (available_cores(), 1):
+        turns[f"{threads} threads"] = _loader_turn(one, _plain_network(one), device, threads)
+    times = interleaved(turns, options.repetitions(5), warmups=options.warmups, device=device)
+    found = {name: times.pop(name) for name in ("compiled", "not compiled")}
+    fastest = min(times, key=lambda name: spread(times[name]).median)
+    say(f"MLP-BN-10-100, B {batch_size}: the plain loop is faster with {fastest}")
+    return [
+        faster(
+            f"training of MLP-BN-10-100, B {batch_size}, fp32{addition}",
+            LOADER,
+            {"ours": found[name], "theirs": times[fastest]},
+            target,
+            work=images,
+            unit="images/s",
+        )
+        for name, addition, target in (
+            ("compiled", "", TARGETS[device][batch_size]),
+            ("not compiled", ", not compiled", None),
+        )
+    ]
+
+
+def of_resnet18(options: Options) -> list[Row]:
+    """Measures ResNet-18 on the CPU, in fp32 and bf16.
+
+    Args:
+        options: How.
+
+    Returns:
+        The rows.
+    """
+    batch_size = 2 if options.quick else 128
+    checked = min(batch_size, CHECKED_BATCH)
+    rows = []
+    for precision, compiled, target, steps in RESNET_CPU:
+        more: dict[str, Any] = {"precision": precision, "compile": compiled, **ours.RESNET18}
+        check_losses(
+            options, checked, checked, precision=precision, compiled=compiled, **ours.RESNET18
+        )
+        images = steps * batch_size
+        one = _make(options, batch_size, images, **more)
+        turns = {"ours": one.train_epoch, "theirs": _memory_turn(one, _plain_network(one))}
+        times = interleaved(turns, 1, warmups=0)
+        if times["ours"][0] < NOT_REPEATED and not options.quick:  # then it was the warm-up
+            times = interleaved(turns, 4, warmups=0)
+        what = f"training of ResNet-18, B {batch_size}, {precision}"
+        what += "" if compiled else ", not compiled"
+        rows.append(faster(what, DECODED, times, target, work=images, unit="images/s"))
+    return rows
+
+
+def of_resnet18_on_gpu(options: Options) -> Row:
+    """Measures ResNet-18 on a GPU, beside the DataLoader.
+
+    Args:
+        options: How.
+
+    Returns:
+        The row.
+    """
+    images = 1280 if options.quick else 12_800
+    check_losses(options, 128, 256, compiled=True, **ours.RESNET18)
+    one = _make(options, 128, images, compile=True, **ours.RESNET18)
+    theirs = _loader_turn(one, _plain_network(one), options.device, available_cores())
+    times = interleaved(
+        {"ours": one.train_epoch, "theirs": theirs},
+        options.repetitions(5),
+        warmups=options.warmups,
+        device=options.device,
+    )
+    what = "training of ResNet-18, B 128, fp32"
+    return faster(what, LOADER, times, RESNET_GPU, work=images, unit="images/s")
+
+
+def check_losses(
+    options: Options,
+    batch_size: int,
+    images: int,
+    *,
+    precision: str = "fp32",
+    compiled: bool = False,
+    **model: Any,
+) -> None:
+    """Makes sure that ours and the plain loop have the same loss after the same few batches.
+
+    Few, as rounding grows tenfold every few steps until ReLUs of the two switch apart.
+
+    Args:
+        options: How.
+        batch_size: Of both.
+        images: So many to train.
+        precision: Of ours. With bf16 the difference is shown, and nothing is demanded of it.
+        compiled: Whether ours is.
+        **model: Its fields of the configuration.
+
+    Raises:
+        Failure: If the losses differ by more than rounding explains.
+    """
+    epochs = 2
+    one = ours.make(
+        options.device,
+        data_dir=options.data_dir,
+        train_size=images,
+        batch_size=batch_size,
+        lr=0.01,
+        precision=precision,
+        compile=compiled,
+        **model,
+    )
+    network = _plain_network(one)
+    split = one.dataset.train
+    prepared = plain.normalised(split, one.dataset.mean, one.dataset.std)
+    optimizer = plain.sgd(network, one.config.lr, one.config.weight_decay)
+    worst = 0.0
+    for epoch in range(1, epochs + 1):
+        training.seed_epoch(one.learner.seeds[0], epoch)  # the order that a run of ours draws
+        batches = list(plain.in_memory(prepared, split.labels, batch_size))
+        plain.train(network, optimizer, batches, options.device)
+        one.train_epoch()
+        found, _ = one.learner.evaluate(split, lambda: True)
+        network.eval()
+        with torch.no_grad():
+            losses = [
+                nn.functional.cross_entropy(network(x), y, reduction="sum") for x, y in batches
+            ]
+        expected = float(sum(losses)) / len(split)
+        worst = max(worst, abs(float(found) - expected) / expected)
+    if math.isnan(worst) or (precision == "fp32" and worst >= TOLERANCE):
+        raise Failure(f"{model['model']}: losses differ by {worst:.1e} from the plain loop's")
+    steps = epochs * len(one.learner.batches)
+    name = f"{model['model']}, B {batch_size}, {precision}{', compiled' if compiled else ''}"
+    say(f"{name}: losses differ by {worst:.0e} within {steps} steps")
+
+
+def _make(options: Options, batch_size: int, images: int, **fields: Any) -> ours.Ours:
+    return ours.make(
+        options.device,
+        data_dir=options.data_dir,
+        train_size=images,
+        batch_size=batch_size,
+        **fields,
+    )
+
+
+def _plain_network(one: ours.Ours) -> nn.Module:
+    """Returns the same network, with the same weights, built in the plain way."""
+    config, shape, classes = one.config, one.dataset.image_shape, one.dataset.num_classes
+    if config.model == "resnet18":
+        network = plain.resnet18(shape[0], classes)
+    else:
+        network = plain.mlp_bn(config.depth, config.width, math.prod(shape), classes)
+    plain.copy_weights(one.learner.networks[0], network)
+    return network.to(one.dataset.train.images.device)
+
+
+def _loader_turn(one: ours.Ours, network: nn.Module, device: str, threads: int) -> Turn:
+    dataset = one.dataset
+    loader = plain.loader(
+        plain.Images(dataset.train, dataset.mean, dataset.std), one.config.batch_size, device
+    )
+    optimizer = plain.sgd(network, one.config.lr, one.config.weight_decay)
+
+    def epoch() -> None:
+        torch.set_num_threads(threads)
+        plain.train(network, optimizer, loader, device)
+
+    return epoch
+
+
+def _memory_turn(one: ours.Ours, network: nn.Module) -> Turn:
+    dataset = one.dataset
+    prepared = plain.normalised(dataset.train, dataset.mean, dataset.std)
+    optimizer = plain.sgd(network, one.config.lr, one.config.weight_decay)
+
+    def epoch() -> None:
+        torch.set_num_threads(available_cores())
+        batches = plain.in_memory(prepared, dataset.train.labels, one.config.batch_size)
+        plain.train(network, optimizer, batches, "cpu")
+
+    return epoch
+
+
+if __name__ == "__main__":
+    sys.exit(main())

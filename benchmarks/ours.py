@@ -1,0 +1,83 @@
+"""The product's own path to a learner, as train.py takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from lowrank import training
+from lowrank.config import Config
+from lowrank.data import Dataset, load_dataset
+from lowrank.learner import Learner
+from lowrank.replicas import build
+from lowrank.run_directory import complete
+
+MLP: dict[str, Any] = {"model": "mlp", "depth": 10, "width": 100}
+RESNET18: dict[str, Any] = {"model": "resnet18"}
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A learner of ours, and what it was made of.
+
+    Attributes:
+        config: Complete, with seed and threads.
+        dataset: On the device.
+        learner: Newly initialised.
+    """
+
+    config: Config
+    dataset: Dataset
+    learner: Learner
+
+    def train_epoch(self) -> None:
+        """Trains for an epoch with the switches and threads that a run of its own has."""
+        training.configure_torch(self.config)
+        self.learner.train_epoch(lambda: True)
+
+
+def make(device: str, *, data_dir: str | None = None, **fields: Any) -> Ours:
+    """Makes a learner.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        data_dir: An image folder with images of one size; None takes made-up colour images, 32×32.
+        **fields: Of the configuration.
+
+    Returns:
+        The learner.
+    """
+    source: dict[str, Any] = {"dataset": "synthetic"}
+    if data_dir is not None:
+        source = {"dataset": "imagefolder", "data_dir": data_dir}
+    config = complete(Config(**source, device=device, **fields))
+    place = training.configure_torch(config)
+    dataset = load_dataset(
+        config.dataset,
+        data_dir=config.data_dir,
+        train_size=config.train_size,
+        image_size=config.resolved_image_size,
+        device=place,
+    )
+    assert config.seed is not None
+    seeds = range(config.seed, config.seed + config.replicas)
+    model = build(config, seeds, dataset.image_shape, dataset.num_classes, place)
+    learner = Learner(config, dataset, model, seeds)
+    if config.compile:
+        learner.compile()
+    return Ours(config, dataset, learner)
+
+
+def network(device: str, **fields: Any) -> nn.Module:
+    """Makes one of our networks for 32×32 colour images of ten classes.
+
+    Args:
+        device: Where it goes.
+        **fields: Of the configuration.
+
+    Returns:
+        The network, newly initialised.
+    """
+    return make(device, train_size=20, **fields).learner.networks[0]

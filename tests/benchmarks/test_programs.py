@@ -1,0 +1,146 @@
+"""Every benchmark program: that it runs, what it refuses, and how its wrappers and fits do.
+
+Whether a program measures well, only a quiet machine shows; here it is run with small sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import growth, images, plain, spectra
+from benchmarks.__main__ import HERE, PROGRAMS, choose, main
+from benchmarks.program import Options, run
+from benchmarks.timing import Row, Spread
+from lowrank.errors import Failure, InputError
+from lowrank.matrices import weight_matrices
+
+README = (HERE / "README.md").read_text(encoding="utf-8")
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+
+
+def a_row(ours, target):
+    return Row("a", "b", "s", Spread(ours, 0.0, 1), Spread(1.0, 0.0, 1), "share", target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROGRAMS["cpu"])
+def test_a_program_runs(name, tmp_path):
+    if name == "spectra":
+        pytest.importorskip("weightwatcher", reason="`make test-slow` installs weightwatcher")
+    file = tmp_path / "rows.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", f"--rows={file}"]
+    result = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    rows = [Row.from_json(row) for row in json.loads(file.read_text())]
+    assert rows
+    assert all(row.ours.median > 0 for row in rows)
+    assert all(row.what in result.stdout for row in rows)
+
+
+def test_programs_and_readme_name_each_other():
+    files = {path.stem for path in HERE.glob("*.py")}
+    assert set(PROGRAMS["cpu"]) <= files
+    assert set(PROGRAMS["cuda"]) <= set(PROGRAMS["cpu"])
+    assert all(f"- **{name}**: " in README for name in PROGRAMS["cpu"])
+
+
+def test_programs_are_chosen_by_name_in_the_tables_order():
+    assert choose(None, "cuda") == list(PROGRAMS["cuda"])
+    assert choose("memory,images", "cpu") == ["images", "memory"]
+
+
+def test_an_unknown_program_is_refused_with_the_nearest(capsys):
+    with pytest.raises(InputError, match="did you mean 'images'"):
+        choose("image", "cpu")
+    assert main(["--only=image"]) == 2
+    assert "only='image' is not known" in capsys.readouterr().err
+
+
+@without_gpu
+@pytest.mark.parametrize(
+    "start", [main, spectra.main, images.main], ids=["all", "spectra", "images"]
+)
+def test_a_gpu_that_is_not_there_is_refused_in_a_line(start, capsys):
+    assert start(["--device=cuda"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("device=cuda is not there: torch sees no CUDA device")
+
+
+def test_a_program_without_gpu_rows_says_so(capsys):
+    assert growth.main(["--device=cuda"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("this is measured on cpu only")
+
+
+@pytest.mark.parametrize(
+    ("ours", "flags", "code"), [(1.0, [], 0), (1.2, [], 1), (1.2, ["--quick"], 0)]
+)
+def test_a_missed_target_is_exit_code_1_unless_quick(ours, flags, code, capsys):
+    asked: list[Options] = []
+
+    def measure(options):
+        asked.append(options)
+        return [a_row(ours, 1.1)]
+
+    assert run("name", "", measure, flags) == code
+    assert asked == [Options(quick=bool(flags), device="cpu", data_dir=None)]
+    verdict = "" if flags else "missed" if ours > 1.1 else "met"
+    (line,) = (of for of in capsys.readouterr().out.splitlines() if "≤ 1.1" in of)
+    assert line.partition("≤ 1.1")[2].strip() == verdict
+
+
+def test_a_fit_finds_the_exponent_of_the_larger_half():
+    # The smaller half has a fixed cost, which the fit must not see.
+    points = {n: Spread(3e-6 * n**2.5 + (1.0 if n < 256 else 0.0), 0.0, 3) for n in
+              (64, 128, 256, 512, 1024)}  # fmt: skip
+    curve = growth.Curve("name", "time, s", "rows", 3, points)
+    assert curve.larger == [256, 512, 1024]
+    assert curve.fit == pytest.approx((2.5, math.log(3e-6)))
+    assert curve.row().ours.median == pytest.approx(2.5)
+
+
+def test_a_wrong_rank_count_is_a_failure(monkeypatch):
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    spectra.check_counts(model, "right")
+    right = spectra.Watcher.measure
+
+    def wrong(self, epoch):
+        measurement = right(self, epoch)
+        measurement.spectra["2"][-1] = 0.0
+        return measurement
+
+    monkeypatch.setattr(spectra.Watcher, "measure", wrong)
+    with pytest.raises(Failure, match=r"wrong, 2: rank 3 at 0\.001, not 4"):
+        spectra.check_counts(model, "wrong")
+
+
+def test_half_of_the_singular_values_are_made_tiny():
+    model = nn.Sequential(nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 7))
+    spectra.halve_ranks(model)
+    for matrix, kept in zip(weight_matrices(model), (5, 4), strict=True):
+        s = np.linalg.svd(matrix.view().double().numpy(), compute_uv=False)
+        assert np.sum(s > 1e-6 * s[0]) == kept
+
+
+def test_losses_equal_those_of_the_plain_loop(capsys):
+    options = Options(quick=True, device="cpu", data_dir=None)
+    images.check_losses(options, 16, 32, model="mlp", depth=2, width=20)
+    assert "within 4 steps" in capsys.readouterr().out
+
+
+def test_other_losses_than_the_plain_loops_are_a_failure(monkeypatch):
+    def slower(network, lr, weight_decay):
+        return torch.optim.SGD(network.parameters(), lr=lr / 2, weight_decay=weight_decay)
+
+    monkeypatch.setattr(plain, "sgd", slower)
+    options = Options(quick=True, device="cpu", data_dir=None)
+    with pytest.raises(Failure, match="losses differ by"):
+        images.check_losses(options, 16, 32, model="mlp", depth=2, width=20)
