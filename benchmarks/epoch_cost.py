@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -76,18 +76,6 @@ class Times:
     evaluation: list[float] = field(default_factory=list)
     parts: dict[str, list[float]] = field(default_factory=dict)
     whole: list[float] = field(default_factory=list)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints the rows.
-
-    Args:
-        argv: The arguments; by default those of the process.
-
-    Returns:
-        The exit code.
-    """
-    return run("epoch_cost", "Cost of measuring beside an epoch's work.", measure, argv)
 
 
 def measure(options: Options) -> list[Row]:
@@ -249,4 +237,4 @@ def _quietly() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("epoch_cost", measure))

@@ -82,18 +82,6 @@ class Curve:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, draws and prints the exponents.
-
-    Args:
-        argv: The arguments; by default those of the process.
-
-    Returns:
-        The exit code.
-    """
-    return run("growth", "How cost grows with size.", measure, argv)
-
-
 def measure(options: Options) -> list[Row]:
     """Measures and draws every curve.
 
@@ -260,4 +248,4 @@ def _time(turn: Callable[[], object], repetitions: int) -> Spread:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("growth", measure))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,24 +40,6 @@ NOT_REPEATED = 60.0
 
 TOLERANCE = 1e-4
 """Largest relative difference of losses from the plain loop's."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints the rows.
-
-    Args:
-        argv: The arguments; by default those of the process.
-
-    Returns:
-        The exit code.
-    """
-    return run(
-        "images",
-        "Training images per second beside plain loops.",
-        measure,
-        argv,
-        devices=("cpu", "cuda"),
-    )
 
 
 def measure(options: Options) -> list[Row]:
@@ -277,4 +258,10 @@ def _memory_turn(one: ours.Ours, network: nn.Module) -> Turn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run(
+            "images",
+            measure,
+            devices=("cpu", "cuda"),
+        )
+    )

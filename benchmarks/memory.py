@@ -35,18 +35,6 @@ IMPORTS = ("torch", "torchvision", "wandb", "lowrank.tracking", "lowrank.trainer
 EPOCHS = 1
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints the rows.
-
-    Args:
-        argv: The arguments; by default those of the process.
-
-    Returns:
-        The exit code.
-    """
-    return run("memory", "Peak memory of a ResNet-18 run beside the plain loop.", measure, argv)
-
-
 def measure(options: Options) -> list[Row]:
     """Measures both rows.
 
@@ -179,4 +167,4 @@ def _resident(field: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("memory", measure))

@@ -44,25 +44,26 @@ class Options:
 
 def run(
     name: str,
-    describe: str,
     measure: Callable[[Options], Sequence[Row]],
-    argv: Sequence[str] | None,
     *,
     devices: Sequence[str] = ("cpu",),
+    argv: Sequence[str] | None = None,
 ) -> int:
     """Runs one program: reads its flags, measures, prints the rows.
 
     Args:
         name: Of the program, after ``benchmarks.``.
-        describe: One line for its help.
-        measure: Gives the rows.
-        argv: The arguments; by default those of the process.
+        measure: Gives the rows. Its module's first line describes the program.
         devices: Those that the program measures.
+        argv: The arguments; by default those of the process.
 
     Returns:
         The exit code: 0; 1 if a target is missed, unless quick; 2 if the device is not there.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=describe)
+    text = sys.modules[measure.__module__].__doc__ or ""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=text.partition("\n")[0]
+    )
     add_flags(parser)
     parser.add_argument("--rows", type=Path, help="file for the rows as JSON")
     given = parser.parse_args(argv)

@@ -10,7 +10,6 @@ says "not compiled"; compiling is not timed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from benchmarks import ours
 from benchmarks.program import Options, run
@@ -21,24 +20,6 @@ TARGETS: dict[str, dict[int, float | None]] = {
     "cpu": {16: 2.0, 128: None},
     "cuda": {16: 20.0, 128: None},
 }
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints the rows.
-
-    Args:
-        argv: The arguments; by default those of the process.
-
-    Returns:
-        The exit code.
-    """
-    return run(
-        "replicas",
-        "Model-steps per second of replicas beside one network after another.",
-        measure,
-        argv,
-        devices=("cpu", "cuda"),
-    )
 
 
 def measure(options: Options) -> list[Row]:
@@ -93,4 +74,10 @@ def of_batch_size(options: Options, batch_size: int, compiled: bool) -> Row:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run(
+            "replicas",
+            measure,
+            devices=("cpu", "cuda"),
+        )
+    )

@@ -34,24 +34,6 @@ EPOCH_IMAGES = 50_000
 SHARE = 0.01
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints the rows.
-
-    Args:
-        argv: The arguments; by default those of the process.
-
-    Returns:
-        The exit code.
-    """
-    return run(
-        "spectra",
-        "All spectra and quantities of a network beside loops of SVDs.",
-        measure,
-        argv,
-        devices=("cpu", "cuda"),
-    )
-
-
 def measure(options: Options) -> list[Row]:
     """Measures every row.
 
@@ -284,4 +266,10 @@ OTHERS: Sequence[tuple[str, float, Callable[[bool], nn.Module]]] = (
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run(
+            "spectra",
+            measure,
+            devices=("cpu", "cuda"),
+        )
+    )

@@ -31,18 +31,6 @@ BASELINE = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints the rows.
-
-    Args:
-        argv: The arguments; by default those of the process.
-
-    Returns:
-        The exit code.
-    """
-    return run("startup", "Time to the first optimiser step, to help and errors.", measure, argv)
-
-
 def measure(options: Options) -> list[Row]:
     """Measures every row.
 
@@ -187,4 +175,4 @@ def _environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("startup", measure))

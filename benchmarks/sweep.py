@@ -96,18 +96,6 @@ HEAD = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints a table and the rows.
-
-    Args:
-        argv: The arguments; by default those of the process.
-
-    Returns:
-        The exit code.
-    """
-    return run("sweep", "What a sweep costs beside its training.", measure, argv)
-
-
 def measure(options: Options) -> list[Row]:
     """Measures both sweeps and prints their table.
 
@@ -296,4 +284,4 @@ def _environment(directory: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("sweep", measure))

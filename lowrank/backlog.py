@@ -22,7 +22,7 @@ def log_recorded(run: Run, tracker: Tracker, last: int) -> None:
         last: The run's last epoch, with which its pictures are logged.
     """
     held = -1 if tracker.last_epoch is None else tracker.last_epoch
-    if not len(run.epochs) or run.epochs[-1] <= held:
+    if tracker.mode == "disabled" or not len(run.epochs) or run.epochs[-1] <= held:
         return
     from lowrank import figures
 

@@ -15,12 +15,12 @@ import re
 import shutil
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from lowrank.atomic import replacing
 from lowrank.errors import Failure, InputError, is_out_of_memory
 from lowrank.untrusted import may_grow, open_file
 
@@ -51,18 +51,14 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
         CheckpointWriteError: If it cannot be written, for example on a full disk.
     """
     path = Path(path)
-    unfinished = path.with_name(path.name + ".new")
     try:
-        with unfinished.open("w+b") as file:
+        with replacing(path, alone=True) as new, new.open("w+b") as file:
             torch.save(dict(state), file)
             _seal(file)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
         _sync_directory(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+    except Exception as error:
         cause = error if isinstance(error, OSError) else error.__context__
         # torch reports a failed write as a RuntimeError of its archive writer.
         if isinstance(cause, OSError):

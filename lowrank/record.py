@@ -35,7 +35,6 @@ from lowrank.recordfile import (
     connect,
     fingerprints,
     index_crc,
-    lock,
     read_head,
     read_index,
     spectrum_crc,
@@ -49,7 +48,6 @@ __all__ = [
     "Record",
     "RecordError",
     "RecordWriteError",
-    "lock",
 ]
 
 

@@ -7,7 +7,6 @@ them verified where they are read.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,11 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from lowrank.errors import Failure, InputError
 from lowrank.untrusted import open_file
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
 RECORD_NAME = "record.sqlite"
-LOCK_NAME = ".lock"
 STATES = ("running", "finished", "stopped", "collapsed", "failed", "killed")
 
 APPLICATION_ID = 0x4C6F5261  # "LoRa": tells a run record from any other SQLite file
@@ -370,62 +365,3 @@ def read_json(path: Path, key: object, text: Any, crc: Any) -> Any:
     except (ValueError, RecursionError):
         pass
     raise DamagedRecordError(path, f"{key} is not what was written")
-
-
-def lock(run_dir: str | Path) -> BaseFileLock:
-    """Makes this process the only one that works in a run directory.
-
-    The operating system releases the lock when the process ends, however it ends. A record that
-    says running while nobody holds the lock is that of a killed process.
-
-    Args:
-        run_dir: The run directory; made if missing.
-
-    Returns:
-        The lock, held until its ``release()`` is called or nobody refers to it any more.
-
-    Raises:
-        InputError: If another process holds it, or the directory cannot be written to.
-    """
-    from filelock import FileLock, Timeout  # here: what only reads records does not need it
-
-    directory = Path(run_dir)
-    held = FileLock(directory / LOCK_NAME)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        held.acquire(timeout=0.5, poll_interval=0.02)  # `is_locked` may hold it for an instant
-    except Timeout:
-        raise InputError(
-            f"{directory}: another process is already working on this run: wait for it or stop it, "
-            "or choose another run_id"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"{directory}: cannot be written to ({error.strerror}): make room or give write access "
-            "and start the same command again, or choose another output_dir"
-        ) from error
-    return held
-
-
-def is_locked(run_dir: Path) -> bool:
-    """Returns whether a process holds the run directory's `lock`, as far as one can see.
-
-    Args:
-        run_dir: The run directory; it may be read-only.
-
-    Returns:
-        False where there is no lock file; True where the answer is denied.
-    """
-    try:
-        descriptor = os.open(run_dir / LOCK_NAME, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # held by its owner, or a file system without such locks
-        return True
-    finally:
-        os.close(descriptor)  # and with it the shared lock
-    return False

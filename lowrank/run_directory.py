@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lowrank.atomic import replacing, unfinished
 from lowrank.config import Config, Given, combine, differences, load
 from lowrank.environment import available_cores, variable_of
 from lowrank.errors import Failure, InputError
 from lowrank.record import Record
-from lowrank.recordfile import LOCK_NAME, RECORD_NAME, Layer, RecordError, RecordWriteError, lock
+from lowrank.recordfile import RECORD_NAME, Layer, RecordError, RecordWriteError
+from lowrank.runlock import LOCK_NAME, lock
 from lowrank.runs import load_run
 
 CONFIG_NAME = "config.yaml"
@@ -168,7 +170,7 @@ def _settle(path: Path, requested: Config) -> RunDirectory:
     stored_path = path / CONFIG_NAME
     record = path / RECORD_NAME
     if not stored_path.exists() and not record.exists():
-        own = (LOCK_NAME, "wandb", _unfinished(stored_path).name)
+        own = (LOCK_NAME, "wandb", unfinished(stored_path).name)
         strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
         if strangers:
             raise InputError(
@@ -246,11 +248,6 @@ def new_run_id() -> str:
     return "".join(secrets.choice(alphabet) for _ in range(8))
 
 
-def _unfinished(path: Path) -> Path:
-    """Returns where a file is written before it takes its place; a kill may leave it there."""
-    return path.with_name(f"{path.name}.new")
-
-
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file so that it is there whole or not at all, also after a power cut.
 
@@ -261,16 +258,12 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         Failure: If it cannot be written, for example on a full disk.
     """
-    temporary = _unfinished(path)
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with replacing(path, alone=True) as new, new.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise Failure(
             f"{path}: cannot be written ({error.strerror}); make room or give write access and "
             "start the same command again"

@@ -251,19 +251,17 @@ class Trainer:
         log_recorded(run, self.tracker, self.config.epochs)
         return recorded_rows(run)
 
-    def _is_news(self, epoch: int) -> bool:
-        return self.tracker.last_epoch is None or epoch > self.tracker.last_epoch
-
     def _log(
         self,
         epoch: int,
         row: Mapping[str, float],
         spectra: Mapping[str, np.ndarray],
-        figures: Mapping[str, Figure] | None = None,
+        is_last: bool,
     ) -> None:
-        """Logs an epoch unless W&B holds it already."""
-        if self._is_news(epoch):
-            self.tracker.log(epoch, row, spectra, figures)
+        """Logs an epoch unless W&B holds it already, the last one with the run's pictures."""
+        held = self.tracker.last_epoch
+        if self.tracker.mode != "disabled" and (held is None or epoch > held):
+            self.tracker.log(epoch, row, spectra, self._figures() if is_last else None)
 
     def _close_epoch(self) -> None:
         """Evaluates, measures, checkpoints, records and logs the epoch just trained.
@@ -304,7 +302,7 @@ class Trainer:
         if is_last or epoch % config.checkpoint_every == 0:
             self._save()
         self.record.append(epoch, means, spectra)
-        self._log(epoch, means, spectra, self._figures() if is_last else None)
+        self._log(epoch, means, spectra, is_last)
         if self._is_measured(epoch):
             self.watcher.advance()
         self.console.epoch(epoch, means)

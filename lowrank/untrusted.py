@@ -13,6 +13,9 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+ID = r"[A-Za-z0-9_-]{1,64}"
+"""What an id of a run or a sweep looks like: it becomes part of paths."""
+
 _OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _GROWS = b"bytearray"

@@ -16,8 +16,9 @@ from lowrank.errors import InputError
 from lowrank.measuring import Watcher
 from lowrank.metrics import over_replicas
 from lowrank.record import Record
-from lowrank.recordfile import RECORD_NAME, lock
+from lowrank.recordfile import RECORD_NAME
 from lowrank.rowlogger import RowLogger
+from lowrank.runlock import lock
 from lowrank.runs import load_run
 
 if TYPE_CHECKING:

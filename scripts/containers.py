@@ -59,7 +59,6 @@ class Engine(ABC):
             in words.
         """
 
-    @abstractmethod
     def run(
         self,
         tag: str,
@@ -81,6 +80,15 @@ class Engine(ABC):
         Returns:
             The exit code, and what was printed.
         """
+        options = [f"--user={user}"] if user else []
+        options += [f"--volume={here}:{there}" for here, there in (volumes or {}).items()]
+        options += [f"--env={name}={value}" for name, value in (environment or {}).items()]
+        command = self._command(tag, ["--network=host", *options], words)
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    @abstractmethod
+    def _command(self, tag: str, options: Sequence[str], words: Sequence[str]) -> list[str]:
+        """Returns the command that runs an image with options that all engines know."""
 
 
 class Docker(Engine):
@@ -95,17 +103,8 @@ class Docker(Engine):
         image = json.loads(call(["docker", "image", "inspect", tag], quiet=True))[0]
         return {**image["Config"], "Size": f"{image['Size'] / 1e9:.2f} GB"}
 
-    def run(
-        self,
-        tag: str,
-        words: Sequence[str],
-        *,
-        user: str | None = None,
-        volumes: Mapping[Path, str] | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        options = ["--rm", "--init", "--network=host", *_options(user, volumes, environment)]
-        return _captured(["docker", "run", *options, tag, *words])
+    def _command(self, tag: str, options: Sequence[str], words: Sequence[str]) -> list[str]:
+        return ["docker", "run", "--rm", "--init", *options, tag, *words]
 
 
 class Buildah(Engine):
@@ -141,25 +140,16 @@ class Buildah(Engine):
         listed = json.loads(call([*self._buildah, "images", "--json", tag], quiet=True))
         return {**described["Docker"]["config"], "Size": listed[0]["size"]}
 
-    def run(
-        self,
-        tag: str,
-        words: Sequence[str],
-        *,
-        user: str | None = None,
-        volumes: Mapping[Path, str] | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
+    def _command(self, tag: str, options: Sequence[str], words: Sequence[str]) -> list[str]:
         if tag not in self._containers:
             made = call([*self._buildah, "from", "--pull-never", tag], quiet=True).strip()
             self._containers[tag] = made
             # Buildah would hide directories of this machine behind the image's own volumes.
             for path in self.inspect(tag)["Volumes"]:
                 call([*self._buildah, "config", f"--volume={path}-", made])
-        options = ["--isolation=chroot", "--network=host", *_options(user, volumes, environment)]
         entry = self.inspect(tag)["Entrypoint"]
-        run = [*self._buildah, "run", *options, self._containers[tag], "--", *entry, *words]
-        return _captured(run)
+        run = [*self._buildah, "run", "--isolation=chroot", *options]
+        return [*run, self._containers[tag], "--", *entry, *words]
 
     def _make_stand_in(self) -> None:
         """Makes an image like python:slim of Debian's packages.
@@ -243,18 +233,6 @@ def call(words: Sequence[str], *, quiet: bool = False) -> str:
 
 def _arguments(arguments: Mapping[str, str]) -> list[str]:
     return [f"--build-arg={name}={value}" for name, value in arguments.items()]
-
-
-def _options(
-    user: str | None, volumes: Mapping[Path, str] | None, environment: Mapping[str, str] | None
-) -> list[str]:
-    options = [f"--user={user}"] if user else []
-    options += [f"--volume={here}:{there}" for here, there in (volumes or {}).items()]
-    return options + [f"--env={name}={value}" for name, value in (environment or {}).items()]
-
-
-def _captured(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
 def _docker_answers() -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,18 @@ TINY = ("--train_size=120", "--width=16", "--depth=2", "--batch_size=32", "--thr
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.running", "tests.warm"])
+
+
+def piped(words: Sequence[str], directory: Path, **options: Any) -> subprocess.Popen[str]:
+    """Starts a program as a process group of its own, whose output is read line by line.
+
+    Args:
+        words: The command.
+        directory: Where it works.
+        **options: Of `subprocess.Popen`, in place of these.
+    """
+    usual = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, cwd=directory, start_new_session=True, **(usual | options))
 
 
 class Training:
@@ -107,7 +121,10 @@ def _train(
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     os.chdir(directory)
     import train
+    from lowrank import environment
 
+    # The uncommitted changes of a checkout would be in every record, whose size is limited here.
+    environment._git = lambda *_: None
     if prepare is not None:
         prepare()
     sys.exit(train.main(list(flags)))

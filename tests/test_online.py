@@ -20,6 +20,7 @@ import yaml
 
 import lowrank
 from lowrank.metrics import HISTOGRAM_EDGES, spectrum_histogram
+from tests.running import piped
 from train import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,14 +42,7 @@ def spawn(tmp_path):
 
     def start(*flags):
         words = [sys.executable, str(ROOT / "train.py"), "--project=ranks", "--run_id=a", *flags]
-        process = subprocess.Popen(
-            words,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        process = piped(words, tmp_path)
         processes.append(process)
         return process
 

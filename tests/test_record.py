@@ -25,8 +25,9 @@ import numpy as np
 import pytest
 
 from lowrank.errors import Failure, InputError
-from lowrank.record import RECORD_NAME, Layer, Record, RecordError, RecordWriteError, lock
+from lowrank.record import RECORD_NAME, Layer, Record, RecordError, RecordWriteError
 from lowrank.recordfile import fingerprints
+from lowrank.runlock import lock
 from lowrank.runs import Run, find_runs, load_run, load_sweep
 
 LAYERS = (

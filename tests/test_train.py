@@ -24,6 +24,7 @@ import torch
 import yaml
 
 import lowrank
+from tests.running import piped
 from train import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,8 +59,7 @@ def spawn(directory, *flags, **options):
     names = {flag.partition("=")[0] for flag in flags}
     tiny = [flag for flag in TINY if flag.partition("=")[0] not in names]
     words = [sys.executable, str(ROOT / "train.py"), *tiny, "--threads=1", *flags]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | options
-    return subprocess.Popen(words, cwd=directory, start_new_session=True, **options)
+    return piped(words, directory, **options)
 
 
 def wait_for_epoch(process, epoch):

@@ -19,6 +19,7 @@ import torch
 import yaml
 
 import lowrank
+from tests.running import piped
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = str(ROOT / "train.py")
@@ -47,15 +48,7 @@ def wandb(tmp_path):
     processes = []
 
     def start(*words):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "wandb", *words],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        process = piped([sys.executable, "-m", "wandb", *words], tmp_path, env=environment)
         processes.append(process)
         return process
 

@@ -118,7 +118,7 @@ class Training(wandb.wandb_agent.AgentProcess):
     ) -> None:
         words = list(command or [])
         first = next((i for i, word in enumerate(words) if not _is_before_program(word)), 0)
-        if words[first] in _INTERPRETERS:  # the launcher's, whatever PATH has
+        if words and words[first] in _INTERPRETERS:  # the launcher's, whatever PATH has
             words[first] = sys.executable
         super().__init__(env=env, command=words, **options)  # type: ignore[no-untyped-call]
         assert self._popen is not None

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from lowrank.errors import InputError
+from lowrank.untrusted import ID
 
 
 class DataSet(NamedTuple):
@@ -192,7 +193,7 @@ def ask_wandb(path: str) -> Sweep:
             f"sweep: {host} has no sweep {path} for {user} ({_reason(error)}): "
             "`wandb sweep FILE` prints the path of a new one"
         ) from error
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(sweep.id)):  # it names a folder of logs
+    if not re.fullmatch(ID, str(sweep.id)):  # it names a folder of logs
         raise InputError(f"sweep: the server's id is {sweep.id!r}; allowed: letters, digits, _, -")
     program = found.config.get("program")
     if program and (reason := refusal(program, found.config.get("command") or [])):

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lowrank.config.model import Config, Given, allowed, combine
+from lowrank.config.model import Config
+from lowrank.config.sources import Given, allowed, combine
 from lowrank.config.yamltext import printable, read_file, read_mapping
 from lowrank.errors import InputError, nearest
 

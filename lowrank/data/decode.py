@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import tempfile
-import uuid
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lowrank.atomic import replacing
 from lowrank.data.files import Progress, exclusive
 from lowrank.data.sizes import resize
 
@@ -167,12 +167,10 @@ def cached(
         if (images := _read(path, key, shape)) is not None:  # another process has made it meanwhile
             return images
         images = make()
-        temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
-            torch.save({"key": key, "images": images}, temporary)
-            temporary.replace(path)
+            with replacing(path) as new:
+                torch.save({"key": key, "images": images}, new)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            temporary.unlink(missing_ok=True)
             print(f"decoded images are not kept: {path}: {error}", file=sys.stderr)
     return images
 

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lowrank.atomic import replacing
 from lowrank.config.yamltext import printable
 from lowrank.errors import Failure, InputError, nearest
 from lowrank.figures.curves import curves_figure
@@ -201,14 +202,11 @@ def _write_text(path: Path, content: str) -> None:
     Raises:
         Failure: If the disk refuses.
     """
-    unfinished = path.with_name(f".{path.name}.new")
     try:
-        unfinished.write_text(content, encoding="utf-8")
-        unfinished.replace(path)
+        with replacing(path) as new:
+            new.write_text(content, encoding="utf-8")
     except OSError as error:
         raise Failure(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _make(directory: Path) -> None:

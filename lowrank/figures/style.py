@@ -6,11 +6,12 @@ both are distinct for colour-blind readers. Markers tell curves apart in grey pr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
+
+from lowrank.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,11 +121,6 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
 
     form = path.suffix.removeprefix(".").lower()
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # same data, same file
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        # 42: fonts are embedded as TrueType, which publishers accept and programs can edit.
-        with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "lowrank"}):
-            figure.savefig(unfinished, format=form, dpi=dpi, metadata=undated.get(form))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    # 42: fonts are embedded as TrueType, which publishers accept and programs can edit.
+    with replacing(path) as new, rc_context({"pdf.fonttype": 42, "svg.hashsalt": "lowrank"}):
+        figure.savefig(new, format=form, dpi=dpi, metadata=undated.get(form))

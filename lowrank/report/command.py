@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lowrank.atomic import replacing
 from lowrank.config.yamltext import printable
 from lowrank.environment import redact
 from lowrank.errors import InputError, nearest
@@ -219,14 +220,11 @@ def _write(output: Path, text: str) -> int:
     Raises:
         InputError: If it cannot be written.
     """
-    unfinished = output.with_name(output.name + ".new")
     content = text.encode("utf-8")
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(output)
+        with replacing(output) as new:
+            new.write_bytes(content)
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
         raise InputError(
             f"output: cannot write {printable(str(output), 200)} ({error.strerror})"
         ) from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lowrank.config import Config, Given, allowed
-from lowrank.config.model import bad_values
+from lowrank.config.sources import bad_values
 from lowrank.config.yamltext import printable
 from lowrank.console import say
 from lowrank.errors import InputError

@@ -16,6 +16,7 @@ from lowrank.config.model import FREE_ON_RESUME
 from lowrank.config.yamltext import printable
 from lowrank.errors import InputError
 from lowrank.runs import Run
+from lowrank.untrusted import ID
 
 TAG = "rerun"
 """W&B tag of a rerun; beside it stands the original's id."""
@@ -26,7 +27,6 @@ COMPARABLE = (*FREE_ON_RESUME, "device", "threads", "epochs")
 WITHOUT_FILES = ("digits", "synthetic")
 """Data sets that need no data_dir."""
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 _OF_TRAIN_PY = {"model", "dataset", "lr"}  # a configuration with these is train.py's
 
@@ -142,7 +142,7 @@ def is_directory(path: str) -> bool:
 def _problems(run: Run, given: Mapping[str, str]) -> list[str]:
     """Returns why a record is not that of a run that this train.py can repeat."""
     recorded, fields = run.config, Config().recorded()
-    if not _is(_ID, run.id) or not recorded.keys() >= _OF_TRAIN_PY:
+    if not _is(re.compile(ID), run.id) or not recorded.keys() >= _OF_TRAIN_PY:
         return [
             f"{run.path}: is not the record of a run of train.py: only the program that made it "
             "can run it again"

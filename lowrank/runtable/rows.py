@@ -126,8 +126,12 @@ def find(paths: Sequence[str]) -> tuple[list[Run], list[str]]:
         runs |= {run.path.resolve(): run for run in found}
     if lines:
         raise InputError(lines)
-    unread += [f"left out: {run.path}: {reason}" for run in runs.values() if (reason := _odd(run))]
-    usable = [run for run in runs.values() if not _odd(run)]
+    usable: list[Run] = []
+    for run in runs.values():
+        if reason := _odd(run):
+            unread.append(f"left out: {run.path}: {reason}")
+        else:
+            usable.append(run)
     if not usable:
         raise InputError([*unread, "none of the records can be read"])
     return usable, unread

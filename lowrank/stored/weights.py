@@ -24,16 +24,11 @@ from lowrank.config import Config, load
 from lowrank.config.arguments import parse
 from lowrank.config.yamltext import printable
 from lowrank.errors import InputError, nearest
-from lowrank.matrices import (
-    Skipped,
-    WeightMatrix,
-    skipped_parameters,
-    unused_name,
-    weight_matrices,
-)
+from lowrank.matrices import Skipped, WeightMatrix, skipped_parameters, weight_matrices
 from lowrank.models import FAMILIES, build_model
 from lowrank.run_directory import CONFIG_NAME
 from lowrank.stored.tensor_files import FORMATS, read_file, state_dict
+from lowrank.tensors import unused_name
 from lowrank.untrusted import open_file
 
 CHECKPOINT_NAME = "checkpoint.pt"

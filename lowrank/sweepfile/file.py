@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lowrank.config import Config, Given
 from lowrank.config.arguments import parse
-from lowrank.config.model import bad_values
+from lowrank.config.sources import bad_values
 from lowrank.config.yamltext import printable, read_file, read_yaml
 from lowrank.errors import InputError
 from lowrank.sweepfile import schema

@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from lowrank.config import Config, Given
-from lowrank.config.model import bad_values
+from lowrank.config.sources import bad_values
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import printable, read_mapping
 from lowrank.errors import InputError

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lowrank.config import Config, Given, allowed
-from lowrank.config.model import FREE_ON_RESUME, bad_values
+from lowrank.config.model import FREE_ON_RESUME
+from lowrank.config.sources import bad_values
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import printable
 from lowrank.console import say

@@ -12,8 +12,9 @@ from typing import Any
 
 from lowrank.errors import Failure
 from lowrank.interruption import Interruption
-from lowrank.recordfile import RecordError, is_locked
+from lowrank.recordfile import RecordError
 from lowrank.run_directory import ENDED
+from lowrank.runlock import is_locked
 from lowrank.runs import Run, load_run
 from lowrank.sweeps.pool import Worker
 from lowrank.sweeps.progress import Progress

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from lowrank.recordfile import is_locked, lock
+from lowrank.runlock import is_locked, lock
 
 FOLDER = ".launchers"
 

@@ -64,9 +64,13 @@ def test_an_unknown_program_is_refused_with_the_nearest(capsys):
     assert "only='image' is not known" in capsys.readouterr().err
 
 
+def started(program):
+    return lambda flags: run("name", program.measure, devices=("cpu", "cuda"), argv=flags)
+
+
 @without_gpu
 @pytest.mark.parametrize(
-    "start", [main, spectra.main, images.main], ids=["all", "spectra", "images"]
+    "start", [main, started(spectra), started(images)], ids=["all", "spectra", "images"]
 )
 def test_a_gpu_that_is_not_there_is_refused_in_a_line(start, capsys):
     assert start(["--device=cuda"]) == 2
@@ -75,7 +79,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_a_line(start, capsys):
 
 
 def test_a_program_without_gpu_rows_says_so(capsys):
-    assert growth.main(["--device=cuda"]) == 2
+    assert run("growth", growth.measure, argv=["--device=cuda"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("this is measured on cpu only")
 
@@ -90,7 +94,7 @@ def test_a_missed_target_is_exit_code_1_unless_quick(ours, flags, code, capsys):
         asked.append(options)
         return [a_row(ours, 1.1)]
 
-    assert run("name", "", measure, flags) == code
+    assert run("name", measure, argv=flags) == code
     assert asked == [Options(quick=bool(flags), device="cpu", data_dir=None)]
     verdict = "" if flags else "missed" if ours > 1.1 else "met"
     (line,) = (of for of in capsys.readouterr().out.splitlines() if "≤ 1.1" in of)

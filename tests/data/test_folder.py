@@ -333,7 +333,7 @@ def test_processes_at_once_decode_once(tmp_path):
     calls_for_all = 2  # 60 images to train and 3 to test are one call each
     assert sum(calls for calls, _ in told) == calls_for_all
     assert {total for _, total in told} == {int(load(tmp_path).train.images.long().sum())}
-    assert not list(tmp_path.glob(".lowrank-cache*.tmp"))
+    assert not list(tmp_path.rglob("*.new"))
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import FillBetweenPolyCollection, QuadMesh
 from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 
 from lowrank.errors import InputError
 from lowrank.figures.curves import curves_figure
@@ -25,6 +24,7 @@ from lowrank.figures.layout import Wishes, curves_layouts, landscape_layouts
 from lowrank.figures.tables import curves_csv, curves_table, landscape_csv, landscape_table
 from lowrank.runtable.points import sweep_of
 from lowrank.runtable.rows import Definition
+from tests.figures.legible import assert_legible, drawn_texts
 from tests.runtable.records import make_row
 
 LRS, SIZES = (0.1, 0.5, 1.0, 2.0), (4, 8, 16)
@@ -295,32 +295,14 @@ FIGURES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_overlaps_or_leaves_the_picture(monkeypatch, name):
-    texts: list[Text] = []
-    original = Text.draw
-
-    def spy(text, renderer):
-        texts.append(text)
-        original(text, renderer)
-
     figure = FIGURES[name]()
     canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    monkeypatch.setattr(Text, "draw", spy)
-    canvas.draw()
-    texts = [text for text in texts if text.get_visible() and text.get_text().strip()]
+    texts = drawn_texts(monkeypatch, canvas.draw)
     if name == "contours":  # its labels are turned, and their boxes are not
         texts = [text for text in texts if text.get_rotation() in (0.0, 90.0)]
-    names = [text.get_text() for text in texts]
-    assert len(names) > 5
-    x0, y0, x1, y1 = np.array([text.get_window_extent().extents for text in texts]).T
-    width, height = canvas.get_width_height()
-    outside = (x0 < -1) | (y0 < -1) | (x1 > width + 1) | (y1 > height + 1)
-    assert [name for name, out in zip(names, outside, strict=True) if out] == []
-    slack = 1.5  # pixels: an extent includes room for accents and descenders
-    overlap = (x0[:, None] + slack < x1) & (y0[:, None] + slack < y1)
-    overlapping = np.triu(overlap & overlap.T, 1)
-    assert [(names[a], names[b]) for a, b in np.argwhere(overlapping)] == []
+    assert_legible(texts, canvas)
     for legend in figure.legends:
         box = legend.get_window_extent()
         assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)

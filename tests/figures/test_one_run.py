@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from lowrank.figures import RankTable, final_figures, rank_curves, rank_heatmap, spectrum_over_time
 from lowrank.recordfile import Layer
+from tests.figures.legible import assert_legible, drawn_texts
 
 
 def table(layers=5, epochs=60, collapsed=()):
@@ -63,28 +63,8 @@ def draw(kind, data):
     ids=["5 layers", "54 layers 500 epochs", "1 layer 1 epoch", "all collapsed"],
 )
 def test_no_text_overlaps_or_leaves_the_picture(monkeypatch, kind, data):
-    texts: list[Text] = []
-    original = Text.draw
-
-    def spy(text, renderer):
-        texts.append(text)
-        original(text, renderer)
-
-    monkeypatch.setattr(Text, "draw", spy)
-    figure = draw(kind, data)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    texts = [text for text in texts if text.get_visible() and text.get_text().strip()]
-    names = [text.get_text() for text in texts]
-    assert len(names) > 5
-    x0, y0, x1, y1 = np.array([text.get_window_extent().extents for text in texts]).T
-    width, height = canvas.get_width_height()
-    outside = (x0 < -1) | (y0 < -1) | (x1 > width + 1) | (y1 > height + 1)
-    assert [name for name, out in zip(names, outside, strict=True) if out] == []
-    slack = 1.5  # pixels: an extent includes room for accents and descenders
-    overlap = (x0[:, None] + slack < x1) & (y0[:, None] + slack < y1)
-    overlapping = np.triu(overlap & overlap.T, 1)
-    assert [(names[a], names[b]) for a, b in np.argwhere(overlapping)] == []
+    canvas = FigureCanvasAgg(draw(kind, data))
+    assert_legible(drawn_texts(monkeypatch, canvas.draw), canvas)
 
 
 def test_the_heat_map_shows_shares_in_network_order():
@@ -185,6 +165,7 @@ def test_drawing_leaves_matplotlibs_state_alone():
     script = """
 import sys, matplotlib
 before = matplotlib.rcParams.copy()  # as a dict it would import pyplot
+from tests.figures.legible import assert_legible, drawn_texts
 from tests.figures.test_one_run import draw, table
 for kind in ("heatmap", "two runs", "spectra"):
     draw(kind, table()).savefig(sys.stdout.buffer, format="png")

@@ -30,16 +30,15 @@ from lowrank.errors import InputError
 from lowrank.record import RECORD_NAME, Record
 from lowrank.recordfile import (
     APPLICATION_ID,
-    LOCK_NAME,
     SCHEMA,
     SCHEMA_VERSION,
     fingerprints,
     index_crc,
-    lock,
     read_index,
     spectrum_crc,
     text_crc,
 )
+from lowrank.runlock import LOCK_NAME, lock
 from lowrank.runs import Run, load_run
 from tests.hostile.calls import EVIL, answer, check, same
 

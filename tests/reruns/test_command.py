@@ -131,7 +131,7 @@ def test_of_an_original_without_an_end_its_epochs_are_compared(trained, work, ca
 
 
 def test_an_original_that_is_running_is_compared_as_far_as_it_is(trained, work, capsys):
-    from lowrank.recordfile import lock
+    from lowrank.runlock import lock
 
     copy = rewritten(trained, work / "runs/a", state="running", epochs=1)
     held = lock(copy)

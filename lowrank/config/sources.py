@@ -1,0 +1,202 @@
+"""A configuration of several sources: what was given where, and all that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import ValidationError
+
+from lowrank.config.model import FIELDS_ONLY, FREE_ON_RESUME, Config
+from lowrank.config.rules import conflicts
+from lowrank.config.yamltext import printable, read_file, read_mapping
+from lowrank.errors import InputError, nearest, one_of
+
+
+class Given(NamedTuple):
+    """A value as it was given, and where: ``--lr``, a file, a variable."""
+
+    value: Any
+    where: str = ""
+
+
+def allowed(name: str) -> str:
+    """Returns in words what a field takes; errors and ``--help`` say the same.
+
+    Args:
+        name: A field.
+
+    Returns:
+        The words, in ASCII.
+
+    Example:
+        >>> allowed("momentum")
+        'a finite number of at least 0 and below 1'
+    """
+    field = Config.model_fields[name]
+    annotation = field.annotation
+    optional = get_origin(annotation) in (Union, UnionType)
+    kind = get_args(annotation)[0] if optional else annotation
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    if extra["allowed"]:
+        words = str(extra["allowed"])
+    elif get_origin(kind) is Literal:
+        words = one_of(get_args(kind))
+    elif kind is bool:
+        words = "True or False"
+    else:
+        words = "a whole number" if kind is int else "a finite number"
+        limits = {
+            key: getattr(limit, key)
+            for limit in field.metadata
+            for key in ("ge", "gt", "le", "lt")
+            if hasattr(limit, key)
+        }
+        if {"ge", "le"} <= limits.keys():
+            words += f" from {limits['ge']} to {limits['le']}"
+        else:
+            said = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
+            words += " " + " and ".join(
+                f"{said[key]} {limits[key]}" for key in said if key in limits
+            )
+    return f"{words}, or None" if optional else words
+
+
+def combine(sources: Sequence[Mapping[str, Given]], lines: Iterable[str] = ()) -> Config:
+    """Makes a configuration of several sources, or says all that is wrong with them.
+
+    Values are checked in every source, also where a stronger one overrides
+    them: a mistake there is one all the same.
+
+    Args:
+        sources: What was given by name, the strongest source first.
+        lines: Complaints so far.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        InputError: A line for every complaint, unknown name, bad value and conflict.
+    """
+    lines, bad = list(lines), set[str]()
+    merged: dict[str, Given] = {}
+    seen = set[tuple[str, str]]()
+    for source in sources:
+        for name, text in bad_values(source).items():
+            bad.add(name)
+            said = (name, str(source[name].value))  # `wandb agent` says everything twice
+            if said not in seen:
+                seen.add(said)
+                lines.append(text)
+        merged = dict(source) | merged
+    good = {name: given.value for name, given in merged.items() if name not in bad}
+    config = Config.model_validate(good, context=FIELDS_ONLY)
+    for names, text in conflicts(config):
+        if bad.isdisjoint(names):
+            places = [
+                f"{name} from {merged[name].where}"
+                for name in names
+                if name in merged and merged[name].where not in ("", f"--{name}")
+            ]
+            lines.append(f"{text} ({', '.join(places)})" if places else text)
+    if lines:
+        raise InputError(lines)
+    return config
+
+
+def bad_values(source: Mapping[str, Given]) -> dict[str, str]:
+    """Checks names and values, each for itself: not what they say against each other.
+
+    Args:
+        source: What was given by name.
+
+    Returns:
+        A line for each name or value that is not allowed, by name.
+
+    Example:
+        >>> bad_values({"lr": Given(0), "depth": Given("3")})
+        {'lr': 'lr: got 0; allowed: a finite number above 0'}
+    """
+    known = {name: source[name].value for name in source if name in Config.model_fields}
+    names = [name for name in source if name not in known]
+    try:
+        Config.model_validate(known, context=FIELDS_ONLY)
+    except ValidationError as error:
+        names += [str(e["loc"][0]) for e in error.errors(include_url=False)]
+    return {name: _complaint(name, source[name]) for name in names}
+
+
+def _complaint(name: str, given: Given) -> str:
+    place = f" from {given.where}" if given.where else ""
+    if name not in Config.model_fields:
+        known = nearest(name[:60].lower().replace("-", "_"), [*Config.model_fields, "config"])
+        return f"unknown name '{printable(name)}'{place}{known}"
+    got = f"'{printable(given.value)}'" if isinstance(given.value, str) else _shown(given.value)
+    kind = Config.model_fields[name].annotation
+    near = nearest(str(given.value)[:60], get_args(kind)) if get_origin(kind) is Literal else ""
+    return f"{name}: got {got}{place}; allowed: {allowed(name)}{near}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return printable(f"[{', '.join(map(str, value))}]")
+    return printable(str(value))
+
+
+def load(path: str | Path) -> Config:
+    """Reads a stored ``config.yaml``.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The configuration, with `run_id` None and `resume` auto.
+
+    Raises:
+        InputError: If the file cannot be read or is not a complete configuration.
+    """
+    where = printable(str(path), 200)
+    values = read_mapping(read_file(path), where)
+    missing = [name for name in Config().recorded() if name not in values]
+    if missing:
+        raise InputError(
+            f"{where} is not complete, it lacks {', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''}: restore it from a copy, or remove it where a "
+            "record lies beside it, which holds it as well"
+        )
+    return combine([{name: Given(value, where) for name, value in values.items()}])
+
+
+def differences(stored: Config, requested: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns the fields that make a resumed run another one.
+
+    Free to differ are where and how results are tracked, stored and
+    checkpointed, and a larger `epochs`, but not with a cosine schedule, whose
+    rates depend on it. A requested `seed` or `threads` of None takes the stored one.
+
+    Args:
+        stored: The configuration in the run's directory.
+        requested: The one asked for now.
+
+    Returns:
+        (stored, requested) by field, in the order of the fields; empty if it is the same run.
+
+    Example:
+        >>> differences(Config(epochs=20), Config(epochs=30, lr=0.2))
+        {'lr': (0.1, 0.2)}
+    """
+    found = {}
+    for name, now in requested:
+        before = getattr(stored, name)
+        same = (
+            name in FREE_ON_RESUME
+            or now == before
+            or (name in ("seed", "threads") and now is None)
+            or (name == "epochs" and now > before and stored.schedule != "cosine")
+        )
+        if not same:
+            found[name] = (before, now)
+    return found
