@@ -78,7 +78,8 @@ def compiled(
         state = dict(zip(names, (*weights, *others), strict=True))
         with _form_of(model), autocast(images.device.type, precision):
             values = loss(functional_call(model, state, (images,)), labels).mean(dim=-1)
-        return torch.autograd.grad(values, weights, torch.ones_like(values))
+        found = torch.autograd.grad(values, weights, torch.ones_like(values))
+        return [_laid_out(*pair) for pair in zip(found, weights, strict=True)]
 
     model.train()
     inputs = list(parameters.values()), list(buffers.values())
@@ -128,6 +129,15 @@ def _compile(
         graph, fullgraph=True, options=options
     )
     return compiled
+
+
+def _laid_out(gradient: Tensor, weight: Tensor) -> Tensor:
+    """Returns the gradient with the strides of its weight, which fused optimisers rely on."""
+    if gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_strided(
+        weight.shape, weight.stride(), dtype=gradient.dtype, device=gradient.device
+    ).copy_(gradient)
 
 
 def _form_of(model: nn.Module) -> contextlib.AbstractContextManager[object]:

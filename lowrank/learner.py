@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from lowrank.ranks import Quantity
 
 EVALUATION_BATCH = 512
-"""Examples evaluated at once; it bounds the memory of evaluation."""
+"""Examples evaluated at once, at most; it bounds the memory of evaluation."""
+
+CONVOLVED_BATCH = 64
+"""Likewise of convolutions on a CPU, where more fit no cache and take longer."""
 
 EVALUATION_ROWS = 8192
-"""Examples times replicas evaluated at once, unless a training batch has more."""
+"""Examples times replicas evaluated at once, at most."""
 
 
 class Learner:
@@ -52,6 +55,8 @@ class Learner:
         self.optimizer = training.make_optimizer(config, model)
         self.loss = training.make_loss(config.loss)
         self.gradients = gradients.by_autograd(model, self.loss, precision=config.precision)
+        on_cpu = dataset.train.images.device.type == "cpu"
+        self._convolves = on_cpu and any(isinstance(m, nn.Conv2d) for m in model.modules())
         self.batches = self._batches(dataset.train, config.batch_size, augment=config.augment)
         self.epoch = 0
         self.step = 0
@@ -68,6 +73,8 @@ class Learner:
         size = min(self.config.batch_size, len(train))
         shape = (size,) if len(self.networks) == 1 else (len(self.networks), size)
         images = torch.zeros(*shape, *self.dataset.image_shape, device=train.images.device)
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=self.batches.layout)
         labels = torch.zeros(shape, dtype=torch.int64, device=train.images.device)
         self.gradients = gradients.compiled(
             self.model, self.loss, images, labels, precision=self.config.precision
@@ -118,8 +125,8 @@ class Learner:
         Raises:
             InterruptedError: If it was given up.
         """
-        together = min(EVALUATION_BATCH, EVALUATION_ROWS // len(self.networks))
-        batches = self._batches(split, max(together, min(self.config.batch_size, EVALUATION_BATCH)))
+        most = CONVOLVED_BATCH if self._convolves else EVALUATION_BATCH
+        batches = self._batches(split, max(1, min(most, EVALUATION_ROWS // len(self.networks))))
         in_order = torch.arange(len(split), device=split.labels.device)[None]
         return training.evaluate(
             self.model,
@@ -187,12 +194,15 @@ class Learner:
         return torch.stack(orders, dim=1).squeeze(1)
 
     def _batches(self, split: Split, batch_size: int, *, augment: bool = False) -> Batches:
+        # The kernels of a CPU convolve such images faster; those of replicas are batched.
+        is_fast = self._convolves and len(self.networks) == 1
         return Batches(
             split,
             mean=self.dataset.mean,
             std=self.dataset.std,
             batch_size=batch_size,
             augment=augment,
+            layout=torch.channels_last if is_fast else torch.contiguous_format,
         )
 
     def _synchronize(self) -> None:

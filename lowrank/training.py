@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from lowrank import allocator
 from lowrank.errors import InputError
 from lowrank.ranks import Quantity, quantity_of
 
@@ -299,6 +300,8 @@ def computes_slowly(device: torch.device, precision: str) -> bool:
 def configure_torch(config: Config) -> torch.device:
     """Sets torch's global switches, all of them, as one process may train several runs.
 
+    On a CPU memory that is freed stays with the process (`lowrank.allocator.keep_freed`).
+
     Args:
         config: Reads ``device``, ``threads``, ``precision`` and ``deterministic``.
 
@@ -326,4 +329,6 @@ def configure_torch(config: Config) -> torch.device:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)
+    if device.type == "cpu":
+        allocator.keep_freed()
     return device

@@ -46,7 +46,10 @@ def built(config, shape, seed=0):
 
 
 def assert_same_step(first, second, config, images, labels):
-    """Asserts that two gradients of equal models agree, in place, statistics included."""
+    """Asserts that two gradients of equal models agree, in place, statistics included.
+
+    Fused optimisers go through weights and gradients in the order of memory: strides are equal too.
+    """
     plain = gradients.by_autograd(first, training.make_loss(config.loss))
     before = {name: tensor.clone() for name, tensor in second.state_dict().items()}
     compiled = gradients.compiled(second, training.make_loss(config.loss), images, labels)
@@ -57,6 +60,8 @@ def assert_same_step(first, second, config, images, labels):
         for given in ((images, labels), smaller):
             plain(*given)
             compiled(*given)
+            for name, own in second.named_parameters():
+                assert own.grad.stride() == own.stride(), name
             pairs = zip(first.named_parameters(), second.parameters(), strict=True)
             largest = max(float(own.grad.abs().max()) for own in second.parameters())
             for (name, expected), found in pairs:
@@ -87,6 +92,18 @@ def test_compiled_gradients_are_autograds(fields):
     config = Config(**fields)
     model = built(config, (3, 32, 32))
     assert_same_step(model, copy.deepcopy(model), config, *batch(4, (3, 32, 32)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields", [{"model": "convnet", "depth": 1, "width": 6}, {"model": "resnet18"}]
+)
+def test_compiled_gradients_of_images_with_channels_last_are_autograds(fields):
+    config = Config(**fields)
+    model = built(config, (3, 32, 32))
+    images, labels = batch(4, (3, 32, 32))
+    images = images.contiguous(memory_format=torch.channels_last)
+    assert_same_step(model, copy.deepcopy(model), config, images, labels)
 
 
 @pytest.mark.slow

@@ -61,6 +61,7 @@ class Batches:
         batch_size: Images per batch; the last batch is shorter where it does not divide.
         augment: Whether each image is padded by 4 black pixels on every side, cropped to its own
             size at a random place, and flipped left to right with probability one half.
+        layout: How a batch's images lie in memory; what they show is the same.
 
     Raises:
         ValueError: `batch_size` is below 1.
@@ -81,12 +82,14 @@ class Batches:
         std: Sequence[float],
         batch_size: int,
         augment: bool = False,
+        layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
         self.split = split
         self.batch_size = batch_size
         self.augment = augment
+        self.layout = layout
         self._scale, self._shift = _constants(mean, std, split.images.device)
 
     def __len__(self) -> int:
@@ -127,6 +130,7 @@ class Batches:
             batch = images.index_select(0, chosen)
             if self.augment:
                 batch = crop_and_flip(batch, *shifts)
+            batch = batch.contiguous(memory_format=self.layout)
             normalised = _apply(batch, self._scale, self._shift)
             yield (
                 normalised.view(*index.shape, *images.shape[1:]),
