@@ -3,9 +3,10 @@
     python -m benchmarks.images
 
 MLP-BN-10-100 beside a DataLoader with two workers over PIL images; ResNet-18 beside a loop over
-decoded, normalised float32 images in memory. Ours is what train.py does in an epoch, with
-`--compile`, and without where the table says "not compiled"; compiling is not timed. That all reach
-the same losses is checked first.
+decoded, normalised float32 images in memory; each baseline in a process of its own, with torch's
+settings as they come. Ours is what train.py does in an epoch, with `--compile`, and without where
+the table says "not compiled"; compiling is not timed. That all reach the same losses is checked
+first.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import torch
 from torch import nn
 
 from benchmarks import ours, plain
+from benchmarks.apart import Apart
 from benchmarks.program import Options, run, say
-from benchmarks.timing import Row, Turn, faster, interleaved, spread
+from benchmarks.timing import Row, Turn, faster, interleaved
 from lowrank import training
-from lowrank.environment import available_cores
+from lowrank.config import Config
 from lowrank.errors import Failure
 
 LOADER = "DataLoader, 2 workers, PIL → ToTensor → Normalize, plain SGD loop"
@@ -65,34 +67,37 @@ def of_mlp(options: Options, batch_size: int) -> list[Row]:
         batch_size: Of both.
 
     Returns:
-        The rows: compiled, and not.
+        The rows: compiled, beside a loop of one thread as well, and not compiled.
     """
-    device = options.device
     images = 640 if options.quick else 10_240
     turns: dict[str, Turn] = {}
     for name, compiled in (("compiled", True), ("not compiled", False)):
         check_losses(options, batch_size, 2 * batch_size, compiled=compiled, **ours.MLP)
         one = _make(options, batch_size, images, compile=compiled, **ours.MLP)
         turns[name] = one.train_epoch
-    # Two workers beside torch's threads can be too many for the cores: the faster one counts.
-    for threads in (available_cores(), 1):
-        turns[f"{threads} threads"] = _loader_turn(one, _plain_network(one), device, threads)
-    times = interleaved(turns, options.repetitions(5), warmups=options.warmups, device=device)
-    found = {name: times.pop(name) for name in ("compiled", "not compiled")}
-    fastest = min(times, key=lambda name: spread(times[name]).median)
-    say(f"MLP-BN-10-100, B {batch_size}: the plain loop is faster with {fastest}")
+    data = options.data_dir, images, batch_size, options.device
+    with Apart(_loader_turn, "mlp", *data) as usual, Apart(_loader_turn, "mlp", *data, 1) as single:
+        times = interleaved(
+            turns | {"usual": usual, "one thread": single},
+            options.repetitions(5),
+            warmups=options.warmups,
+            device=options.device,
+        )
+    target = TARGETS[options.device][batch_size]
+    what = f"training of MLP-BN-10-100, B {batch_size}, fp32"
     return [
         faster(
-            f"training of MLP-BN-10-100, B {batch_size}, fp32{addition}",
-            LOADER,
-            {"ours": found[name], "theirs": times[fastest]},
-            target,
+            f"{what}{addition}",
+            baseline,
+            {"ours": times[found], "theirs": times[theirs]},
+            demanded,
             work=images,
             unit="images/s",
         )
-        for name, addition, target in (
-            ("compiled", "", TARGETS[device][batch_size]),
-            ("not compiled", ", not compiled", None),
+        for found, addition, theirs, baseline, demanded in (
+            ("compiled", "", "usual", LOADER, target),
+            ("compiled", "", "one thread", f"{LOADER}, one thread", None),
+            ("not compiled", ", not compiled", "usual", LOADER, None),
         )
     ]
 
@@ -116,10 +121,11 @@ def of_resnet18(options: Options) -> list[Row]:
         )
         images = steps * batch_size
         one = _make(options, batch_size, images, **more)
-        turns = {"ours": one.train_epoch, "theirs": _memory_turn(one, _plain_network(one))}
-        times = interleaved(turns, 1, warmups=0)
-        if times["ours"][0] < NOT_REPEATED and not options.quick:  # then it was the warm-up
-            times = interleaved(turns, 4, warmups=0)
+        with Apart(_memory_turn, options.data_dir, images, batch_size) as theirs:
+            turns: dict[str, Turn] = {"ours": one.train_epoch, "theirs": theirs}
+            times = interleaved(turns, 1, warmups=0)
+            if times["ours"][0] < NOT_REPEATED and not options.quick:  # then it was the warm-up
+                times = interleaved(turns, 5, warmups=0)
         what = f"training of ResNet-18, B {batch_size}, {precision}"
         what += "" if compiled else ", not compiled"
         rows.append(faster(what, DECODED, times, target, work=images, unit="images/s"))
@@ -138,13 +144,13 @@ def of_resnet18_on_gpu(options: Options) -> Row:
     images = 1280 if options.quick else 12_800
     check_losses(options, 128, 256, compiled=True, **ours.RESNET18)
     one = _make(options, 128, images, compile=True, **ours.RESNET18)
-    theirs = _loader_turn(one, _plain_network(one), options.device, available_cores())
-    times = interleaved(
-        {"ours": one.train_epoch, "theirs": theirs},
-        options.repetitions(5),
-        warmups=options.warmups,
-        device=options.device,
-    )
+    with Apart(_loader_turn, "resnet18", options.data_dir, images, 128, options.device) as theirs:
+        times = interleaved(
+            {"ours": one.train_epoch, "theirs": theirs},
+            options.repetitions(5),
+            warmups=options.warmups,
+            device=options.device,
+        )
     what = "training of ResNet-18, B 128, fp32"
     return faster(what, LOADER, times, RESNET_GPU, work=images, unit="images/s")
 
@@ -230,28 +236,41 @@ def _plain_network(one: ours.Ours) -> nn.Module:
     return network.to(one.dataset.train.images.device)
 
 
-def _loader_turn(one: ours.Ours, network: nn.Module, device: str, threads: int) -> Turn:
-    dataset = one.dataset
+def _loader_turn(
+    model: str,
+    data_dir: str | None,
+    images: int,
+    batch_size: int,
+    device: str,
+    threads: int | None = None,
+) -> Turn:
+    """Returns an epoch of the plain loop over a DataLoader, with torch's threads or so many."""
+    dataset = ours.data(data_dir, images)
+    shape, classes = dataset.image_shape, dataset.num_classes
+    if model == "resnet18":
+        network = plain.resnet18(shape[0], classes)
+    else:
+        depth, width = ours.MLP["depth"], ours.MLP["width"]
+        network = plain.mlp_bn(depth, width, math.prod(shape), classes)
+    network.to(device)
     loader = plain.loader(
-        plain.Images(dataset.train, dataset.mean, dataset.std), one.config.batch_size, device
+        plain.Images(dataset.train, dataset.mean, dataset.std), batch_size, device
     )
-    optimizer = plain.sgd(network, one.config.lr, one.config.weight_decay)
-
-    def epoch() -> None:
+    optimizer = plain.sgd(network, Config().lr, Config().weight_decay)
+    if threads is not None:
         torch.set_num_threads(threads)
-        plain.train(network, optimizer, loader, device)
-
-    return epoch
+    return lambda: plain.train(network, optimizer, loader, device)
 
 
-def _memory_turn(one: ours.Ours, network: nn.Module) -> Turn:
-    dataset = one.dataset
+def _memory_turn(data_dir: str | None, images: int, batch_size: int) -> Turn:
+    """Returns an epoch of the plain loop that trains ResNet-18 on images in memory."""
+    dataset = ours.data(data_dir, images)
     prepared = plain.normalised(dataset.train, dataset.mean, dataset.std)
-    optimizer = plain.sgd(network, one.config.lr, one.config.weight_decay)
+    network = plain.resnet18(dataset.image_shape[0], dataset.num_classes)
+    optimizer = plain.sgd(network, Config().lr, Config().weight_decay)
 
     def epoch() -> None:
-        torch.set_num_threads(available_cores())
-        batches = plain.in_memory(prepared, dataset.train.labels, one.config.batch_size)
+        batches = plain.in_memory(prepared, dataset.train.labels, batch_size)
         plain.train(network, optimizer, batches, "cpu")
 
     return epoch

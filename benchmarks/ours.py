@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from lowrank import training
@@ -49,18 +50,12 @@ def make(device: str, *, data_dir: str | None = None, **fields: Any) -> Ours:
     Returns:
         The learner.
     """
-    source: dict[str, Any] = {"dataset": "synthetic"}
+    dataset_fields: dict[str, Any] = {"dataset": "synthetic"}
     if data_dir is not None:
-        source = {"dataset": "imagefolder", "data_dir": data_dir}
-    config = complete(Config(**source, device=device, **fields))
+        dataset_fields = {"dataset": "imagefolder", "data_dir": data_dir}
+    config = complete(Config(**dataset_fields, device=device, **fields))
     place = training.configure_torch(config)
-    dataset = load_dataset(
-        config.dataset,
-        data_dir=config.data_dir,
-        train_size=config.train_size,
-        image_size=config.resolved_image_size,
-        device=place,
-    )
+    dataset = data(data_dir, config.train_size, place)
     assert config.seed is not None
     seeds = range(config.seed, config.seed + config.replicas)
     model = build(config, seeds, dataset.image_shape, dataset.num_classes, place)
@@ -68,6 +63,24 @@ def make(device: str, *, data_dir: str | None = None, **fields: Any) -> Ours:
     if config.compile:
         learner.compile()
     return Ours(config, dataset, learner)
+
+
+def data(
+    data_dir: str | None, train_size: int | None, device: torch.device | str = "cpu"
+) -> Dataset:
+    """Loads what is trained on.
+
+    Args:
+        data_dir: As `make` takes it.
+        train_size: Images to train on; None takes all.
+        device: Where they go.
+
+    Returns:
+        The images.
+    """
+    if data_dir is None:
+        return load_dataset("synthetic", train_size=train_size, device=device)
+    return load_dataset("imagefolder", data_dir=data_dir, train_size=train_size, device=device)
 
 
 def network(device: str, **fields: Any) -> nn.Module:
