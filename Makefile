@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       train with and without weight decay on the digits (a minute), draw the ranks"
+	@echo "make demo       train with and without weight decay on the digits (a minute or two), draw the ranks"
 	@echo "make test       lint, types and every test not marked slow"
 	@echo "make test-slow  the slow tests"
 	@echo "make evidence   the paper's trends on CIFAR-10, into the README (an hour of CPU time)"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from benchmarks.program import Options, run, say
 from benchmarks.timing import Row, Turn, faster, interleaved
 from lowrank import training
 from lowrank.config import Config
+from lowrank.data import Dataset
 from lowrank.errors import Failure
 
 LOADER = "DataLoader, 2 workers, PIL → ToTensor → Normalize, plain SGD loop"
@@ -76,7 +78,10 @@ def of_mlp(options: Options, batch_size: int) -> list[Row]:
         one = _make(options, batch_size, images, compile=compiled, **ours.MLP)
         turns[name] = one.train_epoch
     data = options.data_dir, images, batch_size, options.device
-    with Apart(_loader_turn, "mlp", *data) as usual, Apart(_loader_turn, "mlp", *data, 1) as single:
+    with (
+        Apart(_loader_turn, ours.MLP, *data) as usual,
+        Apart(_loader_turn, ours.MLP, *data, 1) as single,
+    ):
         times = interleaved(
             turns | {"usual": usual, "one thread": single},
             options.repetitions(5),
@@ -113,14 +118,13 @@ def of_resnet18(options: Options) -> list[Row]:
     """
     batch_size = 2 if options.quick else 128
     checked = min(batch_size, CHECKED_BATCH)
+    model = ours.MLP if options.quick else ours.RESNET18
     rows = []
     for precision, compiled, target, repetitions in RESNET_CPU:
-        more: dict[str, Any] = {"precision": precision, "compile": compiled, **ours.RESNET18}
-        check_losses(
-            options, checked, checked, precision=precision, compiled=compiled, **ours.RESNET18
-        )
+        more: dict[str, Any] = {"precision": precision, "compile": compiled, **model}
+        check_losses(options, checked, checked, precision=precision, compiled=compiled, **model)
         one = _make(options, batch_size, batch_size, **more)
-        with Apart(_memory_turn, options.data_dir, batch_size, batch_size) as theirs:
+        with Apart(_memory_turn, model, options.data_dir, batch_size, batch_size) as theirs:
             turns: dict[str, Turn] = {"ours": one.train_epoch, "theirs": theirs}
             times = interleaved(turns, 1, warmups=0)
             if times["ours"][0] < NOT_REPEATED and not options.quick:  # then it was the warm-up
@@ -143,7 +147,9 @@ def of_resnet18_on_gpu(options: Options) -> Row:
     images = 1280 if options.quick else 12_800
     check_losses(options, 128, 256, compiled=True, **ours.RESNET18)
     one = _make(options, 128, images, compile=True, **ours.RESNET18)
-    with Apart(_loader_turn, "resnet18", options.data_dir, images, 128, options.device) as theirs:
+    with Apart(
+        _loader_turn, ours.RESNET18, options.data_dir, images, 128, options.device
+    ) as theirs:
         times = interleaved(
             {"ours": one.train_epoch, "theirs": theirs},
             options.repetitions(5),
@@ -226,17 +232,22 @@ def _make(options: Options, batch_size: int, images: int, **fields: Any) -> ours
 
 def _plain_network(one: ours.Ours) -> nn.Module:
     """Returns the same network, with the same weights, built in the plain way."""
-    config, shape, classes = one.config, one.dataset.image_shape, one.dataset.num_classes
-    if config.model == "resnet18":
-        network = plain.resnet18(shape[0], classes)
-    else:
-        network = plain.mlp_bn(config.depth, config.width, math.prod(shape), classes)
+    config = one.config
+    network = _newly_made(one.dataset, config.model, config.depth, config.width)
     plain.copy_weights(one.learner.networks[0], network)
     return network.to(one.dataset.train.images.device)
 
 
+def _newly_made(dataset: Dataset, model: str, depth: int = 0, width: int = 0) -> nn.Module:
+    """Returns ResNet-18 or an MLP-BN, built in the plain way."""
+    shape, classes = dataset.image_shape, dataset.num_classes
+    if model == "resnet18":
+        return plain.resnet18(shape[0], classes)
+    return plain.mlp_bn(depth, width, math.prod(shape), classes)
+
+
 def _loader_turn(
-    model: str,
+    model: Mapping[str, Any],
     data_dir: str | None,
     images: int,
     batch_size: int,
@@ -245,13 +256,7 @@ def _loader_turn(
 ) -> Turn:
     """Returns an epoch of the plain loop over a DataLoader, with torch's threads or so many."""
     dataset = ours.data(data_dir, images)
-    shape, classes = dataset.image_shape, dataset.num_classes
-    if model == "resnet18":
-        network = plain.resnet18(shape[0], classes)
-    else:
-        depth, width = ours.MLP["depth"], ours.MLP["width"]
-        network = plain.mlp_bn(depth, width, math.prod(shape), classes)
-    network.to(device)
+    network = _newly_made(dataset, **model).to(device)
     loader = plain.loader(
         plain.Images(dataset.train, dataset.mean, dataset.std), batch_size, device
     )
@@ -261,11 +266,13 @@ def _loader_turn(
     return lambda: plain.train(network, optimizer, loader, device)
 
 
-def _memory_turn(data_dir: str | None, images: int, batch_size: int) -> Turn:
-    """Returns an epoch of the plain loop that trains ResNet-18 on images in memory."""
+def _memory_turn(
+    model: Mapping[str, Any], data_dir: str | None, images: int, batch_size: int
+) -> Turn:
+    """Returns an epoch of the plain loop over images in memory."""
     dataset = ours.data(data_dir, images)
     prepared = plain.normalised(dataset.train, dataset.mean, dataset.std)
-    network = plain.resnet18(dataset.image_shape[0], dataset.num_classes)
+    network = _newly_made(dataset, **model)
     optimizer = plain.sgd(network, Config().lr, Config().weight_decay)
 
     def epoch() -> None:

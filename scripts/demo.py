@@ -1,6 +1,6 @@
 """Trains one network twice on the digits, with and without weight decay, and compares the ranks.
 
-`make demo` runs it: half a minute per network, offline, without any account.
+`make demo` runs it: less than a minute per network, offline, without any account.
 """
 
 from __future__ import annotations

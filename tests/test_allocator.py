@@ -41,7 +41,8 @@ with_glibc = pytest.mark.skipif(
 
 def page_faults(keep):
     """Returns what ``keep`` answered in a new process, and its faults in ten steps."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    settings = ("MALLOC_", "GLIBC_TUNABLES")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(settings)}
     program = PROGRAM.replace("keep()", keep)
     command = [sys.executable, "-c", program]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
