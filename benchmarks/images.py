@@ -72,15 +72,16 @@ def of_mlp(options: Options, batch_size: int) -> list[Row]:
         The rows: compiled, beside a loop of one thread as well, and not compiled.
     """
     images = 640 if options.quick else 10_240
+    model = ours.SMALL if options.quick else ours.MLP
     turns: dict[str, Turn] = {}
     for name, compiled in (("compiled", True), ("not compiled", False)):
-        check_losses(options, batch_size, 2 * batch_size, compiled=compiled, **ours.MLP)
-        one = _make(options, batch_size, images, compile=compiled, **ours.MLP)
+        check_losses(options, batch_size, 2 * batch_size, compiled=compiled, **model)
+        one = _make(options, batch_size, images, compile=compiled, **model)
         turns[name] = one.train_epoch
     data = options.data_dir, images, batch_size, options.device
     with (
-        Apart(_loader_turn, ours.MLP, *data) as usual,
-        Apart(_loader_turn, ours.MLP, *data, 1) as single,
+        Apart(_loader_turn, model, *data) as usual,
+        Apart(_loader_turn, model, *data, 1) as single,
     ):
         times = interleaved(
             turns | {"usual": usual, "one thread": single},
@@ -118,7 +119,7 @@ def of_resnet18(options: Options) -> list[Row]:
     """
     batch_size = 2 if options.quick else 128
     checked = min(batch_size, CHECKED_BATCH)
-    model = ours.MLP if options.quick else ours.RESNET18
+    model = ours.SMALL if options.quick else ours.RESNET18
     rows = []
     for precision, compiled, target, repetitions in RESNET_CPU:
         more: dict[str, Any] = {"precision": precision, "compile": compiled, **model}
@@ -145,11 +146,10 @@ def of_resnet18_on_gpu(options: Options) -> Row:
         The row.
     """
     images = 1280 if options.quick else 12_800
-    check_losses(options, 128, 256, compiled=True, **ours.RESNET18)
-    one = _make(options, 128, images, compile=True, **ours.RESNET18)
-    with Apart(
-        _loader_turn, ours.RESNET18, options.data_dir, images, 128, options.device
-    ) as theirs:
+    model = ours.SMALL if options.quick else ours.RESNET18
+    check_losses(options, 128, 256, compiled=True, **model)
+    one = _make(options, 128, images, compile=True, **model)
+    with Apart(_loader_turn, model, options.data_dir, images, 128, options.device) as theirs:
         times = interleaved(
             {"ours": one.train_epoch, "theirs": theirs},
             options.repetitions(5),

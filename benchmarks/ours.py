@@ -17,6 +17,8 @@ from lowrank.run_directory import complete
 
 MLP: dict[str, Any] = {"model": "mlp", "depth": 10, "width": 100}
 RESNET18: dict[str, Any] = {"model": "resnet18"}
+SMALL: dict[str, Any] = {"model": "mlp", "depth": 1, "width": 20}
+"""What stands in for both in quick runs: compiling takes seconds."""
 
 
 @dataclass(frozen=True)

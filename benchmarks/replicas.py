@@ -51,7 +51,8 @@ def of_batch_size(options: Options, batch_size: int, compiled: bool) -> Row:
     """
     count, device = COUNT[options.device], options.device
     images = 4 * batch_size if options.quick else 64 * batch_size
-    fields = {"batch_size": batch_size, "train_size": images, "compile": compiled, **ours.MLP}
+    model = ours.SMALL if options.quick else ours.MLP
+    fields = {"batch_size": batch_size, "train_size": images, "compile": compiled, **model}
     together = ours.make(device, data_dir=options.data_dir, replicas=count, **fields)
     alone = ours.make(device, data_dir=options.data_dir, **fields)
     # One network stands for those that come after it: each takes the same time.
