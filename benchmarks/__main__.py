@@ -1,8 +1,8 @@
 """Runs every benchmark in a process of its own, and writes one table into benchmarks/README.md.
 
-By default all on the CPU (`make bench`). `--quick` tells only whether they run; `--device=cuda`
-fills the GPU's columns and keeps the CPU's; `--only=images,memory` measures some programs again and
-keeps the others.
+By default all on the CPU (`make bench`). `--quick` tells only whether they run, one for each core
+at a time; `--device=cuda` fills the GPU's columns and keeps the CPU's; `--only=images,memory`
+measures some programs again and keeps the others.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from benchmarks import table
 from benchmarks.program import add_flags, check_device, describe_place, say
 from benchmarks.table import Results
 from benchmarks.timing import Row
 from lowrank.console import duration
+from lowrank.environment import available_cores
 from lowrank.errors import InputError, nearest, one_of
 from lowrank.program import exit_code_of
 
@@ -78,12 +81,15 @@ def choose(only: str | None, device: str) -> list[str]:
     return [name for name in known if name in asked]
 
 
-def run_program(name: str, flags: Sequence[str]) -> tuple[list[Row], int]:
-    """Runs one program; what it prints is seen.
+def run_program(
+    name: str, flags: Sequence[str], output: IO[str] | None = None
+) -> tuple[list[Row], int]:
+    """Runs one program.
 
     Args:
         name: Of the program.
         flags: For it.
+        output: Where it prints; None: where this process does.
 
     Returns:
         Its rows, none if it failed, and its exit code.
@@ -91,7 +97,9 @@ def run_program(name: str, flags: Sequence[str]) -> tuple[list[Row], int]:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "rows.json"
         command = [sys.executable, "-m", f"benchmarks.{name}", *flags, f"--rows={file}"]
-        code = subprocess.run(command, cwd=HERE.parent, check=False).returncode
+        code = subprocess.run(
+            command, cwd=HERE.parent, stdout=output, stderr=output, check=False
+        ).returncode
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     return [Row.from_json(row) for row in found], code
 
@@ -100,10 +108,11 @@ def _run(options: argparse.Namespace) -> int:
     check_device(options.device)
     names = choose(options.only, options.device)
     flags = [f"--device={options.device}"]
-    flags += ["--quick"] if options.quick else []
     flags += [f"--data_dir={options.data_dir}"] if options.data_dir else []
+    if options.quick:
+        return _try_out(names, [*flags, "--quick"])
     results = table.load(HERE / "results.json")
-    earlier = {} if options.quick else {n: r.seconds for n, r in results[options.device].items()}
+    earlier = {name: of.seconds for name, of in results[options.device].items()}
     failed, started = [], time.perf_counter()
     for place, name in enumerate(names):
         left = _left(names[place:], earlier)
@@ -118,8 +127,6 @@ def _run(options: argparse.Namespace) -> int:
     say(f"\n{len(names)} programs in {duration(time.perf_counter() - started)}")
     for line in failed:
         print(f"benchmarks: {line}", file=sys.stderr)
-    if options.quick:
-        return int(bool(failed))
     order = {name: place for place, name in enumerate(PROGRAMS["cpu"])}
     for device, of in results.items():
         results[device] = dict(sorted(of.items(), key=lambda item: order[item[0]]))
@@ -131,6 +138,28 @@ def _run(options: argparse.Namespace) -> int:
     for what in missed:
         say(f"missed: {what}")
     return int(bool(failed or missed))
+
+
+def _try_out(names: Sequence[str], flags: Sequence[str]) -> int:
+    """Runs programs side by side, as nothing is judged; shows the output of those that fail.
+
+    Returns:
+        The exit code: 0, or 1 if one failed.
+    """
+
+    def succeeds(name: str) -> bool:
+        started = time.perf_counter()
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+            rows, code = run_program(name, flags, output)
+            output.seek(0)
+            printed = output.read()
+        taken = duration(time.perf_counter() - started)
+        end = f"{len(rows)} rows in {taken}" if rows else f"failed with exit code {code}"
+        say(f"{name}: {end}" if rows else f"{printed}\n{name}: {end}")
+        return bool(rows)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return int(not all(list(pool.map(succeeds, names))))
 
 
 def _left(names: Sequence[str], earlier: dict[str, float]) -> str:

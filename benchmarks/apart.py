@@ -60,6 +60,8 @@ class Apart:
 
 
 def _serve(connection: Connection, make: Callable[..., Turn], arguments: tuple[Any, ...]) -> None:
+    # A spawned process would spawn its own; a DataLoader's workers are to start as they usually do.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     turn = make(*arguments)
     connection.send(None)
     while True:

@@ -66,6 +66,23 @@ def test_an_unknown_program_is_refused_with_the_nearest(capsys):
     assert "only='image' is not known" in capsys.readouterr().err
 
 
+def test_quick_runs_all_shows_what_fails_and_writes_nothing(monkeypatch, capsys):
+    def run_program(name, flags, output):
+        assert flags == ["--device=cpu", "--quick"]
+        output.write(f"output of {name}")
+        return ([], 3) if name == "memory" else ([a_row(1.0, 2.0)], 0)
+
+    monkeypatch.setattr("benchmarks.__main__.run_program", run_program)
+    before = (HERE / "results.json").read_bytes()
+    assert main(["--quick", "--only=images,replicas"]) == 0
+    assert "output of" not in capsys.readouterr().out
+    assert main(["--quick"]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("1 rows in") == len(PROGRAMS["cpu"]) - 1
+    assert "output of memory\nmemory: failed with exit code 3" in printed
+    assert (HERE / "results.json").read_bytes() == before
+
+
 def started(program):
     return lambda flags: run("name", program.measure, devices=("cpu", "cuda"), argv=flags)
 
