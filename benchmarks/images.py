@@ -102,8 +102,8 @@ def of_mlp(options: Options, batch_size: int) -> list[Row]:
         )
         for found, addition, theirs, baseline, demanded in (
             ("compiled", "", "usual", LOADER, target),
-            ("compiled", "", "one thread", f"{LOADER}, one thread", None),
-            ("not compiled", ", not compiled", "usual", LOADER, None),
+            ("compiled", "", "one thread", f"{LOADER}, one thread", target),
+            ("not compiled", ", not compiled", "one thread", f"{LOADER}, one thread", None),
         )
     ]
 
@@ -283,10 +283,4 @@ def _memory_turn(
 
 
 if __name__ == "__main__":
-    sys.exit(
-        run(
-            "images",
-            measure,
-            devices=("cpu", "cuda"),
-        )
-    )
+    sys.exit(run("images", measure, devices=("cpu", "cuda")))

@@ -52,10 +52,8 @@ def make(device: str, *, data_dir: str | None = None, **fields: Any) -> Ours:
     Returns:
         The learner.
     """
-    dataset_fields: dict[str, Any] = {"dataset": "synthetic"}
-    if data_dir is not None:
-        dataset_fields = {"dataset": "imagefolder", "data_dir": data_dir}
-    config = complete(Config(**dataset_fields, device=device, **fields))
+    name, where = _source(data_dir)
+    config = complete(Config.model_validate({"dataset": name, **where, "device": device, **fields}))
     place = training.configure_torch(config)
     dataset = data(data_dir, config.train_size, place)
     assert config.seed is not None
@@ -80,9 +78,8 @@ def data(
     Returns:
         The images.
     """
-    if data_dir is None:
-        return load_dataset("synthetic", train_size=train_size, device=device)
-    return load_dataset("imagefolder", data_dir=data_dir, train_size=train_size, device=device)
+    name, where = _source(data_dir)
+    return load_dataset(name, **where, train_size=train_size, device=device)
 
 
 def network(device: str, **fields: Any) -> nn.Module:
@@ -96,3 +93,8 @@ def network(device: str, **fields: Any) -> nn.Module:
         The network, newly initialised.
     """
     return make(device, train_size=20, **fields).learner.networks[0]
+
+
+def _source(data_dir: str | None) -> tuple[str, dict[str, Any]]:
+    """Returns the data set's name, and where it lies."""
+    return ("synthetic", {}) if data_dir is None else ("imagefolder", {"data_dir": data_dir})

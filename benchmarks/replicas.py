@@ -75,10 +75,4 @@ def of_batch_size(options: Options, batch_size: int, compiled: bool) -> Row:
 
 
 if __name__ == "__main__":
-    sys.exit(
-        run(
-            "replicas",
-            measure,
-            devices=("cpu", "cuda"),
-        )
-    )
+    sys.exit(run("replicas", measure, devices=("cpu", "cuda")))

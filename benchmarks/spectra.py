@@ -266,10 +266,4 @@ OTHERS: Sequence[tuple[str, float, Callable[[bool], nn.Module]]] = (
 
 
 if __name__ == "__main__":
-    sys.exit(
-        run(
-            "spectra",
-            measure,
-            devices=("cpu", "cuda"),
-        )
-    )
+    sys.exit(run("spectra", measure, devices=("cpu", "cuda")))

@@ -73,8 +73,7 @@ class Learner:
         size = min(self.config.batch_size, len(train))
         shape = (size,) if len(self.networks) == 1 else (len(self.networks), size)
         images = torch.zeros(*shape, *self.dataset.image_shape, device=train.images.device)
-        if images.ndim == 4:
-            images = images.contiguous(memory_format=self.batches.layout)
+        images = images.contiguous(memory_format=self.batches.layout)
         labels = torch.zeros(shape, dtype=torch.int64, device=train.images.device)
         self.gradients = gradients.compiled(
             self.model, self.loss, images, labels, precision=self.config.precision

@@ -6,16 +6,26 @@ slot's environment, and what hangs can be ended.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
-import multiprocessing
 import os
+import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from typing import Any, NamedTuple
 
 from lowrank.errors import InputError
 from lowrank.untrusted import ID
+
+_PROGRAM = """
+import pickle, sys
+sys.path = pickle.load(sys.stdin.buffer)
+from lowrank.agents.probes import answer
+answer(int(sys.argv[1]))
+"""
 
 
 class DataSet(NamedTuple):
@@ -52,11 +62,18 @@ class Child:
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._here, there = context.Pipe(duplex=False)
-        self._process = context.Process(target=_answer, args=(there, function, arguments))
-        self._process.start()
+        self._here, there = Pipe(duplex=False)
+        # multiprocessing would leave a process of its own beside the launcher until that ends.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(there.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[there.fileno()],
+        )
         there.close()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as given:
+            pickle.dump(sys.path, given)
+            pickle.dump((function, arguments), given)
 
     def result(self, seconds: float) -> Any:
         """Waits for the result; afterwards the process is gone.
@@ -75,8 +92,8 @@ class Child:
                 raise InputError(f"no answer within {seconds:.0f} s")
             lines, result = self._here.recv()
         except EOFError:
-            self._process.join()
-            raise InputError(f"its process died with exit code {self._process.exitcode}") from None
+            code = self._process.wait()
+            raise InputError(f"its process died with exit code {code}") from None
         finally:
             self.end()
         if lines:
@@ -86,7 +103,7 @@ class Child:
     def end(self) -> None:
         """Ends the process, whatever it does."""
         self._process.kill()
-        self._process.join()
+        self._process.wait()
         self._here.close()
 
 
@@ -104,7 +121,14 @@ def in_child(seconds: float, function: Callable[..., Any], *arguments: Any) -> A
     return Child(function, *arguments).result(seconds)
 
 
-def _answer(there: Connection, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+def answer(descriptor: int) -> None:
+    """Calls the function that `Child` sends to standard input, and sends back what comes of it.
+
+    Args:
+        descriptor: Of the pipe back.
+    """
+    there = Connection(descriptor, readable=False)
+    function, arguments = pickle.load(sys.stdin.buffer)
     try:
         there.send(([], function(*arguments)))
     except InputError as error:

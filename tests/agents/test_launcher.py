@@ -48,7 +48,7 @@ def test_two_slots_share_a_grid_and_each_point_is_trained_once(launch, wandb_ser
     assert len(wandb_server.agents) == 2
     assert run.text.count("finished after") == 3
     assert "3 points done, 0 failed; logs in logs" in run.text
-    run.assert_nothing_is_left()
+    assert run.tree.alive() == []
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_signal_lets_trainings_save_and_leaves_nothing(launch, number, passed_
     assert sorted(noted("saved")) == sorted([r, str(int(passed_on))] for r, *_ in noted("points"))
     assert run.text.count("interrupted at epoch 0") == 2
     assert "0 points done, 0 failed" in run.text
-    run.assert_nothing_is_left()
+    assert run.tree.alive() == []
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_real_trainings_checkpoint_and_their_progress_is_known(launch, wandb_ser
     )
     run.signal(signal.SIGTERM)
     assert run.wait() == 143
-    run.assert_nothing_is_left()
+    assert run.tree.alive() == []
     for each in wandb_server.runs:
         recorded = lowrank.load_run(tmp_path / "runs" / each.id)
         assert recorded.state == "stopped"
@@ -148,7 +148,7 @@ def test_a_second_signal_kills(launch):
     run.wait_for("saved")
     run.signal(signal.SIGTERM)
     assert run.wait() == 143
-    run.assert_nothing_is_left()
+    assert run.tree.alive() == []
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_whatever_of_a_slot_is_killed_the_sweep_goes_on(launch, wandb_server):
     assert len(wandb_server.runs) == 8
     numbers = [number for _, number, *_ in noted("points")]
     assert len(set(numbers)) == len(numbers)
-    run.assert_nothing_is_left()
+    assert run.tree.alive() == []
 
 
 @pytest.mark.slow

@@ -193,7 +193,7 @@ def test_everything_that_is_wrong_is_told_before_a_point_is_taken(wandb_server, 
         assert f"lowrank: {line}" in run.text
     assert "nothing was started, and no point of the sweep was taken" in run.text
     assert wandb_server.runs == wandb_server.agents == []
-    run.assert_nothing_is_left()
+    assert run.tree.alive() == []
 
 
 @pytest.mark.slow

@@ -41,7 +41,8 @@ def test_a_program_runs(name, tmp_path):
     assert result.returncode == 0, result.stderr
     rows = [Row.from_json(row) for row in json.loads(file.read_text())]
     assert rows
-    # Exponents of costs this small may be negative; everything else is a time, a rate or a share.
+    # An exponent is finite if every cost is positive, and may be negative where costs are so small;
+    # everything else is a time, a rate or a share.
     numbers = [row.ours.median for row in rows]
     assert all(map(math.isfinite if name == "growth" else (0.0).__lt__, numbers))
     assert all(row.what in result.stdout for row in rows)
