@@ -7,9 +7,10 @@ slot's environment, and what hangs can be ended.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
+import json
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -21,10 +22,11 @@ from lowrank.errors import InputError
 from lowrank.untrusted import ID
 
 _PROGRAM = """
-import pickle, sys
-sys.path = pickle.load(sys.stdin.buffer)
+import json, sys
+call = json.load(sys.stdin)
+sys.path = call.pop("path")
 from lowrank.agents.probes import answer
-answer(int(sys.argv[1]))
+answer(int(sys.argv[1]), **call)
 """
 
 
@@ -56,9 +58,12 @@ class Sweep(NamedTuple):
 class Child:
     """A function at work in a process of its own.
 
+    Arguments and result cross as JSON, not pickled: part of a result comes from a server. Tuples,
+    named or not, arrive as lists, and dates as texts.
+
     Args:
         function: Of a module.
-        *arguments: Picklable.
+        *arguments: Of JSON's kinds, as is what the function returns.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -68,12 +73,18 @@ class Child:
             [sys.executable, "-c", _PROGRAM, str(there.fileno())],
             stdin=subprocess.PIPE,
             pass_fds=[there.fileno()],
+            text=True,
         )
         there.close()
         assert self._process.stdin is not None
+        call = {
+            "path": sys.path,
+            "module": function.__module__,
+            "name": function.__qualname__,
+            "arguments": arguments,
+        }
         with contextlib.suppress(BrokenPipeError), self._process.stdin as given:
-            pickle.dump(sys.path, given)
-            pickle.dump((function, arguments), given)
+            json.dump(call, given)
 
     def result(self, seconds: float) -> Any:
         """Waits for the result; afterwards the process is gone.
@@ -90,7 +101,7 @@ class Child:
         try:
             if not self._here.poll(seconds):
                 raise InputError(f"no answer within {seconds:.0f} s")
-            lines, result = self._here.recv()
+            lines, result = json.loads(self._here.recv_bytes())
         except EOFError:
             code = self._process.wait()
             raise InputError(f"its process died with exit code {code}") from None
@@ -113,7 +124,7 @@ def in_child(seconds: float, function: Callable[..., Any], *arguments: Any) -> A
     Args:
         seconds: How long it may take.
         function: Of a module.
-        *arguments: Picklable.
+        *arguments: As `Child` takes them.
 
     Returns:
         What `Child.result` returns.
@@ -121,20 +132,23 @@ def in_child(seconds: float, function: Callable[..., Any], *arguments: Any) -> A
     return Child(function, *arguments).result(seconds)
 
 
-def answer(descriptor: int) -> None:
-    """Calls the function that `Child` sends to standard input, and sends back what comes of it.
+def answer(descriptor: int, module: str, name: str, arguments: Sequence[Any]) -> None:
+    """Calls a function for `Child`, and sends back what comes of it.
 
     Args:
         descriptor: Of the pipe back.
+        module: Where the function is.
+        name: Of the function.
+        arguments: Of the function.
     """
-    there = Connection(descriptor, readable=False)
-    function, arguments = pickle.load(sys.stdin.buffer)
     try:
-        there.send(([], function(*arguments)))
+        result = getattr(importlib.import_module(module), name)(*arguments)
+        reply = json.dumps(([], result), default=str)
     except InputError as error:
-        there.send((error.lines, None))
+        reply = json.dumps((error.lines, None))
     except Exception as error:  # whatever it is, agents would meet it too
-        there.send(([f"{type(error).__name__}: {error}".splitlines()[0]], None))
+        reply = json.dumps(([f"{type(error).__name__}: {error}".splitlines()[0]], None))
+    Connection(descriptor, readable=False).send_bytes(reply.encode())
 
 
 def see_device(environment: Mapping[str, str]) -> str:

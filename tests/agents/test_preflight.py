@@ -5,6 +5,7 @@ Key and sweep are asked of a server; the whole command runs as a process of its 
 
 from __future__ import annotations
 
+import datetime
 import os
 import time
 from pathlib import Path
@@ -43,6 +44,15 @@ def test_what_a_child_finds_or_lacks_comes_back():
     assert caught.value.lines == ["one", "two"]
     with pytest.raises(InputError, match="ValueError: "):
         probes.in_child(60, int, "x")
+
+
+def finds():
+    return Sweep("e/p/s", "RUNNING", {"method": "grid", "when": datetime.date(2026, 1, 2)}, "me")
+
+
+def test_a_named_tuple_and_a_date_cross_as_a_list_and_a_text():
+    found = probes.in_child(60, finds)
+    assert found == ["e/p/s", "RUNNING", {"method": "grid", "when": "2026-01-02"}, "me"]
 
 
 def test_a_child_that_dies_or_hangs_is_told():
