@@ -172,10 +172,13 @@ class Row:
         return f"≤ {self.target:g}" + (f" {self.unit}" if self.kind == "absolute" else "")
 
     def shown_ratio(self) -> str:
-        """Returns the ratio as text, empty without a baseline."""
+        """Returns the ratio as text, empty without a baseline; a miss never reads as the target."""
         if self.ratio is None:
             return ""
-        return number(self.ratio) + ("×" if self.kind == "speedup" else "")
+        text = number(self.ratio)
+        if self.met is False and self.target is not None and text == number(self.target):
+            text = f"{self.ratio:.6g}"
+        return text + ("×" if self.kind == "speedup" else "")
 
     def verdict(self) -> str:
         """Returns ``met``, ``missed``, or nothing where nothing is demanded."""

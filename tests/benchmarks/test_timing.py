@@ -44,6 +44,11 @@ def test_the_ratio_of_times_is_that_of_the_medians():
     assert (found.demand, found.shown_ratio()) == ("≥ 5×", "5×")
 
 
+def test_a_miss_by_a_hair_does_not_read_as_the_target():
+    found = row([1.0], [3.998], "speedup", 4)
+    assert (found.shown_ratio(), found.verdict()) == ("3.998×", "missed")
+
+
 def test_of_rates_the_larger_one_is_faster():
     found = row([300.0], [100.0], "speedup", 4, unit="images/s")
     assert found.ratio == pytest.approx(3.0)

@@ -240,6 +240,20 @@ def test_two_runs_stand_side_by_side_at_the_same_epoch(browser, tmp_path):
         assert fits(page)
 
 
+@pytest.mark.parametrize("decays", [(0.1,), (0.1, 0.0)], ids=["wide", "side by side"])
+def test_no_spectrum_runs_through_the_names_of_the_dashed_lines(browser, tmp_path, decays):
+    for seed, decay in enumerate(decays):
+        write(tmp_path / "runs" / str(seed), seed=seed, weight_decay=decay)
+    write_report([tmp_path / "runs"], tmp_path / "report.html")
+    with opened(browser, tmp_path / "report.html") as page:
+        panel = page.locator("figure[data-name$='-spectra']").first
+        curves = [line.bounding_box() for line in panel.locator(".scatterlayer .js-line").all()]
+        ends = [box["x"] + box["width"] for box in curves]
+        names = panel.locator(".annotation-text").all()
+        assert [name.text_content()[:3] for name in names] == ["ε ="] * 2
+        assert all(name.bounding_box()["x"] > max(ends) for name in names)
+
+
 def test_a_hostile_name_is_shown_and_not_run(browser, tmp_path):
     layers = (Layer(EVIL, EVIL, (4, 4), 1, True), Layer("head", "head", (2, 4), 1, False))
     for seed in (0, 1, 2):

@@ -233,7 +233,8 @@ class RunSection {
       layout: {
         legend: this.legend(),
         margin: this.margins(),
-        xaxis: axis("index / number of singular values", { range: [0, 1.02] }),
+        // Beyond 1 there is room for the names of the dashed lines.
+        xaxis: axis("index / number of singular values", { range: [0, this.narrow ? 1.16 : 1.1] }),
         yaxis: axis(`σ / ${this.section.norm}`, {
           type: "log", range: [Math.log10(lowest), 0.15], dtick: 1, exponentformat: "power",
         }),
@@ -243,7 +244,7 @@ class RunSection {
         })),
         annotations: this.section.epsilons.map((value) => ({
           text: `ε = ${value}`, xref: "paper", x: 1, xanchor: "right", y: Math.log10(value),
-          yanchor: "bottom", showarrow: false, font: { size: 11 }, bgcolor: "rgba(255,255,255,0.7)", borderpad: 0,
+          yanchor: "bottom", showarrow: false, font: { size: 11 },
         })),
       },
       table: () => this.layerRows(["epoch", "index", "sigma_over_norm"], (i) =>
