@@ -160,7 +160,8 @@ def test_adopted_processes_leave_no_zombies(start):
 
 
 STARTER = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has the tests ignore it
 sys.path.insert(0, {root!r})
 from lowrank.processes import Supervised
 Supervised({command!r}, env=os.environ, log=open("log", "ab"), grace=5)
