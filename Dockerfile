@@ -8,7 +8,8 @@ WORKDIR /build
 COPY pyproject.toml ./
 RUN python -c "import tomllib; \
 project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*project['dependencies'], *project['optional-dependencies']['postgres'], sep='\n')" \
+extras = project['optional-dependencies']; \
+print(*project['dependencies'], *extras['postgres'], *extras['mysql'], sep='\n')" \
       > /requirements.txt
 
 # What is installed from elsewhere: the large layer, the same for all commits with the same pins.

@@ -22,7 +22,9 @@ T = TypeVar("T")
 PATIENCE = 60.0
 """Seconds that a database may be away before a sweep gives up."""
 
-_DRIVERS = {"postgresql": "pip install 'lowrank[postgres]'", "mysql": "pip install PyMySQL"}
+_DRIVERS = {"postgresql": ("psycopg", "postgres"), "mysql": ("pymysql", "mysql")}
+"""What reaches a server unless the address names another driver, and which extra installs it."""
+
 _BUSY_SECONDS = 60  # for another process's transaction in a SQLite file
 _TRIES = 5
 
@@ -32,7 +34,9 @@ def open_storage(url: str) -> RDBStorage:
 
     Args:
         url: As SQLAlchemy reads it: ``sqlite:///runs/sweep.sqlite``,
-            ``postgresql+psycopg://user:password@host/database``, ``mysql+pymysql://…``.
+            ``postgresql://user:password@host/database``, ``mysql://…``; the last two through
+            psycopg and PyMySQL, or through a driver that the address names
+            (``mysql+mysqldb://…``).
 
     Returns:
         The storage.
@@ -54,7 +58,7 @@ def open_storage(url: str) -> RDBStorage:
     for left in reversed(range(_TRIES)):
         try:
             # Optuna fills in what stands in braces.
-            place = url.replace("{", "{{").replace("}", "}}")
+            place = _with_driver(url).replace("{", "{{").replace("}", "}}")
             storage = optuna.storages.RDBStorage(place, engine_kwargs=options)
             break
         except (ArgumentError, NoSuchModuleError) as error:
@@ -62,9 +66,8 @@ def open_storage(url: str) -> RDBStorage:
                 f"storage: got '{shown}'; allowed: sqlite:///FILE, postgresql://..., mysql://..."
             ) from error
         except ImportError as error:
-            kind = url.partition(":")[0].partition("+")[0]
             raise InputError(
-                f"storage: the driver for {shown} is not installed; {_DRIVERS.get(kind, '')}"
+                f"storage: the driver for {shown} is not installed{_remedy(url)}"
             ) from error
         except RuntimeError as error:  # Optuna: tables of another version
             raise Failure(f"storage: {shown}: {_first_line(error)}") from error
@@ -151,6 +154,29 @@ def patient(method: Callable[P, T]) -> Callable[P, T]:
             pause = min(8.0, 2 * pause)
 
     return trying
+
+
+def _with_driver(url: str) -> str:
+    """Returns the address with the driver that we install, if it names none.
+
+    Raises:
+        ArgumentError: If it is no address.
+    """
+    from sqlalchemy.engine import make_url
+
+    parsed = make_url(url)
+    if parsed.drivername not in _DRIVERS:
+        return url
+    driver, _ = _DRIVERS[parsed.drivername]
+    named = parsed.set(drivername=f"{parsed.drivername}+{driver}")
+    return named.render_as_string(hide_password=False)
+
+
+def _remedy(url: str) -> str:
+    """Returns the end of a line that says how to install a driver; empty if it is not ours."""
+    kind, _, driver = url.partition(":")[0].partition("+")
+    ours, extra = _DRIVERS.get(kind, ("", ""))
+    return f"; pip install 'lowrank[{extra}]'" if ours and driver in ("", ours) else ""
 
 
 def _serialise(storage: RDBStorage) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import Counter
 
@@ -28,7 +29,7 @@ HEARTBEAT = 1
 
 def join(directory, *, lrs=(0.1, 0.2, 0.3), method="grid", max_retries=1, **options):
     """Joins a sweep as another launcher does."""
-    path = directory / "a.yaml"
+    path = directory / f"{os.getpid()}.yaml"  # launchers may join at one moment
     parameter = {"values": list(lrs)} if method == "grid" else {"min": 0.01, "max": 1.0}
     sweep = {"program": "train.py", "method": method, "parameters": {"lr": parameter}}
     sweep["metric"] = {"name": "rank_mean", "goal": "minimize"}
@@ -238,6 +239,23 @@ def test_more_points_are_added_when_a_search_goes_on(tmp_path):
 def test_a_storage_that_cannot_be_is_bad_input(url, message):
     with pytest.raises(InputError, match=message):
         open_storage(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "remedy"),
+    [
+        ("postgresql://a:secret@h/d", "psycopg", "; pip install 'lowrank[postgres]'"),
+        ("mysql://a:secret@h/d", "pymysql", "; pip install 'lowrank[mysql]'"),
+        ("mysql+pymysql://a:secret@h/d", "pymysql", "; pip install 'lowrank[mysql]'"),
+        ("mysql+mysqldb://a:secret@h/d", "MySQLdb", ""),
+    ],
+)
+def test_a_driver_that_is_not_installed_is_told(monkeypatch, url, module, remedy):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError) as caught:
+        open_storage(url)
+    shown = url.replace("secret", "***")
+    assert caught.value.lines == [f"storage: the driver for {shown} is not installed{remedy}"]
 
 
 def test_a_password_is_never_shown():

@@ -247,13 +247,13 @@ def test_offline_runs_of_a_sweep_are_uploaded_by_the_command_it_prints(tmp_path,
 
 
 @pytest.mark.slow
-def test_machines_share_a_sweep_through_postgresql_and_one_may_die(tmp_path, postgres):
+def test_machines_share_a_sweep_through_a_database_and_one_may_die(tmp_path, database):
     machines = []
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         tiny = {**TINY, "epochs": 4, "train_size": 400}
         file = write_sweep(tmp_path / name, {"seed": {"values": list(range(12))}}, tiny=tiny)
-        words = [str(file), f"--storage={postgres}", "--heartbeat=1", "--per_gpu=1"]
+        words = [str(file), f"--storage={database}", "--heartbeat=1", "--per_gpu=1"]
         machines.append(start(tmp_path / name, *words))
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
