@@ -70,7 +70,8 @@ def test_what_is_installed_are_the_dependencies():
     script = command.replace("python", sys.executable, 1).replace("> /requirements.txt", "")
     result = run("sh", "-c", script, cwd=ROOT)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    expected = project["dependencies"] + project["optional-dependencies"]["postgres"]
+    extras = project["optional-dependencies"]
+    expected = project["dependencies"] + extras["postgres"] + extras["mysql"]
     assert result.stdout.splitlines() == expected, result.stderr
     pinned = (ROOT / "constraints.txt").read_text()
     for requirement in expected:
