@@ -78,7 +78,9 @@ def preflight(
     finally:
         for child in children:
             child.end()
-    sweep: Sweep | None = check("W&B", ask_wandb, path)
+    sweep: Sweep | None = check(
+        "W&B", lambda: Sweep(*probes.in_child(SECONDS, probes.ask_wandb, path))
+    )
     if sweep is not None:
         say(f"ok: key: of {sweep.user}")
         check("sweep", state, sweep)
@@ -91,21 +93,6 @@ def preflight(
     if wrong or sweep is None:
         raise InputError([*wrong, "nothing was started, and no point of the sweep was taken"])
     return sweep
-
-
-def ask_wandb(path: str) -> Sweep:
-    """Asks the server, in a process of its own, who we are and what the sweep is.
-
-    Args:
-        path: As the user gave it.
-
-    Returns:
-        The sweep.
-
-    Raises:
-        InputError: If the key or the sweep is not valid, or the server cannot be reached.
-    """
-    return Sweep(*probes.in_child(SECONDS, probes.ask_wandb, path))
 
 
 def free_disk(output_dir: Path, slots: int) -> str:

@@ -22,8 +22,11 @@ T = TypeVar("T")
 PATIENCE = 60.0
 """Seconds that a database may be away before a sweep gives up."""
 
-_DRIVERS = {"postgresql": ("psycopg", "postgres"), "mysql": ("pymysql", "mysql")}
-"""What reaches a server unless the address names another driver, and which extra installs it."""
+_DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+"""What reaches a server unless the address names another driver."""
+
+_EXTRAS = {"postgresql+psycopg": "postgres", "mysql+pymysql": "mysql"}
+"""Which extra of this package installs it."""
 
 _BUSY_SECONDS = 60  # for another process's transaction in a SQLite file
 _TRIES = 5
@@ -66,9 +69,9 @@ def open_storage(url: str) -> RDBStorage:
                 f"storage: got '{shown}'; allowed: sqlite:///FILE, postgresql://..., mysql://..."
             ) from error
         except ImportError as error:
-            raise InputError(
-                f"storage: the driver for {shown} is not installed{_remedy(url)}"
-            ) from error
+            extra = _EXTRAS.get(place.partition(":")[0])
+            remedy = f"; pip install 'lowrank[{extra}]'" if extra else ""
+            raise InputError(f"storage: the driver for {shown} is not installed{remedy}") from error
         except RuntimeError as error:  # Optuna: tables of another version
             raise Failure(f"storage: {shown}: {_first_line(error)}") from error
         except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
@@ -167,16 +170,8 @@ def _with_driver(url: str) -> str:
     parsed = make_url(url)
     if parsed.drivername not in _DRIVERS:
         return url
-    driver, _ = _DRIVERS[parsed.drivername]
-    named = parsed.set(drivername=f"{parsed.drivername}+{driver}")
+    named = parsed.set(drivername=_DRIVERS[parsed.drivername])
     return named.render_as_string(hide_password=False)
-
-
-def _remedy(url: str) -> str:
-    """Returns the end of a line that says how to install a driver; empty if it is not ours."""
-    kind, _, driver = url.partition(":")[0].partition("+")
-    ours, extra = _DRIVERS.get(kind, ("", ""))
-    return f"; pip install 'lowrank[{extra}]'" if ours and driver in ("", ours) else ""
 
 
 def _serialise(storage: RDBStorage) -> None:

@@ -39,16 +39,8 @@ def postgresql() -> Iterator[str]:
         data = place / "data"
         initdb: list[Path | str] = [programs / "initdb", "-D", data, "-U", "lowrank", "-A", "trust"]
         subprocess.run(initdb, check=True, capture_output=True, cwd=place, **who)
-        command: list[Path | str] = [
-            programs / "postgres",
-            "-D",
-            data,
-            "-p",
-            str(port),
-            "-k",
-            place,
-        ]
-        command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        command: list[Path | str] = [programs / "postgres", "-D", data, "-p", str(port)]
+        command += ["-k", place, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
         ready: list[Path | str] = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
 
         def is_ready() -> bool:
