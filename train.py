@@ -15,10 +15,10 @@ import sys
 import time
 from collections.abc import Sequence
 
+from lowrank.common.errors import InputError
+from lowrank.common.program import exit_code_of
 from lowrank.config import Config
 from lowrank.config.arguments import parse
-from lowrank.errors import InputError
-from lowrank.program import exit_code_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,27 +52,28 @@ def run(requested: Config, command: Sequence[str]) -> int:
         KeyboardInterrupt: If a signal came before or after the training itself.
     """
     # Loaded only now: a mistake on the command line is answered before torch and W&B are here.
-    from lowrank import tracking, training
-    from lowrank.backlog import finish_tracking
-    from lowrank.console import say
+    from lowrank.common.signals import Interruption
+    from lowrank.common.terminal import say
     from lowrank.data import load_dataset
-    from lowrank.environment import describe_environment
-    from lowrank.interruption import Interruption
-    from lowrank.learner import Learner
-    from lowrank.replicas import build
-    from lowrank.run_directory import open_record, open_run_directory
-    from lowrank.trainer import Outcome, Trainer, read_checkpoint
+    from lowrank.runs.directory import open_record, open_run_directory
+    from lowrank.runs.environment import describe_environment
+    from lowrank.tracking.backlog import finish_tracking
+    from lowrank.tracking.tracker import start_tracking
+    from lowrank.training import steps
+    from lowrank.training.learner import Learner
+    from lowrank.training.replicas import build
+    from lowrank.training.trainer import Outcome, Trainer, pictures, read_checkpoint
 
     with Interruption() as interruption, open_run_directory(requested) as directory:
         if directory.ended:
-            finish_tracking(directory, say)
+            finish_tracking(directory, pictures, say)
             say(f"run {directory.run_id} has ended, nothing is left to do: {directory.path}")
             return 0
         config = directory.config
-        device = training.configure_torch(config)
+        device = steps.configure_torch(config)
         checkpoint = read_checkpoint(directory, device)
         environment = describe_environment(device=device, threads=config.threads, argv=command)
-        tracker = tracking.start(
+        tracker = start_tracking(
             config.recorded(),
             run_dir=directory.path,
             run_id=directory.run_id,
@@ -92,7 +93,7 @@ def run(requested: Config, command: Sequence[str]) -> int:
             )
             model = build(config, directory.seeds, dataset.image_shape, dataset.num_classes, device)
             learner = Learner(config, dataset, model, directory.seeds)
-            training.check_last_batch(learner.networks[0], dataset, config.batch_size)
+            steps.check_last_batch(learner.networks[0], dataset, config.batch_size)
             if config.compile:
                 started = time.perf_counter()
                 say("compiling the training step; later runs find what this one compiled")

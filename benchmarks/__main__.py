@@ -22,10 +22,11 @@ from benchmarks import table
 from benchmarks.program import add_flags, check_device, describe_place, say
 from benchmarks.table import Results
 from benchmarks.timing import Row
-from lowrank.console import duration
-from lowrank.environment import available_cores
-from lowrank.errors import InputError, nearest, one_of
-from lowrank.program import exit_code_of
+from lowrank.common.errors import InputError
+from lowrank.common.program import exit_code_of
+from lowrank.common.terminal import duration
+from lowrank.common.texts import nearest, one_of
+from lowrank.runs.environment import available_cores
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = {

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.timing import Turn
-from lowrank.errors import Failure
+from lowrank.common.errors import Failure
 
 
 class Apart:

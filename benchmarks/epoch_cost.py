@@ -28,7 +28,7 @@ from unittest import mock
 from benchmarks import ours
 from benchmarks.program import Options, run, say
 from benchmarks.timing import Row, number, spread
-from lowrank.errors import Failure
+from lowrank.common.errors import Failure
 
 TRAIN_IMAGES = 50_000
 EVALUATED_IMAGES = 60_000
@@ -138,13 +138,13 @@ def time_run(
         Failure: If the run fails.
     """
     import train
-    from lowrank import checkpoints
     from lowrank.data import synthetic
-    from lowrank.learner import Learner
-    from lowrank.measuring import Watcher
-    from lowrank.record import Record
-    from lowrank.tracking import WandbTracker
-    from lowrank.trainer import Trainer
+    from lowrank.measure.watcher import Watcher
+    from lowrank.runs import checkpoints
+    from lowrank.runs.writer import Record
+    from lowrank.tracking.tracker import WandbTracker
+    from lowrank.training.learner import Learner
+    from lowrank.training.trainer import Trainer
 
     spent: dict[str, float] = {}
     parts = ("measure", "record", "log", "checkpoint")

@@ -54,7 +54,7 @@ def spare(owner: Any, name: str) -> None:
 
 
 def wrap_learner(module: ModuleType) -> None:
-    """Wraps what `lowrank.learner` holds.
+    """Wraps what `lowrank.training.learner` holds.
 
     Args:
         module: It.
@@ -64,7 +64,7 @@ def wrap_learner(module: ModuleType) -> None:
 
 
 def wrap_measuring(module: ModuleType) -> None:
-    """Wraps what `lowrank.measuring` holds.
+    """Wraps what `lowrank.measure.watcher` holds.
 
     Args:
         module: It.
@@ -73,8 +73,8 @@ def wrap_measuring(module: ModuleType) -> None:
 
 
 WRAPPERS: dict[str, Callable[[ModuleType], None]] = {
-    "lowrank.learner": wrap_learner,
-    "lowrank.measuring": wrap_measuring,
+    "lowrank.training.learner": wrap_learner,
+    "lowrank.measure.watcher": wrap_measuring,
 }
 
 

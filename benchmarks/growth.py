@@ -23,11 +23,11 @@ import torch
 from benchmarks.program import Options, run, say
 from benchmarks.timing import Row, Spread, seconds, spread
 from lowrank import load_run
-from lowrank.environment import available_cores
-from lowrank.figures import style
-from lowrank.report.command import write_report
-from lowrank.spectra import singular_values
-from tests.runtable.records import SIZE, make_run
+from lowrank.commands.report import write_report
+from lowrank.measure.spectra import singular_values
+from lowrank.runs.environment import available_cores
+from lowrank.views.figures import style
+from tests.views.table.records import SIZE, make_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,10 +23,10 @@ from benchmarks import ours, plain
 from benchmarks.apart import Apart
 from benchmarks.program import Options, run, say
 from benchmarks.timing import Row, Turn, faster, interleaved
-from lowrank import training
+from lowrank.common.errors import Failure
 from lowrank.config import Config
 from lowrank.data import Dataset
-from lowrank.errors import Failure
+from lowrank.training import steps
 
 LOADER = "DataLoader, 2 workers, PIL → ToTensor → Normalize, plain SGD loop"
 DECODED = "plain SGD loop, fp32, images decoded in memory"
@@ -201,7 +201,7 @@ def check_losses(
     optimizer = plain.sgd(network, one.config.lr, one.config.weight_decay)
     worst = 0.0
     for epoch in range(1, epochs + 1):
-        training.seed_epoch(one.learner.seeds[0], epoch)  # the order that a run of ours draws
+        steps.seed_epoch(one.learner.seeds[0], epoch)  # the order that a run of ours draws
         batches = list(plain.in_memory(prepared, split.labels, batch_size))
         plain.train(network, optimizer, batches, options.device)
         one.train_epoch()
@@ -215,9 +215,9 @@ def check_losses(
         worst = max(worst, abs(float(found) - expected) / expected)
     if math.isnan(worst) or (precision == "fp32" and worst >= TOLERANCE):
         raise Failure(f"{model['model']}: losses differ by {worst:.1e} from the plain loop's")
-    steps = epochs * len(one.learner.batches)
+    taken = epochs * len(one.learner.batches)
     name = f"{model['model']}, B {batch_size}, {precision}{', compiled' if compiled else ''}"
-    say(f"{name}: losses differ by {worst:.0e} within {steps} steps")
+    say(f"{name}: losses differ by {worst:.0e} within {taken} steps")
 
 
 def _make(options: Options, batch_size: int, images: int, **fields: Any) -> ours.Ours:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.program import Options, run
 from benchmarks.timing import Row, spread
-from lowrank.errors import Failure
+from lowrank.common.errors import Failure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lowrank.data import Split
 
 TARGET = 1.1
-IMPORTS = ("torch", "torchvision", "wandb", "lowrank.tracking", "lowrank.trainer")
+IMPORTS = ("torch", "torchvision", "wandb", "lowrank.tracking.tracker", "lowrank.training.trainer")
 """What a run of ours imports before its first step."""
 EPOCHS = 1
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowrank import training
 from lowrank.config import Config
 from lowrank.data import Dataset, load_dataset
-from lowrank.learner import Learner
-from lowrank.replicas import build
-from lowrank.run_directory import complete
+from lowrank.runs.directory import complete
+from lowrank.training import steps
+from lowrank.training.learner import Learner
+from lowrank.training.replicas import build
 
 MLP: dict[str, Any] = {"model": "mlp", "depth": 10, "width": 100}
 RESNET18: dict[str, Any] = {"model": "resnet18"}
@@ -37,7 +37,7 @@ class Ours:
 
     def train_epoch(self) -> None:
         """Trains for an epoch with the switches and threads that a run of its own has."""
-        training.configure_torch(self.config)
+        steps.configure_torch(self.config)
         self.learner.train_epoch(lambda: True)
 
 
@@ -54,7 +54,7 @@ def make(device: str, *, data_dir: str | None = None, **fields: Any) -> Ours:
     """
     name, where = _source(data_dir)
     config = complete(Config.model_validate({"dataset": name, **where, "device": device, **fields}))
-    place = training.configure_torch(config)
+    place = steps.configure_torch(config)
     dataset = data(data_dir, config.train_size, place)
     assert config.seed is not None
     seeds = range(config.seed, config.seed + config.replicas)

@@ -11,9 +11,9 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks.timing import Row
-from lowrank.environment import describe_environment
-from lowrank.errors import InputError
-from lowrank.program import exit_code_of
+from lowrank.common.errors import InputError
+from lowrank.common.program import exit_code_of
+from lowrank.runs.environment import describe_environment
 
 VERSIONS = ("torch", "torchvision", "numpy", "wandb")
 

@@ -23,10 +23,10 @@ from torch import nn
 from benchmarks import ours
 from benchmarks.program import Options, run, say
 from benchmarks.timing import Row, Turn, faster, interleaved, spread
-from lowrank.environment import available_cores
-from lowrank.errors import Failure, InputError
-from lowrank.matrices import WeightMatrix, weight_matrices
-from lowrank.measuring import Watcher
+from lowrank.common.errors import Failure, InputError
+from lowrank.measure.matrices import WeightMatrix, weight_matrices
+from lowrank.measure.watcher import Watcher
+from lowrank.runs.environment import available_cores
 
 EPSILONS = (1e-3, 1e-2)
 SVDVALS = "loop of `svdvals`, float32"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.program import Options, run, say
 from benchmarks.timing import Row, number, spread
-from lowrank.errors import Failure
+from lowrank.common.errors import Failure
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = 1.15

@@ -27,8 +27,8 @@ import yaml
 from benchmarks.program import Options, run
 from benchmarks.timing import Row, Spread
 from lowrank import load_sweep
-from lowrank.errors import Failure
-from lowrank.runs import Run
+from lowrank.common.errors import Failure
+from lowrank.runs.find import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = 1.2

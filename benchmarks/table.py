@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Row
-from lowrank.errors import Failure
+from lowrank.common.errors import Failure
 
 BLOCK = re.compile(r"(<!-- written by make bench -->\n).*?(<!-- end -->)", re.DOTALL)
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}

@@ -7,22 +7,20 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lowrank.errors import InputError, nearest
-from lowrank.program import exit_code_of
+from lowrank.common.errors import InputError
+from lowrank.common.program import exit_code_of
+from lowrank.common.texts import nearest
 
 
 class Command(NamedTuple):
-    """A subcommand: where it is, and what ``--help`` says of it.
+    """What ``--help`` says of a subcommand.
 
     Attributes:
-        module: Below ``lowrank``; its ``parse`` makes options of the words after the subcommand's
-            name, its ``run`` makes the exit code of the options.
-        usage: Those words.
+        usage: The words after its name.
         meaning: In one line.
         options: Further lines on its options.
     """
 
-    module: str
     usage: str
     meaning: str
     options: str = ""
@@ -30,12 +28,10 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "data": Command(
-        "prepare",
         "NAME [--data_dir=DIR] [--download=False] [--train_size=N] [--image_size=N]",
         "Downloads or decodes a data set, so that training finds it ready.",
     ),
     "sweep": Command(
-        "sweeps.command",
         "FILE [--NAME=VALUE ...]",
         "Runs a W&B sweep file without a server; started again, what is missing.",
         """
@@ -55,7 +51,6 @@ Exit codes: 0 every point is done, 1 some failed too often (they are listed),
 """,
     ),
     "agent": Command(
-        "agents.command",
         "ENTITY/PROJECT/SWEEP [--NAME=VALUE ...]",
         "Runs W&B agents for a sweep, one on every GPU, after checking the machine.",
         """
@@ -75,7 +70,6 @@ agent was stopped, 2 the check failed, 75 SIGUSR1, 130 and 143 by signal.
 """,
     ),
     "runs": Command(
-        "runtable.command",
         "PATH... [--csv] [--json]",
         "Lists runs: what varies, how far they came, first and last rank, accuracy.",
         """
@@ -84,7 +78,6 @@ PATH             a run directory, a directory of runs or a record.sqlite
 """,
     ),
     "figures": Command(
-        "figures.command",
         "PATH... [--kind=KIND] [--NAME=VALUE ...]",
         "Draws ranks over epochs and rank landscapes from run records.",
         """
@@ -116,7 +109,6 @@ named below, as is every point that is missing.
 """,
     ),
     "report": Command(
-        "report.command",
         "PATH... [-o report.html] [--runs=ID,ID] [--open]",
         "Turns run records into one HTML file that works offline.",
         """
@@ -129,7 +121,6 @@ PATH             a run directory, a directory of runs or a record.sqlite
 """,
     ),
     "rerun": Command(
-        "reruns.command",
         "RUN [--check] [--docker] [--NAME=VALUE ...]",
         "Runs a recorded run again, as a new run, and compares the two.",
         """
@@ -149,7 +140,6 @@ identical; 1 a failure or a difference; 2 bad input; 130 and 143 by signal.
 """,
     ),
     "dashboard": Command(
-        "dashboards.command",
         "ENTITY/PROJECT [--sweep=ID] [--NAME=VALUE ...]",
         "Builds or updates a W&B workspace for the ranks of a project or a sweep.",
         """
@@ -166,7 +156,6 @@ replaced. Save a copy in W&B to keep such changes.
 """,
     ),
     "spectra": Command(
-        "stored.command",
         "FILE... [--model=NAME] [--NAME=VALUE ...]",
         "Measures the weight matrices of checkpoints on disk; two files are compared.",
         """
@@ -216,7 +205,7 @@ def _run(arguments: Sequence[str]) -> int:
     if "-h" in rest or "--help" in rest:
         print(f"usage: lowrank {name} {command.usage}\n\n{command.meaning}\n{command.options}")
         return 0
-    module = importlib.import_module(f"lowrank.{command.module}")
+    module = importlib.import_module(f"lowrank.commands.{name}")
     code: int = module.run(module.parse(rest))
     return code
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lowrank.errors import Failure, InputError
+from lowrank.common.errors import Failure, InputError
 
 __all__ = ["Engine", "call", "find_engine", "temporary_directory"]
 

@@ -25,8 +25,8 @@ from containers import Engine, call, find_engine, temporary_directory
 
 from lowrank import load_run
 from lowrank.cli import COMMANDS
-from lowrank.errors import Failure, InputError
-from lowrank.program import exit_code_of
+from lowrank.common.errors import Failure, InputError
+from lowrank.common.program import exit_code_of
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--dataset=digits", "--depth=2", "--width=20", "--epochs=3", "--threads=1", "--device=cpu"]

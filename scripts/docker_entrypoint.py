@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lowrank.cli import COMMANDS
-from lowrank.errors import InputError, nearest, one_of
-from lowrank.program import exit_code_of
+from lowrank.common.errors import InputError
+from lowrank.common.program import exit_code_of
+from lowrank.common.texts import nearest, one_of
 
 TRAIN_PY = Path(__file__).resolve().parent.parent / "train.py"
 OTHERS = {

@@ -89,7 +89,7 @@ def kill_at(function: str, call: int, *, after: bool = False) -> Callable[[], No
     """Lets a process kill itself at a certain call of one of its functions.
 
     Args:
-        function: Such as ``lowrank.record.Record.append``.
+        function: Such as ``lowrank.runs.writer.Record.append``.
         call: Which call, from 1.
         after: Whether the function does its work before.
 
@@ -163,6 +163,6 @@ def _halving(original: Callable[..., object], call: int) -> Callable[..., object
 
 def give_up_early() -> None:
     """Shortens what a run waits for a server that is gone, from ten minutes to seconds."""
-    from lowrank import tracking
+    from lowrank.tracking import tracker
 
-    tracking.GRAPHQL_RETRIES, tracking.FINISH_TIMEOUT = 1, 5.0
+    tracker.GRAPHQL_RETRIES, tracker.FINISH_TIMEOUT = 1, 5.0

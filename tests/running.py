@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lowrank
-from lowrank.recordfile import RecordError
+from lowrank.runs.format import RecordError
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ("--train_size=120", "--width=16", "--depth=2", "--batch_size=32", "--threads=1")
@@ -121,7 +121,7 @@ def _train(
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     os.chdir(directory)
     import train
-    from lowrank import environment
+    from lowrank.runs import environment
 
     # The uncommitted changes of a checkout would be in every record, whose size is limited here.
     environment._git = lambda *_: None

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 import lowrank
-from lowrank.program import exit_code_of
+from lowrank.common.program import exit_code_of
 from tests.running import TINY, Training, differences, last_epoch
 from tests.wandb_server import WandbServer
 from tests.wandb_server.state import Run as ServerRun

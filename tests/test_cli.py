@@ -22,9 +22,9 @@ from torch import nn
 import train
 from lowrank import load_run
 from lowrank.cli import COMMANDS, main
-from lowrank.stored.figure import spectra_figure
-from lowrank.stored.quantities import measure
-from lowrank.stored.weights import read_weights
+from lowrank.views.spectra.figure import spectra_figure
+from lowrank.views.spectra.quantities import measure
+from lowrank.views.spectra.weights import read_weights
 
 Capture = pytest.CaptureFixture[str]
 

@@ -21,7 +21,7 @@ import pytest
 import torch
 import wandb
 
-from lowrank.watcher import LoggingWatcher
+from lowrank.watch import LoggingWatcher
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])

@@ -26,13 +26,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import lowrank
-from lowrank import checkpoints
-from lowrank.checkpoints import CheckpointError
-from lowrank.recordfile import RecordError
+from lowrank.runs import checkpoints
+from lowrank.runs.checkpoints import CheckpointError
+from lowrank.runs.format import RecordError
 from tests import faults
 from tests.running import TINY, Training, differences, last_epoch
-from tests.test_online import assert_arrived, sync, wait_for_row
 from tests.test_train import assert_each_epoch_once, inspect, segments
+from tests.tracking.test_online import assert_arrived, sync, wait_for_row
 
 EPOCHS = 4
 
@@ -75,7 +75,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
     """The directory of the same run, killed after its third epoch."""
-    training = start(tmp_path, prepare=faults.kill_at("lowrank.trainer.Trainer._log", 3))
+    training = start(tmp_path, prepare=faults.kill_at("lowrank.training.trainer.Trainer._log", 3))
     assert training.wait() == -signal.SIGKILL, training.text
     assert last_epoch(tmp_path / "runs/a") == 2
     return tmp_path / "runs/a"
@@ -122,17 +122,21 @@ def test_50_kills_in_a_row_at_random_moments_end_as_the_undisturbed_run(tmp_path
 
 
 KILLS = {
-    "the configuration is written": faults.kill_at("lowrank.run_directory.os.fsync", 1),
-    "the record is made": faults.kill_at("lowrank.record._add_session", 1, after=True),
+    "the configuration is written": faults.kill_at("lowrank.common.files.os.fsync", 1),
+    "the record is made": faults.kill_at("lowrank.runs.writer._add_session", 1, after=True),
     "half of a checkpoint is written": faults.half_written_at(3),
-    "a checkpoint is written but not in place": faults.kill_at("lowrank.checkpoints.os.fsync", 5),
+    "a checkpoint is written but not in place": faults.kill_at(
+        "lowrank.runs.checkpoints.os.fsync", 5
+    ),
     "a checkpoint is there but its epoch is not recorded": faults.kill_at(
-        "lowrank.record.Record.append", 3
+        "lowrank.runs.writer.Record.append", 3
     ),
     "an epoch is recorded but not committed": faults.kill_at(
-        "lowrank.record._write_index", 4, after=True
+        "lowrank.runs.writer._write_index", 4, after=True
     ),
-    "an epoch is recorded but not logged": faults.kill_at("lowrank.trainer.Trainer._log", 3),
+    "an epoch is recorded but not logged": faults.kill_at(
+        "lowrank.training.trainer.Trainer._log", 3
+    ),
     "the last checkpoint is reduced": faults.half_written_at(EPOCHS + 2),
 }
 
@@ -152,7 +156,7 @@ def test_a_kill_while(moment, tmp_path, undisturbed):
 
 def test_a_kill_between_checkpoint_and_record_loses_no_row_of_wandb_either(tmp_path):
     flags = ("--batch_norm=False", "--lr=1e-9", "--epochs=5")  # it dies at its third measurement
-    moment = faults.kill_at("lowrank.record.Record.append", 4)
+    moment = faults.kill_at("lowrank.runs.writer.Record.append", 4)
     training = start(tmp_path, *flags, "--tracking=offline", prepare=moment)
     assert training.wait() == -signal.SIGKILL, training.text
     assert checkpoints.load(tmp_path / "runs/a/checkpoint.pt")["epoch"] == 3
@@ -165,8 +169,8 @@ def test_a_kill_between_checkpoint_and_record_loses_no_row_of_wandb_either(tmp_p
 
 
 MOMENTS = {
-    "before": faults.kill_at("lowrank.tracking.WandbTracker._upload", 1),
-    "while": faults.kill_at("lowrank.tracking.WandbTracker._upload", 1, after=True),
+    "before": faults.kill_at("lowrank.tracking.tracker.WandbTracker._upload", 1),
+    "while": faults.kill_at("lowrank.tracking.tracker.WandbTracker._upload", 1, after=True),
 }
 
 
@@ -531,7 +535,9 @@ def test_nan_in_the_loss_is_recorded_as_collapse(tmp_path):
 @pytest.mark.parametrize(("rule", "state"), [("continue", "finished"), ("stop", "collapsed")])
 def test_nan_in_the_weights_has_no_rank(tmp_path, undisturbed, rule, state):
     run_dir, flag = tmp_path / "runs/a", f"--on_collapse={rule}"
-    training = start(tmp_path, flag, prepare=faults.kill_at("lowrank.trainer.Trainer._log", 3))
+    training = start(
+        tmp_path, flag, prepare=faults.kill_at("lowrank.training.trainer.Trainer._log", 3)
+    )
     assert training.wait() == -signal.SIGKILL, training.text
     content = checkpoints.load(run_dir / "checkpoint.pt")
     content["model"]["linear1.weight"][3, 5] = torch.nan

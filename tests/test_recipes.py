@@ -16,7 +16,7 @@ from torch import nn
 import lowrank
 from lowrank.data import load_dataset
 from tests.test_docs import ROOT, examples
-from tests.test_watcher import inspect
+from tests.test_watch import inspect
 
 pytestmark = pytest.mark.slow
 PACKAGES = "is not installed; `make test-slow` installs it"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lowrank import load_run
-from lowrank.record import Record
+from lowrank.runs.writer import Record
 from tests import soak
 from tests.running import TINY, Training
 

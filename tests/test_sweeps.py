@@ -21,13 +21,15 @@ import yaml
 
 import lowrank
 from lowrank.config.arguments import parse
-from lowrank.sweepfile import load_sweep_file
+from lowrank.config.sweepfile import load_sweep_file
 from train import main
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 NAMES = [path.stem for path in FILES]
-SCHEMA = json.loads((ROOT / "lowrank/sweepfile/sweep.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(
+    (ROOT / "lowrank/config/sweepfile/sweep.schema.json").read_text(encoding="utf-8")
+)
 PARTS = ("Question", "Figure", "Commands", "Runs", "Cost", "Expect")
 
 B6 = (4, 8, 16, 32, 64, 128)
@@ -172,7 +174,9 @@ class TestEveryFile:
     def test_it_is_valid_by_wandbs_schema_that_its_first_line_names(self, path):
         first = path.read_text().splitlines()[0]
         schema = first.removeprefix("# yaml-language-server: $schema=")
-        assert (path.parent / schema).resolve() == ROOT / "lowrank/sweepfile/sweep.schema.json"
+        assert (
+            path.parent / schema
+        ).resolve() == ROOT / "lowrank/config/sweepfile/sweep.schema.json"
         jsonschema.Draft7Validator(SCHEMA).validate(yaml.safe_load(path.read_text()))
 
     def test_it_opens_with_six_parts(self, path):

@@ -370,7 +370,7 @@ KILLED_BEFORE_ROW = """
 import os, sys
 sys.path.insert(0, {root!r})
 import train
-from lowrank.record import Record
+from lowrank.runs.writer import Record
 append = Record.append
 Record.append = lambda self, epoch, *more: (
     os._exit(9) if epoch == {epoch} else append(self, epoch, *more)

@@ -14,8 +14,8 @@ import torch
 
 import lowrank
 from lowrank.config import Config
-from lowrank.environment import available_cores
-from lowrank.run_directory import complete
+from lowrank.runs.directory import complete
+from lowrank.runs.environment import available_cores
 from train import main
 
 VIT = ("--model=vit", "--vit_depth=2", "--vit_width=16", "--vit_heads=2", "--vit_mlp_width=24")

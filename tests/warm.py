@@ -8,8 +8,13 @@ import torch
 
 MODULES = (
     *("train", "wandb", "matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.Image"),
-    *("lowrank.trainer", "lowrank.tracking", "lowrank.learner", "lowrank.models.mlp"),
-    *("lowrank.figures.one_run", "lowrank.figures.spectrum"),
+    *(
+        "lowrank.training.trainer",
+        "lowrank.tracking.tracker",
+        "lowrank.training.learner",
+        "lowrank.models.mlp",
+    ),
+    *("lowrank.views.figures.one_run", "lowrank.views.figures.spectrum"),
 )
 
 for name in MODULES:

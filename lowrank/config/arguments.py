@@ -7,10 +7,11 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lowrank.config.model import Config
+from lowrank.common.errors import InputError
+from lowrank.common.texts import nearest, printable
+from lowrank.config.settings import Config
 from lowrank.config.sources import Given, allowed, combine
-from lowrank.config.yamltext import printable, read_file, read_mapping
-from lowrank.errors import InputError, nearest
+from lowrank.config.yamltext import read_file, read_mapping
 
 WIDTH = 80
 """Columns of the help text."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lowrank.common.texts import one_of
 from lowrank.config.families import FAMILIES
-from lowrank.errors import one_of
 
 if TYPE_CHECKING:
-    from lowrank.config.model import Config
+    from lowrank.config.settings import Config
 
 TRAIN_SIZES = {
     "digits": 1440,

@@ -9,10 +9,11 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from lowrank.config.model import FIELDS_ONLY, FREE_ON_RESUME, Config
+from lowrank.common.errors import InputError
+from lowrank.common.texts import nearest, one_of, printable
 from lowrank.config.rules import conflicts
-from lowrank.config.yamltext import printable, read_file, read_mapping
-from lowrank.errors import InputError, nearest, one_of
+from lowrank.config.settings import FIELDS_ONLY, FREE_ON_RESUME, Config
+from lowrank.config.yamltext import read_file, read_mapping
 
 
 class Given(NamedTuple):

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from lowrank.errors import InputError
-from lowrank.untrusted import open_file
+from lowrank.common.errors import InputError
+from lowrank.common.files import open_file
+from lowrank.common.texts import printable
 
 LARGEST_FILE = 20_000  # bytes; a complete configuration has about 1,000
 DEEPEST_YAML = 5  # a sweep's file needs 4
@@ -138,21 +139,3 @@ def read_file(path: str | Path, *, longest: int = LARGEST_FILE, kind: str = "con
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{where} is not a text file in UTF-8") from None
-
-
-def printable(text: str, longest: int = 60) -> str:
-    r"""Returns a text as it can stand in one line of a message: escaped and shortened.
-
-    Args:
-        text: Anything.
-        longest: Characters that are left.
-
-    Returns:
-        The text for people.
-
-    Example:
-        >>> printable("two\nlines")
-        'two\\nlines'
-    """
-    short = text if len(text) <= longest else f"{text[: longest - 12]}... ({len(text)} characters)"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)

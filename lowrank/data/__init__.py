@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
+from lowrank.common.errors import InputError, out_of_memory
+from lowrank.common.texts import nearest
 from lowrank.data import digits, folder, synthetic, vision
 from lowrank.data.batches import Batches, normalise
 from lowrank.data.files import Progress
 from lowrank.data.kept import KEPT
 from lowrank.data.sets import Dataset, Request, Split
-from lowrank.errors import InputError, nearest, out_of_memory
 
 __all__ = [
     "DATASETS",

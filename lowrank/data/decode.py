@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lowrank.atomic import replacing
+from lowrank.common.files import replacing
 from lowrank.data.files import Progress, exclusive
 from lowrank.data.sizes import resize
 

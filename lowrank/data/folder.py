@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lowrank.common.errors import InputError
 from lowrank.data.decode import GREY, Form, ImageFile, cached, decode
 from lowrank.data.files import printed_progress
 from lowrank.data.sets import Dataset, Request, Split
 from lowrank.data.subsets import balanced_subset
-from lowrank.errors import InputError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _SHOWN = 10  # lines about single files

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lowrank.errors import InputError
+from lowrank.common.errors import InputError
 
 _BLOCK = 1024  # images in float32 at a time
 

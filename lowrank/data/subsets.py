@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lowrank.errors import InputError
+from lowrank.common.errors import InputError
 
 Labels = npt.NDArray[np.int64]
 

@@ -14,11 +14,11 @@ from urllib.error import URLError
 import numpy as np
 import torch
 
+from lowrank.common.errors import Failure, InputError
 from lowrank.data.files import exclusive
 from lowrank.data.sets import Dataset, Request, Split
 from lowrank.data.sizes import pad, resize
 from lowrank.data.subsets import balanced_subset
-from lowrank.errors import Failure, InputError
 
 _TIMEOUT = 30.0  # seconds without an answer, so that a silent firewall does not hang a run
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from lowrank.common.errors import InputError, out_of_memory
 from lowrank.config.families import FAMILIES
 from lowrank.config.rules import size_problem
-from lowrank.errors import InputError, out_of_memory
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks.apart import Apart
-from lowrank.errors import Failure
+from lowrank.common.errors import Failure
 
 
 def counting(path):

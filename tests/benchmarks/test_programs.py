@@ -19,8 +19,8 @@ from benchmarks import growth, images, plain, spectra
 from benchmarks.__main__ import HERE, PROGRAMS, choose, main
 from benchmarks.program import Options, run
 from benchmarks.timing import Row, Spread
-from lowrank.errors import Failure, InputError
-from lowrank.matrices import weight_matrices
+from lowrank.common.errors import Failure, InputError
+from lowrank.measure.matrices import weight_matrices
 
 README = (HERE / "README.md").read_text(encoding="utf-8")
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.table import Results, load, markdown, save, write_readme
 from benchmarks.timing import Row, Spread
-from lowrank.errors import Failure
+from lowrank.common.errors import Failure
 
 FASTER = Row("spectra", "svdvals", "s", Spread(0.5, 0.1, 7), Spread(4, 0.2, 7), "speedup", 5)
 MISSED = Row("memory", "plain loop", "MiB", Spread(220, 1, 3), Spread(100, 1, 3), "share", 1.1)

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowrank.common.errors import InputError
 from lowrank.config import Config
 from lowrank.config.arguments import help_text, parse
-from lowrank.errors import InputError
 
 WHOLE = "a whole number from 1 to 2147483647"
 NUMBER = "a finite number above 0"
@@ -686,7 +686,7 @@ def test_nothing_heavy_is_imported(argv: list[str]):
     code = (
         "import sys\n"
         "from lowrank.config.arguments import parse\n"
-        "from lowrank.errors import InputError\n"
+        "from lowrank.common.errors import InputError\n"
         "try:\n"
         f"    parse({argv!r}, {{}})\n"
         "except (InputError, SystemExit):\n"

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from lowrank.common.errors import InputError
 from lowrank.config import Config, differences, load
 from lowrank.config.arguments import parse
 from lowrank.config.yamltext import read_yaml
-from lowrank.errors import InputError
 
 DEFAULTS = {
     "model": "mlp",

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from lowrank.common.errors import InputError
 from lowrank.data import DATASETS, Dataset, describe, load_dataset, prepare
 from lowrank.data.digits import read
 from lowrank.data.sizes import pad, resize
 from lowrank.data.subsets import balanced_subset
-from lowrank.errors import InputError
 
 
 def test_the_stored_digits_are_scikit_learns():

@@ -16,10 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from lowrank.common.errors import InputError
 from lowrank.data import Dataset, load_dataset
 from lowrank.data.folder import channel_statistics
 from lowrank.data.subsets import balanced_subset
-from lowrank.errors import InputError
 from tests.data.processes import at_once
 
 CLASSES = ("ant", "bee", "cat")

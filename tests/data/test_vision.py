@@ -26,8 +26,8 @@ import torch
 from scipy.io import savemat
 from torchvision import datasets
 
+from lowrank.common.errors import Failure, InputError
 from lowrank.data import load_dataset, prepare
-from lowrank.errors import Failure, InputError
 from tests.data.processes import at_once
 
 TRAIN, TEST = 20, 10

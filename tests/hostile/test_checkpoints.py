@@ -1,7 +1,8 @@
 """Checkpoints by strangers: ours in a run directory, and any file given to ``lowrank spectra``.
 
-Files that run code when they are unpickled are also in tests/test_checkpoints.py and
-tests/stored/test_weights.py, as is damage. Here are files that grow, or hold what no network has.
+Files that run code when they are unpickled are also in tests/runs/test_checkpoints.py and
+tests/views/spectra/test_weights.py, as is damage. Here are files that grow, or hold what no network
+has.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowrank import checkpoints, cli
+from lowrank import cli
+from lowrank.common.errors import InputError
 from lowrank.config import Config
-from lowrank.errors import InputError
+from lowrank.runs import checkpoints
 from tests.hostile.calls import EVIL, answer, check, same
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -118,7 +120,7 @@ IN_ONE_PROCESS = """\
 import resource, sys
 from lowrank.cli import main
 resource.setrlimit(resource.RLIMIT_AS, (24 * 2**30, 24 * 2**30))
-import lowrank.stored.quantities, lowrank.stored.weights
+import lowrank.views.spectra.quantities, lowrank.views.spectra.weights
 for file in sys.argv[1:]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(file, file=sys.stderr)

@@ -1,7 +1,7 @@
 """Command lines, configurations and sweep files that nobody means well with.
 
-What each mistake is answered with is in tests/config, tests/test_sweepfile.py and the tests of the
-commands; here is that any input at all is answered.
+What each mistake is answered with is in tests/config and tests/commands; here is that any input at
+all is answered.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 import train
 from lowrank import cli
 from lowrank.cli import COMMANDS
+from lowrank.common.errors import InputError
 from lowrank.config import Config
 from lowrank.config.arguments import parse
-from lowrank.errors import InputError
-from lowrank.run_directory import open_run_directory
-from lowrank.sweepfile import load_sweep_file
+from lowrank.config.sweepfile import load_sweep_file
+from lowrank.runs.directory import open_run_directory
 from tests.hostile.calls import EVIL, answer, check, same, texts
 
 VALUES = st.sampled_from(

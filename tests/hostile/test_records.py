@@ -25,10 +25,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowrank import cli
+from lowrank.common.errors import InputError
 from lowrank.config import Config
-from lowrank.errors import InputError
-from lowrank.record import RECORD_NAME, Record
-from lowrank.recordfile import (
+from lowrank.runs.find import Run, load_run
+from lowrank.runs.format import (
     APPLICATION_ID,
     SCHEMA,
     SCHEMA_VERSION,
@@ -38,8 +38,8 @@ from lowrank.recordfile import (
     spectrum_crc,
     text_crc,
 )
-from lowrank.runlock import LOCK_NAME, lock
-from lowrank.runs import Run, load_run
+from lowrank.runs.lock import LOCK_NAME, lock
+from lowrank.runs.writer import RECORD_NAME, Record
 from tests.hostile.calls import EVIL, answer, check, same
 
 LAYER = {"name": "a", "path": "a", "shape": [2, 3], "positions": None, "counted": True}

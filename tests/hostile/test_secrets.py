@@ -1,6 +1,7 @@
 """No secret in anything that a run writes or sends: a real training against a server of our own.
 
-What looks like a secret to `lowrank.environment.redact` is tested in tests/test_environment.py.
+What looks like a secret to `lowrank.common.secrets.redact` is tested in
+tests/runs/test_environment.py.
 """
 
 from __future__ import annotations

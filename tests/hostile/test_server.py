@@ -12,13 +12,13 @@ import yaml
 
 import lowrank
 import train
-from lowrank.agents import probes
-from lowrank.agents.agent import refusal
+from lowrank.common.errors import InputError
 from lowrank.config.arguments import parse
-from lowrank.errors import InputError
-from lowrank.record import RecordError
-from tests.agents.launching import Launch, make_sweep, noted
+from lowrank.launch.agents import probes
+from lowrank.launch.agents.agent import refusal
+from lowrank.runs.writer import RecordError
 from tests.hostile.calls import answer
+from tests.launch.agents.launching import Launch, make_sweep, noted
 from tests.wandb_server import mutations
 
 

@@ -93,7 +93,7 @@ def test_what_is_looked_for_is_found(tmp_path, source):
 
 
 def test_the_page_of_a_report_makes_no_html_of_data():
-    folder = ROOT / "lowrank" / "report" / "page"
+    folder = ROOT / "lowrank" / "views" / "report" / "page"
     words = (
         "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(",
         "createContextualFragment", "srcdoc",

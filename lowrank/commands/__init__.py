@@ -1,0 +1,1 @@
+"""One file per subcommand of lowrank, named as it."""

@@ -1,0 +1,152 @@
+"""``lowrank spectra``: its flags, and from files to what is printed and drawn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lowrank.common.errors import InputError
+from lowrank.common.texts import harmless, one_line, printable
+from lowrank.config import Given, combine
+from lowrank.config.flags import is_on, read_flags
+
+if TYPE_CHECKING:
+    from lowrank.views.spectra.weights import Weights
+
+_VALUES = {
+    "model": "a torchvision model, a bundled one or a configuration",
+    "epsilons": "a list such as [1e-3, 1e-2]",
+    "rank_norm": "frobenius or spectral",
+    "plot": "a file that ends with .png, .pdf or .svg",
+}
+_SWITCHES = ("json", "csv")
+_LARGE = 10_000_000  # weights; fewer take less than a second
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for.
+
+    Attributes:
+        files: Files and run directories, at least one.
+        model: Name of the model; None for none.
+        epsilons: Thresholds of the rank.
+        rank_norm: The norm they refer to.
+        form: ``table``, ``json`` or ``csv``.
+        plot: Where the figure goes; None for none.
+    """
+
+    files: list[str]
+    model: str | None
+    epsilons: tuple[float, ...]
+    rank_norm: str
+    form: str
+    plot: Path | None
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Reads the command line of ``lowrank spectra``.
+
+    Args:
+        arguments: The words after the subcommand.
+
+    Returns:
+        The options.
+
+    Raises:
+        InputError: With a line for each thing that is wrong.
+
+    Example:
+        >>> options = parse(["model.pt", "--epsilons=1e-4", "--json"])
+        >>> options.files, options.epsilons, options.form
+        (['model.pt'], (0.0001,), 'json')
+    """
+    lines: list[str] = []
+    files, given = read_flags(arguments, _VALUES, _SWITCHES, lines)
+    if not files:
+        lines.append("which file? for example: lowrank spectra model.pt --model=resnet50")
+    forms = [name for name in _SWITCHES if is_on(name, given, lines)]
+    if len(forms) > 1:
+        lines.append("--json and --csv both go to the standard output; allowed: one of them")
+    plot = Path(given["plot"]) if "plot" in given else None
+    if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
+        lines.append(f"plot: got '{printable(str(plot), 200)}'; allowed: {_VALUES['plot']}")
+    elif plot and not plot.parent.is_dir():
+        lines.append(f"plot: there is no directory '{printable(str(plot.parent), 200)}'")
+    measured = ("epsilons", "rank_norm")
+    config = combine([{n: Given(given[n], f"--{n}") for n in measured if n in given}], lines)
+    form = forms[0] if forms else "table"
+    return Options(files, given.get("model"), config.epsilons, config.rank_norm, form, plot)
+
+
+def run(options: Options) -> int:
+    """Measures the files and prints the result.
+
+    Args:
+        options: What is asked for.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        InputError: A file or the model cannot be used, or the figure cannot be written.
+    """
+    from lowrank.views.spectra.quantities import measure, to_csv, to_json
+    from lowrank.views.spectra.table import comparison, remarks, table
+    from lowrank.views.spectra.weights import read_weights
+
+    # All are opened before the first is measured: a mistake is answered at once.
+    files = [read_weights(file, model=options.model) for file in options.files]
+    with _progress(files) as progress:
+        measured = [
+            measure(
+                weights,
+                epsilons=options.epsilons,
+                rank_norm=options.rank_norm,
+                progress=progress,
+            )
+            for weights in files
+        ]
+    if options.form == "json":
+        print(to_json(measured))
+    elif options.form == "csv":
+        print(to_csv(measured))
+        for each in measured:
+            for line in remarks(each):
+                print(one_line(f"{each.weights.path}: {line}"), file=sys.stderr)
+    elif len(measured) == 2:
+        print(harmless(comparison(*measured)))
+    else:
+        print(harmless("\n\n".join(table(each) for each in measured)))
+    if options.plot:
+        from lowrank.views.spectra.figure import spectra_figure
+
+        figure = spectra_figure(measured)
+        try:
+            figure.savefig(options.plot, dpi=150)
+        except OSError as error:
+            raise InputError(
+                f"plot: cannot write {printable(str(options.plot), 200)} ({error.strerror})"
+            ) from error
+        if options.form == "table":
+            print(harmless(f"drawn in {options.plot}"))
+    return 0
+
+
+@contextmanager
+def _progress(files: Sequence[Weights]) -> Iterator[Callable[[int], object]]:
+    """Yields what counts matrices on a bar, if there is a terminal and much to do."""
+    large = sum(rows * columns for w in files for rows, columns in (m.shape for m in w.matrices))
+    if large < _LARGE or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("matrices", total=sum(len(weights.matrices) for weights in files))
+        yield lambda done: bar.advance(task, done)

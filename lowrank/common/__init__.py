@@ -1,0 +1,1 @@
+"""What is everybody's: errors, texts, files, signals."""

@@ -1,0 +1,123 @@
+"""Files: written whole or not at all, read and not waited for."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+import uuid
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from lowrank.common.errors import Failure
+
+_GROWS = b"bytearray"
+
+
+def unfinished(path: Path) -> Path:
+    """Returns where the only writer of a file puts it until it is whole; a kill may leave it there.
+
+    Args:
+        path: The file.
+    """
+    return path.with_name(f"{path.name}.new")
+
+
+@contextmanager
+def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
+    """Lets a file be written elsewhere, and puts it in its place in one step if that went well.
+
+    Args:
+        path: The file; an older one is replaced.
+        alone: Whether no other process writes it. Then what a killed one left is overwritten.
+
+    Yields:
+        Where to write. It is removed if an exception comes.
+
+    Raises:
+        OSError: If it cannot take its place.
+    """
+    new = unfinished(path) if alone else path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    try:
+        yield new
+        new.replace(path)
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that it is there whole or not at all, also after a power cut.
+
+    Args:
+        path: Replaced if it exists. One process at a time writes it.
+        text: Written as UTF-8.
+
+    Raises:
+        Failure: If it cannot be written, for example on a full disk.
+    """
+    try:
+        with replacing(path, alone=True) as new, new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise Failure(
+            f"{path}: cannot be written ({error.strerror}); make room or give write access and "
+            "start the same command again"
+        ) from error
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Opens a file for reading; what may have no end or no writer is refused.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The file, open.
+
+    Raises:
+        IsADirectoryError: If it is a directory.
+        OSError: If it cannot be opened, or is a pipe or a device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without writer would block
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+
+
+def may_grow(file: BinaryIO) -> bool:
+    """Returns whether what `torch.load` would make of a file can be larger than the file.
+
+    What `torch.save` writes is not compressed, and tensors and numbers need no bytearray: that is
+    the one thing beside tensors of which a few bytes can ask for any amount of memory.
+
+    Args:
+        file: The file, open; its position is changed.
+
+    Returns:
+        False also for what is no checkpoint.
+    """
+    size = file.seek(0, os.SEEK_END)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > size:
+                return True
+            pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
+            return any(_GROWS in archive.read(entry) for entry in pickles)
+    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError):
+        pass  # the format before torch 1.6, or damaged
+    if not size:
+        return False
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_GROWS) >= 0

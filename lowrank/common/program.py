@@ -1,0 +1,54 @@
+"""How a program of this package ends: known errors become lines and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from lowrank.common.errors import Failure, InputError
+from lowrank.common.texts import one_line
+
+
+def exit_code_of(program: str, work: Callable[[], int]) -> int:
+    """Runs a program's work; what a user can mend is told in lines, without a traceback.
+
+    Args:
+        program: Its name, at the start of each line on standard error.
+        work: Does everything and returns the exit code.
+
+    Returns:
+        What ``work`` returns, 2 on bad input, 1 on a failure, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Raises:
+        OSError: Without the system's words: none that a user could mend.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Tables hold ε and ×: on a terminal without them they become question marks, not errors.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = work()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except InputError as error:
+        code, lines = 2, error.lines
+    except Failure as error:
+        code, lines = 1, error.lines
+    except KeyboardInterrupt as interruption:
+        code, lines = getattr(interruption, "exit_code", 130), ["interrupted"]
+    except MemoryError:
+        code, lines = 1, ["this machine's memory is too small for what was asked"]
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # of a path that nobody expected to be refused
+        if error.strerror is None:
+            raise
+        place = f"{error.filename}: " if error.filename is not None else ""
+        code, lines = 1, [one_line(f"{place}{error.strerror}")]
+    else:
+        return code
+    for line in lines:
+        print(f"{program}: {line}", file=sys.stderr)
+    return code

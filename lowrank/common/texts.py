@@ -1,0 +1,151 @@
+"""Texts: those of others, shown and not obeyed, and the words of messages."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+ID = r"[A-Za-z0-9_-]{1,64}"
+"""What an id of a run or a sweep looks like: it becomes part of paths."""
+
+_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NAME = re.compile(r"[A-Za-z0-9_.+-]*")  # calls nothing, also where it begins with a sign
+
+
+def harmless(text: str) -> str:
+    r"""Returns a text that a terminal shows and does not obey.
+
+    Args:
+        text: Anything, of several lines too.
+
+    Returns:
+        The text with escapes such as ``\x1b`` for control characters other than the line feed, for
+        characters that change the direction of writing and for lone surrogates.
+
+    Example:
+        >>> print(harmless("red: \x1b[31m"))
+        red: \x1b[31m
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if c != "\n" and unicodedata.category(c) in _OBEYED
+        else c
+        for c in text
+    )
+
+
+def one_line(text: str) -> str:
+    r"""Returns a text as `harmless` does, in one line.
+
+    Args:
+        text: Anything.
+
+    Returns:
+        One line.
+
+    Example:
+        >>> one_line("two\nlines")
+        'two\\nlines'
+    """
+    return harmless(text).replace("\n", "\\n")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    r"""Returns JSON that a terminal shows and does not obey.
+
+    Args:
+        value: Of JSON's types.
+        indent: As `json.dumps` takes it.
+
+    Returns:
+        The text; what a terminal would obey is escaped as JSON does it.
+
+    Example:
+        >>> print(to_json({"ε": "\x9b31m"}))
+        {"ε": "\u009b31m"}
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(
+        json.dumps(c)[1:-1] if c != "\n" and unicodedata.category(c) in _OBEYED else c for c in text
+    )
+
+
+def cell(value: Any) -> Any:
+    """Returns a value as a cell of a CSV file that a spreadsheet does not take for a formula.
+
+    Args:
+        value: Anything that is written to the file.
+
+    Returns:
+        A text of one line, with an apostrophe before it where a spreadsheet would compute it;
+        everything that is no text as it is.
+
+    Example:
+        >>> cell("=1+1"), cell("-best_run"), cell(-0.5)
+        ("'=1+1", '-best_run', -0.5)
+    """
+    if not isinstance(value, str):
+        return value
+    is_formula = value.startswith(_FORMULA) and not _NAME.fullmatch(value)
+    return one_line(f"'{value}" if is_formula else value)
+
+
+def printable(text: str, longest: int = 60) -> str:
+    r"""Returns a text as it can stand in one line of a message: escaped and shortened.
+
+    Args:
+        text: Anything.
+        longest: Characters that are left.
+
+    Returns:
+        The text for people.
+
+    Example:
+        >>> printable("two\nlines")
+        'two\\nlines'
+    """
+    short = text if len(text) <= longest else f"{text[: longest - 12]}... ({len(text)} characters)"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Returns the end of a sentence that proposes the most similar allowed name.
+
+    Args:
+        name: What was given.
+        allowed: The valid names.
+
+    Returns:
+        ``", did you mean 'lr'?"`` or, where nothing is similar, an empty string.
+
+    Example:
+        >>> "unknown name 'weight_dcay'" + nearest("weight_dcay", ["lr", "weight_decay"])
+        "unknown name 'weight_dcay', did you mean 'weight_decay'?"
+    """
+    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f", did you mean {matches[0]!r}?" if matches else ""
+
+
+def one_of(words: Sequence[str]) -> str:
+    """Returns alternatives as a sentence has them.
+
+    Args:
+        words: At least one.
+
+    Returns:
+        The words with commas and "or".
+
+    Example:
+        >>> one_of(["mlp", "convnet", "vit"])
+        'mlp, convnet or vit'
+    """
+    return ", ".join(words[:-1]) + " or " + words[-1] if len(words) > 1 else words[0]

@@ -1,0 +1,322 @@
+"""The configuration of a run: one validated model.
+
+`Config` is the single source of the command line, its help, YAML files, W&B's
+config and the stored ``config.yaml``. Every value may arrive as text (`wandb
+agent` sends ``--depth=16.0``, PyYAML reads ``1e-4`` as text), so there is one
+way to read a value, whether it comes from a flag, a variable or a file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from lowrank.common.texts import ID
+from lowrank.config.families import FAMILIES
+from lowrank.config.rules import LARGEST_IMAGE, LARGEST_SEED, conflicts
+from lowrank.config.values import read_value
+
+LARGEST_WHOLE = 2**31 - 1
+_NEW_RUN = ("run_id", "resume")  # not recorded, so that a stored configuration starts a new run
+FREE_ON_RESUME = (
+    *("tracking", "project", "entity", "group", "sweep", "tags", "name", "output_dir", "run_id"),
+    *("resume", "data_dir", "download", "checkpoint_every", "keep_checkpoint"),
+)
+FIELDS_ONLY = object()  # validation context: leave out the rules between fields
+
+
+def _field(group: str, default: Any, meaning: str, allowed: str = "", **limits: Any) -> Any:
+    extra: dict[str, Any] = {"group": group, "allowed": allowed}
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+def _name(group: str, default: Any, meaning: str) -> Any:
+    return _field(group, default, meaning, "a text of 1 to 128 characters", max_length=128)
+
+
+class Config(BaseModel):
+    """Everything that decides a run. Immutable; unknown names are refused.
+
+    Raises:
+        pydantic.ValidationError: On a bad value, when made directly. `combine`,
+            `replace` and `load` raise `InputError` with a line for each instead.
+
+    Example:
+        >>> Config(depth="16.0", weight_decay="1e-4", milestones="[60, 100]").milestones
+        (60, 100)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    model: Literal[tuple(FAMILIES)] = _field(  # type: ignore[valid-type]  # one table has the names
+        "model", "mlp", "architecture"
+    )
+    depth: int = _field(
+        "model", 5, "hidden layers (mlp), residual blocks (resmlp), 3x3 convolutions (convnet)",
+        ge=1, le=1000,
+    )  # fmt: skip
+    width: int = _field(
+        "model", 100, "units of a hidden layer (mlp, resmlp), channels (convnet)", ge=1,
+        le=1_000_000,
+    )  # fmt: skip
+    activation: Literal["relu", "leaky_relu"] = _field(
+        "model", "relu", "activation; leaky_relu has slope 0.01 (vit has GELU instead)"
+    )
+    batch_norm: bool = _field("model", True, "BatchNorm after every hidden layer (mlp)")
+    weight_norm: bool = _field(
+        "model",
+        False,
+        "one scalar gain for each hidden matrix, its direction learned apart (mlp "
+        "without batch_norm)",
+    )
+    dropout: float = _field(
+        "model",
+        0.0,
+        "share of units dropped: before the classifier (vgg), after the embedding and in every "
+        "block (vit)",
+        ge=0,
+        lt=1,
+    )
+    vit_patch: int = _field("model", 4, "height and width of a patch in pixels", ge=1, le=4096)
+    vit_depth: int = _field("model", 6, "transformer blocks", ge=1, le=1000)
+    vit_heads: int = _field("model", 4, "attention heads, which divide vit_width", ge=1, le=4096)
+    vit_width: int = _field("model", 192, "width of a token", ge=1, le=1_000_000)
+    vit_mlp_width: int = _field(
+        "model", 768, "hidden units of a block's feed-forward part", ge=1, le=1_000_000
+    )
+
+    dataset: Literal[
+        "digits",
+        "mnist",
+        "fashion_mnist",
+        "cifar10",
+        "cifar100",
+        "svhn",
+        "stl10",
+        "imagefolder",
+        "synthetic",
+    ] = _field("data", "digits", "images; digits come with the package")
+    data_dir: str = _field(
+        "data", "data", "folder of the data sets, or the image folder itself", "a path"
+    )
+    download: bool = _field("data", True, "fetch a data set that data_dir lacks")
+    train_size: int | None = _field(
+        "data",
+        None,
+        "training examples used, a seeded class-balanced subset; None uses all",
+        ge=1,
+        le=LARGEST_WHOLE,
+    )
+    image_size: int | None = _field(
+        "data",
+        None,
+        "height and width of the images; None is native, but 32 for mnist and fashion_mnist and "
+        "for digits with a convolutional model",
+        ge=1,
+        le=LARGEST_IMAGE,
+    )
+    augment: bool = _field("data", False, "crop and flip training images at random")
+
+    optimizer: Literal["sgd", "adam", "adamw"] = _field("optimisation", "sgd", "optimiser")
+    lr: float = _field("optimisation", 0.1, "learning rate", gt=0)
+    momentum: float = _field("optimisation", 0.0, "momentum (sgd)", ge=0, lt=1)
+    weight_decay: float = _field(
+        "optimisation", 5e-4, "weight decay, through the optimiser on all parameters", ge=0
+    )
+    batch_size: int = _field(
+        "optimisation", 16, "examples per step; the last short batch is kept", ge=1,
+        le=LARGEST_WHOLE,
+    )  # fmt: skip
+    epochs: int = _field(
+        "optimisation", 20, "passes over the training data; 0 measures initialisation only", ge=0,
+        le=LARGEST_WHOLE,
+    )  # fmt: skip
+    schedule: Literal["milestones", "constant", "cosine"] = _field(
+        "optimisation", "milestones", "how the learning rate changes"
+    )
+    milestones: tuple[Annotated[int, Field(ge=1, le=LARGEST_WHOLE)], ...] = _field(
+        "optimisation",
+        (),
+        "epochs, counted from 1, at whose start the rate is multiplied by gamma",
+        "a list of increasing whole numbers from 1 such as [60,100,200], or [] for none",
+    )
+    gamma: float = _field("optimisation", 0.2, "factor at each milestone", gt=0, le=1)
+    warmup_epochs: int = _field(
+        "optimisation", 0, "epochs of linear warm-up", ge=0, le=LARGEST_WHOLE
+    )
+    loss: Literal["cross_entropy", "mse"] = _field(
+        "optimisation", "cross_entropy", "loss; mse is on one-hot targets"
+    )
+    seed: int | None = _field(
+        "optimisation", 0, "seed of everything random; None draws one and records it", ge=0,
+        le=LARGEST_SEED,
+    )  # fmt: skip
+    replicas: int = _field(
+        "optimisation", 1, "networks with seeds seed, seed + 1, ... trained at once as one run",
+        ge=1, le=4096,
+    )  # fmt: skip
+
+    epsilons: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = _field(
+        "measurement",
+        (1e-3, 1e-2),
+        "thresholds of the rank, the first is primary",
+        "a list of 1 to 16 numbers above 0 and below 1 that differ in six digits",
+        min_length=1,
+        max_length=16,
+    )
+    rank_norm: Literal["frobenius", "spectral"] = _field(
+        "measurement", "frobenius", "norm by which singular values are divided"
+    )
+    measure_every: int = _field(
+        "measurement", 1, "epochs from one measurement to the next", ge=1, le=LARGEST_WHOLE
+    )
+    on_collapse: Literal["continue", "stop"] = _field(
+        "measurement",
+        "continue",
+        "what happens when a matrix has collapsed or the run is dead; of "
+        "replicas, when that is so of every one",
+    )
+
+    device: str = _field(
+        "machine",
+        "auto",
+        "where to compute; auto is CUDA where there is one",
+        "auto, cpu, cuda or cuda:N",
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
+    )
+    precision: Literal["fp32", "tf32", "bf16"] = _field("machine", "fp32", "arithmetic of training")
+    threads: int | None = _field(
+        "machine",
+        None,
+        "CPU threads; None is resolved at start and stored: 1 for a narrow mlp or resmlp, else all "
+        "cores; of replicas at most one each",
+        ge=1,
+        le=4096,
+    )
+    compile: bool = _field(
+        "machine",
+        False,
+        "forward and backward pass compiled to one graph by torch.compile: faster after some "
+        "seconds at the start, equal but for rounding",
+    )
+    deterministic: bool = _field(
+        "machine", False, "bitwise repeatable on CUDA too, at some cost in speed"
+    )
+
+    tracking: Literal["auto", "online", "offline", "disabled"] = _field(
+        "tracking",
+        "auto",
+        "Weights & Biases; auto is online where an API key is configured, else offline",
+    )
+    project: str = _field(
+        "tracking",
+        "lowrank",
+        "W&B project",
+        "1 to 128 characters, none of /\\#?%:",
+        pattern=r"^[^/\\#?%:]{1,128}$",
+    )
+    entity: str | None = _name("tracking", None, "W&B user or team; None is the account's default")
+    group: str | None = _name("tracking", None, "W&B group")
+    sweep: str | None = _name("tracking", None, "name of the sweep without a server; it sets this")
+    tags: tuple[Annotated[str, Field(max_length=64)], ...] = _field(
+        "tracking", (), "W&B tags", "a list of texts of 1 to 64 characters such as [a,b]"
+    )
+    name: str | None = _name("tracking", None, "display name; None lets W&B choose")
+    output_dir: str = _field("tracking", "runs", "folder in which <run_id>/ is written", "a path")
+    run_id: str | None = _field(
+        "tracking",
+        None,
+        "identity of the run here and in W&B; None makes a new one",
+        "1 to 64 letters, digits, _ or -",
+        pattern=f"^{ID}$",
+    )
+    resume: Literal["auto", "never", "must"] = _field(
+        "tracking", "auto", "whether to continue the run whose folder exists"
+    )
+    checkpoint_every: int = _field(
+        "tracking", 1, "epochs from one checkpoint to the next", ge=1, le=LARGEST_WHOLE
+    )
+    keep_checkpoint: Literal["weights", "all", "none"] = _field(
+        "tracking", "weights", "what is left of the checkpoint after finishing"
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        return read_value(cls.model_fields[info.field_name].annotation, value)
+
+    @field_validator("milestones")
+    @classmethod
+    def _increase(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(b <= a for a, b in itertools.pairwise(value)):
+            raise ValueError("not increasing")
+        return value
+
+    @field_validator("epsilons")
+    @classmethod
+    def _differ(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len({f"{epsilon:g}" for epsilon in value}) < len(value):  # they name metrics this way
+            raise ValueError("not distinct")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self, info: ValidationInfo) -> Config:
+        if info.context is not FIELDS_ONLY and (found := list(conflicts(self))):
+            raise ValueError("; ".join(text for _, text in found))
+        return self
+
+    @property
+    def resolved_image_size(self) -> int | None:
+        """Height and width that images are brought to; None leaves them as they are."""
+        if self.image_size is not None:
+            return self.image_size
+        padded = self.dataset in ("mnist", "fashion_mnist") or (
+            self.dataset == "digits" and FAMILIES[self.model].convolutional
+        )
+        return 32 if padded else None
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns what W&B's config and ``config.yaml`` hold: all but `run_id` and `resume`."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self
+            if name not in _NEW_RUN
+        }
+
+    def to_yaml(self) -> str:
+        """Returns `recorded()` as YAML that any YAML 1.1 reader reads back exactly."""
+        return yaml.safe_dump(
+            self.recorded(),
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=None,
+            width=math.inf,
+        )
+
+    def replace(self, **changes: Any) -> Config:
+        """Returns a copy with some fields changed, validated as a whole.
+
+        Args:
+            **changes: New values by field.
+
+        Returns:
+            The new configuration.
+
+        Raises:
+            InputError: A line for every unknown name, bad value and conflict.
+        """
+        from lowrank.config.sources import Given, combine  # they build on this class
+
+        return combine([{name: Given(value) for name, value in (dict(self) | changes).items()}])

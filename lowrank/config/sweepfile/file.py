@@ -1,0 +1,268 @@
+"""Sweep files: W&B's YAML, checked against W&B's schema and the configuration, and its points.
+
+The same file serves `wandb sweep` and `lowrank sweep`: what is a valid file here is one there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lowrank.common.errors import InputError
+from lowrank.common.texts import printable
+from lowrank.config import Config, Given
+from lowrank.config.arguments import parse
+from lowrank.config.sources import bad_values
+from lowrank.config.sweepfile import schema
+from lowrank.config.sweepfile.parameters import (
+    COUPLED,
+    Distribution,
+    Parameter,
+    canonical,
+    choices,
+    complaints,
+    fields_of,
+    given_twice,
+    read,
+    steps,
+    values_of,
+)
+from lowrank.config.yamltext import read_file, read_yaml
+
+LARGEST_FILE = 200_000  # bytes; ours have about 3,000
+LARGEST_GRID = 100_000  # points that are made; W&B advises 10,000 runs a project at most
+DEEPEST = 8  # the file, parameters, one of them, values, a mapping, a list in it; two to spare
+MOST_LINES = 20  # complaints about the points of one grid
+PROGRAM = "train.py"
+
+_REFUSED = {
+    "command": f"a run is python {PROGRAM} with its parameters as flags",
+    "controller": "W&B's own controller is not needed, see lowrank sweep",
+    "image_uri": "W&B Launch is not used",
+    "job": "W&B Launch is not used",
+    "metrics": "one metric is minimised or maximised",
+    "scheduler": "the search is W&B's or that of lowrank sweep",
+}
+
+
+class Metric(NamedTuple):
+    """What a search optimises.
+
+    Attributes:
+        name: As it is logged.
+        goal: ``minimize`` or ``maximize``.
+    """
+
+    name: str
+    goal: str
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A valid sweep file.
+
+    Attributes:
+        path: The file.
+        name: Its ``name``, else the file's name without ending.
+        description: Its ``description``, else empty.
+        method: ``grid``, ``random`` or ``bayes``.
+        metric: What is optimised, if the file says.
+        parameters: By name, in the file's order. All but `config` are fields of `Config`.
+        early_terminate: W&B's Hyperband settings, if there are any.
+        run_cap: The most runs that there may be, if the file says.
+        raw: The file as YAML reads it, with all else it says (``project``, ``entity``, …).
+    """
+
+    path: Path
+    name: str
+    description: str
+    method: str
+    metric: Metric | None
+    parameters: Mapping[str, Parameter]
+    early_terminate: Mapping[str, Any] | None
+    run_cap: int | None
+    raw: Mapping[str, Any]
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The fields that vary over the sweep, coupled ones included, in `Config`'s order."""
+        varied = set[str]()
+        for name, parameter in self.parameters.items():
+            if isinstance(parameter, Distribution):
+                varied.add(name)
+                continue
+            given = [fields_of(name, value, str(self.path)) for value in values_of(parameter)]
+            for field in {field for fields in given for field in fields}:
+                if len({canonical(field, fields) for fields in given}) > 1:
+                    varied.add(field)
+        return tuple(field for field in Config.model_fields if field in varied)
+
+    @property
+    def count(self) -> int | None:
+        """The number of points of a grid, found without making them; None for other methods."""
+        if self.method != "grid":
+            return None
+        return math.prod(steps(parameter) for parameter in self.parameters.values())
+
+    def points(self) -> list[dict[str, Any]]:
+        """Makes every point of a grid, each once, in the order in which W&B hands them out.
+
+        W&B's search sorts the parameters by name and takes the product of their values, which
+        keep the file's order: the last name changes fastest.
+
+        Returns:
+            For each point the value of every parameter, fixed ones included.
+
+        Raises:
+            InputError: If the method is not grid, or there are more than 100,000 points.
+        """
+        count = self.count
+        if count is None:
+            raise InputError(f"{self.path}: method {self.method} has no list of points, only grid")
+        if count > LARGEST_GRID:
+            raise InputError(f"{self.path}: {count} points; allowed: at most {LARGEST_GRID}")
+        names = sorted(self.parameters)
+        grid = itertools.product(*(choices(self.parameters[name]) for name in names))
+        return [dict(zip(names, values, strict=True)) for values in grid]
+
+    def command(
+        self, point: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Returns the words after ``python train.py`` that make the run of a point.
+
+        They are those of `wandb agent`: ``--lr=0.1``, ``--batch_norm=True``, ``--seed=None``,
+        ``--milestones=[60, 100, 200]``.
+
+        Args:
+            point: The value of each parameter.
+            overrides: Fields that have another value at every point, also where they are swept.
+
+        Returns:
+            One word for each parameter, then those for further overrides.
+        """
+        return [
+            f"--{name}={list(value) if isinstance(value, tuple) else value}"
+            for name, value in {**point, **(overrides or {})}.items()
+        ]
+
+    def config(
+        self, point: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+    ) -> Config:
+        """Returns the configuration of a point: what ``train.py`` makes of `command`.
+
+        The environment has no part in it.
+
+        Args:
+            point: The value of each parameter.
+            overrides: Fields that have another value at every point.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            InputError: A line for each thing that is wrong.
+        """
+        return parse(self.command(point, overrides), environ={})
+
+    def configs(self, overrides: Mapping[str, Any] | None = None) -> list[Config]:
+        """Returns the configuration of every point of a grid.
+
+        An override replaces the values of a swept field; points that are then the same are one.
+
+        Args:
+            overrides: Fields that have another value at every point.
+
+        Returns:
+            The configurations, each once, in the order of `points`.
+
+        Raises:
+            InputError: A line for each thing that is wrong, at most 20 about the points.
+        """
+        given = {name: Given(value, f"--{name}") for name, value in (overrides or {}).items()}
+        if lines := list(bad_values(given).values()):
+            raise InputError(lines)
+        found: dict[Config, None] = {}
+        for point in self.points():
+            try:
+                found[self.config(point, overrides)] = None
+            except InputError as error:
+                lines += error.lines
+        if lines := [f"{self.path}: {line}" for line in dict.fromkeys(lines)]:
+            more = [f"{self.path}: and {len(lines) - MOST_LINES} more"]
+            raise InputError(lines[:MOST_LINES] + (more if len(lines) > MOST_LINES else []))
+        return list(found)
+
+
+def load_sweep_file(path: str | Path) -> SweepFile:
+    """Reads and checks a sweep file.
+
+    What the fields of one point say against each other is checked by `SweepFile.configs`, as
+    overrides can settle it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The sweep.
+
+    Raises:
+        InputError: A line for each thing that is wrong.
+    """
+    where = printable(str(path), 200)
+    try:
+        text = read_file(path, longest=LARGEST_FILE, kind="sweep file")
+        raw = read_yaml(text, typed=True, longest=LARGEST_FILE, deepest=DEEPEST)
+    except ValueError as error:
+        raise InputError(f"{where} is not plain YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{where} must be a mapping with method, program and parameters")
+    if lines := [f"{where}: {line}" for line in schema.not_json(raw)]:
+        raise InputError(lines)
+    lines = [f"{where}: {line}" for line in _of_file(raw)]
+    parameters: dict[str, Parameter] = {}
+    entries = raw.get("parameters")
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        if found := [f"{where}: {line}" for line in schema.of_parameter(name, entry)]:
+            lines += found
+            continue
+        if schema.kind_of(entry) == "dict":
+            lines.append(
+                f"{where}: parameters.{printable(name)}: nested parameters are not read; write "
+                f"them side by side, or values that change together as values of '{COUPLED}'"
+            )
+            continue
+        parameters[name] = read(entry)
+        lines += complaints(name, parameters[name], str(raw.get("method")), where)
+    lines += given_twice(parameters, where)
+    if lines:
+        raise InputError(dict.fromkeys(lines))
+    metric = raw.get("metric")
+    return SweepFile(
+        path=Path(path),
+        name=raw.get("name") or Path(path).stem,
+        description=raw.get("description") or "",
+        method=raw["method"],
+        metric=Metric(metric["name"], metric.get("goal", "minimize")) if metric else None,
+        parameters=parameters,
+        early_terminate=raw.get("early_terminate"),
+        run_cap=raw.get("run_cap"),
+        raw=raw,
+    )
+
+
+def _of_file(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what is wrong outside the parameters: for W&B, and for this project."""
+    yield from schema.of_file(raw)
+    if raw.get("method") == "custom":
+        yield "method: got 'custom'; allowed: grid, random or bayes"
+    if "program" not in raw:
+        yield f"the file: lacks 'program'; allowed: {PROGRAM}"
+    elif raw["program"] != PROGRAM:
+        yield f"program: got {schema.shown(raw['program'])}; allowed: {PROGRAM}"
+    for key, reason in _REFUSED.items():
+        if key in raw:
+            yield f"{key} is not read: {reason}; leave it out"

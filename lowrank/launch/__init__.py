@@ -1,0 +1,1 @@
+"""Many trainings, or one again: sweeps, agents, reruns, slots."""

@@ -1,0 +1,380 @@
+"""Keeps one agent running in each slot until the sweep is exhausted, and ends them all together.
+
+Agents ask before they take a point (`lowrank.launch.agents.agent`), so counting, staggering and
+stopping a bad slot are decided here, in one place and one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lowrank.common.errors import InputError
+from lowrank.common.signals import Interruption
+from lowrank.common.terminal import duration
+from lowrank.config import Config
+from lowrank.config.arguments import parse
+from lowrank.launch.agents.status import Point, Row, Status
+from lowrank.launch.processes import GRACE, Supervised
+from lowrank.launch.slots import Slot
+
+LAST_LINES = 20
+"""Lines of its log that are shown of a slot that is stopped."""
+
+REQUEUE = 75
+"""Exit code after SIGUSR1, with which SLURM announces that a job's time is up."""
+
+_LOOK = 0.25  # seconds between two looks at processes
+_REFRESH = 2.0  # seconds between two looks at run records
+_LONGEST_TAIL = 2**16  # bytes of a log that are read for its last lines
+_LONGEST_PAUSE = 60.0  # seconds before an agent that failed is started again
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the launcher is to do.
+
+    Attributes:
+        sweep: ENTITY/PROJECT/SWEEP.
+        slots: Where.
+        logs: Directory of the slots' logs.
+        count: Points to take in all; None for as many as there are.
+        max_failures: Failures in a row that stop a slot.
+        stagger: Seconds between the starts of two agents.
+        environment: Further variables of all agents.
+        grace: Seconds that a training has to checkpoint after a signal.
+    """
+
+    sweep: str
+    slots: tuple[Slot, ...]
+    logs: Path
+    count: int | None
+    max_failures: int
+    stagger: float
+    environment: Mapping[str, str]
+    grace: float = GRACE
+
+
+class _Worker:
+    """One slot: its agent, the point it works on and what has become of earlier ones."""
+
+    def __init__(self, slot: Slot, log: Path, start_at: float) -> None:
+        self.slot = slot
+        self.log = log
+        self.start_at: float | None = start_at
+        self.agent: Supervised | None = None
+        self.channel: socket.socket | None = None
+        self.unread = b""
+        self.state = "waiting"
+        self.asks = False
+        self.granted = False
+        self.dismissed = False
+        self.point: Point | None = None
+        self.last_offset = 0
+        self.done = 0
+        self.failed = 0
+        self.failures_in_a_row = 0
+        self.stopped = False
+
+    @property
+    def is_over(self) -> bool:
+        return self.agent is None and self.start_at is None
+
+    def answer(self, word: str) -> None:
+        assert self.channel is not None
+        self.asks = False
+        try:
+            self.channel.sendall(f"{word}\n".encode())
+        except OSError:  # its agent has died, which the next look shows
+            return
+
+    def last_lines(self) -> list[str]:
+        with self.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self.last_offset, size - _LONGEST_TAIL))
+            text = file.read().decode("utf-8", errors="replace")
+        return [line for line in re.split(r"[\r\n]+", text) if line.strip()][-LAST_LINES:]
+
+
+class Launcher:
+    """Runs agents.
+
+    Args:
+        plan: What to do.
+        status: Shows it.
+    """
+
+    def __init__(self, plan: Plan, status: Status) -> None:
+        self.plan = plan
+        self.status = status
+        self.tickets = plan.count
+        self.ending = False
+        self.requeue = False
+        self._selector = selectors.DefaultSelector()
+        self._next_look = 0.0
+        plan.logs.mkdir(parents=True, exist_ok=True)
+        now = time.monotonic()
+        host = platform.node() or "localhost"
+        self.workers = [
+            _Worker(slot, plan.logs / f"{host}-{slot.name}.log", now + i * plan.stagger)
+            for i, slot in enumerate(plan.slots)
+        ]
+
+    def run(self) -> int:
+        """Works until nothing is left to do or a signal comes.
+
+        Returns:
+            0 if the sweep is exhausted or the count reached, 1 if a slot was stopped, 75 after
+            SIGUSR1, 130 and 143 by signal.
+        """
+        with Interruption() as interruption, interruption.deferred(), self._hearing_usr1():
+            try:
+                while not all(worker.is_over for worker in self.workers):
+                    self._turn()
+                    if not self.ending and (self.requeue or not interruption.proceed()):
+                        self._end(interruption.signal or signal.SIGTERM)
+            finally:
+                for worker in self.workers:
+                    if worker.agent is not None:
+                        worker.agent.kill()
+                self.status.show(self._rows())
+        self._sum_up()
+        if self.requeue:
+            return REQUEUE
+        return interruption.exit_code or int(any(worker.stopped for worker in self.workers))
+
+    @contextmanager
+    def _hearing_usr1(self) -> Iterator[None]:
+        def note(*_: object) -> None:
+            self.requeue = True
+
+        before = signal.signal(signal.SIGUSR1, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+    def _turn(self) -> None:
+        """Does what is due, and waits a moment for more."""
+        now = time.monotonic()
+        for worker in self.workers:
+            if worker.start_at is not None and worker.start_at <= now:
+                self._start(worker)
+        for key, _ in self._selector.select(_LOOK):
+            self._hear(key.data)
+        for worker in self.workers:
+            code = None if worker.agent is None else worker.agent.poll()
+            if code is not None:
+                self._agent_ended(worker, code)
+        self._answer_all()
+        if now >= self._next_look:
+            self._next_look = now + _REFRESH
+            for worker in self.workers:
+                if worker.point is not None:
+                    worker.point.look()
+            self.status.show(self._rows())
+
+    def _environment(self, slot: Slot) -> dict[str, str]:
+        return {**os.environ, **slot.environment(), **self.plan.environment}
+
+    def _start(self, worker: _Worker) -> None:
+        here, there = socket.socketpair()
+        program = Path(__file__).with_name("agent.py")
+        command = [sys.executable, "-P", str(program), str(there.fileno()), self.plan.sweep]
+        with worker.log.open("ab") as log:
+            worker.last_offset = log.tell()
+            worker.agent = Supervised(
+                command,
+                env=self._environment(worker.slot),
+                log=log,
+                grace=self.plan.grace,
+                pass_fds=[there.fileno()],
+            )
+        there.close()
+        here.setblocking(False)
+        worker.start_at, worker.channel, worker.unread = None, here, b""
+        worker.dismissed = worker.asks = worker.granted = False
+        worker.state = "starting"
+        self._selector.register(here, selectors.EVENT_READ, worker)
+
+    def _hear(self, worker: _Worker) -> bool:
+        """Takes in what an agent has reported.
+
+        Returns:
+            Whether there may be more.
+        """
+        assert worker.channel is not None
+        try:
+            received = worker.channel.recv(65536)
+        except BlockingIOError:
+            return False
+        except OSError:
+            received = b""
+        if not received:
+            self._hang_up(worker)
+            return False
+        *lines, worker.unread = (worker.unread + received).split(b"\n")
+        for line in lines:
+            report = json.loads(line)
+            event = report["event"]
+            if event == "ready":
+                worker.asks = True
+                worker.state = "stopped" if worker.stopped else "waiting"
+            elif event == "started":
+                self._point_started(worker, report)
+            elif event == "ended":
+                self._point_ended(worker, report["code"], stopped=report["stopped"])
+            else:
+                worker.dismissed = True
+        return True
+
+    def _hang_up(self, worker: _Worker) -> None:
+        if worker.channel is not None:
+            self._selector.unregister(worker.channel)
+            worker.channel.close()
+        worker.channel, worker.asks = None, False
+
+    def _answer_all(self) -> None:
+        """Answers the agents that ask for leave to take a point."""
+        for worker in self.workers:
+            if not worker.asks:
+                continue
+            out_of_tickets = self.tickets is not None and self.tickets <= 0
+            if self.ending or worker.stopped:
+                self._dismiss(worker)
+            elif not out_of_tickets:
+                if self.tickets is not None:
+                    self.tickets -= 1
+                worker.granted = True
+                worker.answer("go")
+            elif not any(other.granted for other in self.workers):
+                # Until then another's leave may come back unused.
+                self._dismiss(worker)
+
+    def _dismiss(self, worker: _Worker) -> None:
+        worker.dismissed = True
+        worker.answer("end")
+
+    def _point_started(self, worker: _Worker, report: Mapping[str, Any]) -> None:
+        worker.granted = False
+        worker.last_offset = worker.log.stat().st_size
+        worker.point = Point(
+            report["run_id"],
+            self._config_of(worker.slot, report),
+            worker.last_offset,
+            time.monotonic(),
+        )
+        worker.state = "training"
+        self._say(worker, f"run {report['run_id']} started")
+
+    def _config_of(self, slot: Slot, report: Mapping[str, Any]) -> Config | None:
+        """Returns what a command trains, from its flags as train.py reads them."""
+        words = list(report["command"])
+        program = next((i for i, word in enumerate(words) if word.endswith(".py")), 0)
+        environ = {
+            name: value
+            for name, value in self._environment(slot).items()
+            if not name.startswith("WANDB_")
+        }
+        try:
+            return parse(
+                words[program + 1 :], {**environ, "WANDB_SWEEP_PARAM_PATH": report["parameters"]}
+            )
+        except (InputError, SystemExit):  # train.py says so, or it is another program
+            return None
+
+    def _point_ended(self, worker: _Worker, code: int, *, stopped: bool, who: str = "") -> None:
+        point, worker.point = worker.point, None
+        if point is None:
+            return
+        point.look()
+        took = duration(time.monotonic() - point.started)
+        rank = "" if point.rank_mean is None else f", rank_mean {point.rank_mean:.1f}"
+        if code == 0 or (stopped and not self.ending):
+            worker.done += 1
+            worker.failures_in_a_row = 0
+            how = "finished" if code == 0 else "stopped early by W&B"
+            self._say(worker, f"run {point.run_id} {how} after {took}{rank}")
+        elif self.ending:
+            self._say(worker, f"run {point.run_id} interrupted at epoch {point.epoch or 0}{rank}")
+        else:
+            worker.failed += 1
+            self._failed(worker, f"run {point.run_id} failed after {took}: {who}{_how(code)}")
+
+    def _agent_ended(self, worker: _Worker, code: int) -> None:
+        while worker.channel is not None and self._hear(worker):
+            pass
+        self._hang_up(worker)
+        worker.agent = None
+        if worker.granted and self.tickets is not None:
+            self.tickets += 1
+        worker.granted = False
+        if worker.point is not None:
+            self._point_ended(worker, code or 1, stopped=False, who="its agent, ")
+        elif code != 0 and not self.ending and not worker.dismissed:
+            self._failed(worker, f"the agent failed: {_how(code)}")
+        if self.ending or worker.stopped:
+            worker.state = "stopped" if worker.stopped else "ended"
+        elif worker.dismissed or code == 0:
+            worker.state = "done"
+        else:
+            pause = min(_LONGEST_PAUSE, 5.0 * 2 ** (worker.failures_in_a_row - 1))
+            worker.state = "failed"
+            worker.start_at = time.monotonic() + pause
+
+    def _failed(self, worker: _Worker, what: str) -> None:
+        worker.failures_in_a_row += 1
+        self._say(worker, f"{what}; {worker.log}")
+        if worker.failures_in_a_row < self.plan.max_failures:
+            return
+        worker.stopped = True
+        worker.state = "stopped"
+        others = "; the others go on" if len(self.workers) > 1 else ""
+        self._say(
+            worker,
+            f"stopped after {worker.failures_in_a_row} failures in a row{others}. "
+            "The last lines of its log:",
+        )
+        for line in worker.last_lines():
+            self.status.line(f"    {line}")
+
+    def _end(self, number: signal.Signals) -> None:
+        """Passes a signal on: trainings checkpoint, and agents end."""
+        self.ending = True
+        name = "SIGUSR1" if self.requeue else number.name
+        self.status.line(f"{name}: trainings checkpoint and end; a second signal kills them")
+        for worker in self.workers:
+            worker.start_at = None
+            if worker.agent is not None:
+                worker.agent.send_signal(number)
+
+    def _say(self, worker: _Worker, text: str) -> None:
+        self.status.line(f"{time.strftime('%H:%M:%S')} {worker.slot.name}: {text}")
+
+    def _rows(self) -> list[Row]:
+        return [Row(w.slot.name, w.state, w.done, w.failed, w.point) for w in self.workers]
+
+    def _sum_up(self) -> None:
+        done, failed = (sum(getattr(w, name) for w in self.workers) for name in ("done", "failed"))
+        points = "1 point" if done == 1 else f"{done} points"
+        self.status.line(f"{points} done, {failed} failed; logs in {self.plan.logs}")
+
+
+def _how(code: int) -> str:
+    number = -code if code < 0 else code - 128
+    try:
+        return f"killed by {signal.Signals(number).name}"
+    except ValueError:
+        return f"exit code {code}"

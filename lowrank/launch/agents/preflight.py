@@ -1,0 +1,263 @@
+"""Checks before any agent starts: a machine that cannot train must not take a point of the sweep.
+
+Each check that is passed is a line at once; all that is wrong is told together at the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lowrank.common.errors import InputError
+from lowrank.common.texts import nearest, printable
+from lowrank.config import Config
+from lowrank.config.values import read_value
+from lowrank.config.yamltext import read_mapping
+from lowrank.launch.agents import probes
+from lowrank.launch.agents.probes import DataSet, Sweep
+from lowrank.launch.slots import Slot
+from lowrank.runs.environment import describe_code
+
+FREE_PER_SLOT = 2**30
+"""Bytes that must be free for the runs of one slot: records and checkpoints of a large network."""
+
+SECONDS = 120.0
+"""How long a check may take; torch's first import from a network disk takes most of that."""
+
+DATA_SECONDS = 6 * 3600.0
+"""How long data sets may take to download and decode."""
+
+_OVER = ("FINISHED", "CANCELED", "CANCELLED", "STOPPED", "CRASHED")
+_FIELDS = ("dataset", "data_dir", "download", "image_size")
+
+
+def preflight(
+    path: str, slots: Sequence[Slot], output_dir: Path, say: Callable[[str], None]
+) -> Sweep:
+    """Checks devices, disk, key, sweep, program and data.
+
+    Args:
+        path: Of the sweep, as the user gave it.
+        slots: Where agents will run.
+        output_dir: Where runs will be written.
+        say: Prints a line.
+
+    Returns:
+        The sweep.
+
+    Raises:
+        InputError: With a line for each thing that is wrong.
+    """
+    wrong: list[str] = []
+
+    def check(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            result = function(*arguments)
+        except InputError as error:
+            told = (f"{what}: ", "key: ", "sweep: ")
+            wrong.extend(
+                line if line.startswith(told) else f"{what}: {line}" for line in error.lines
+            )
+            return None
+        for text in result if isinstance(result, list) else [result]:
+            if isinstance(text, str):
+                say(f"ok: {what}: {text}")
+        return result
+
+    check("disk", free_disk, output_dir, len(slots))
+    check("disk", room_for_points)
+    devices = {slot.visible: slot for slot in slots}.values()
+    children = [probes.Child(probes.see_device, slot.environment()) for slot in devices]
+    try:
+        for slot, child in zip(devices, children, strict=True):
+            check(slot.name.partition(".")[0], child.result, SECONDS)
+    finally:
+        for child in children:
+            child.end()
+    sweep: Sweep | None = check(
+        "W&B", lambda: Sweep(*probes.in_child(SECONDS, probes.ask_wandb, path))
+    )
+    if sweep is not None:
+        say(f"ok: key: of {sweep.user}")
+        check("sweep", state, sweep)
+        check("program", program, sweep.config)
+        wanted = check("data", lambda: data_sets(sweep.config))
+        if wanted:
+            check("data", probes.in_child, DATA_SECONDS, probes.load_data, wanted)
+        elif wanted is not None:
+            say("not checked: data, as the sweep's command reads a configuration of its own")
+    if wrong or sweep is None:
+        raise InputError([*wrong, "nothing was started, and no point of the sweep was taken"])
+    return sweep
+
+
+def free_disk(output_dir: Path, slots: int) -> str:
+    """Checks that runs can be written.
+
+    Args:
+        output_dir: Made if it is missing.
+        slots: How many will write.
+
+    Returns:
+        What is free.
+
+    Raises:
+        InputError: If it cannot be written to, or too little is free.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            free = shutil.disk_usage(output_dir).free
+    except OSError as error:
+        raise InputError(
+            f"{output_dir} cannot be written to ({error.strerror}): choose another --output_dir"
+        ) from error
+    if free < FREE_PER_SLOT * slots:
+        raise InputError(
+            f"{free / 2**30:.1f} GiB free in {output_dir}, {FREE_PER_SLOT * slots / 2**30:.1f} GiB "
+            f"are needed for {slots} {'slot' if slots == 1 else 'slots'}: make room, or choose "
+            "another --output_dir"
+        )
+    return f"{free / 2**30:,.0f} GiB free in {output_dir}"
+
+
+def room_for_points() -> None:
+    """Checks that W&B's agent can write down the points it takes, which it does in ``wandb/`` here.
+
+    Where it cannot, it takes points all the same and trains none.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    directory = Path(os.environ.get("WANDB_DIR") or ".", "wandb")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise InputError(
+            f"{directory} cannot be written to ({error.strerror}), where W&B's agent notes the "
+            "points it takes: start it in another directory, or set WANDB_DIR"
+        ) from error
+
+
+def state(sweep: Sweep) -> str:
+    """Checks that the sweep has points to give.
+
+    Args:
+        sweep: The sweep.
+
+    Returns:
+        What it is.
+
+    Raises:
+        InputError: If it is over.
+    """
+    if sweep.state in _OVER:
+        raise InputError(
+            f"{sweep.path} is {sweep.state.lower()}: `wandb sweep --resume {sweep.path}` opens it "
+            "again, `wandb sweep FILE` makes a new one"
+        )
+    waits = ": agents wait until it is resumed" if sweep.state == "PAUSED" else ""
+    return f"{sweep.path}, {sweep.config.get('method')}, {sweep.state.lower()}{waits}"
+
+
+def program(config: Mapping[str, Any]) -> str:
+    """Checks that what the sweep runs is here and knows the sweep's parameters.
+
+    Args:
+        config: The sweep file.
+
+    Returns:
+        What is run.
+
+    Raises:
+        InputError: With a line for each thing that is wrong.
+    """
+    command = [str(word) for word in config.get("command") or ["${program}"]]
+    name = config.get("program")
+    if not name:
+        if "${program}" in command:
+            raise InputError("the sweep names no program; its file needs `program: train.py`")
+        return f"{' '.join(command)} (not checked)"
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(
+            f"there is no {printable(name, 200)} in {Path.cwd()}: start agents where the sweep's "
+            "program lies"
+        )
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if "lowrank" not in text:
+        raise InputError(f"{printable(name, 200)} is no training of lowrank: it never imports it")
+    if "lowrank.config" in text:
+        known = [*Config.model_fields, "config"]
+        lines = [
+            f"the sweep's parameter '{printable(parameter)}' is no setting of {path.name}"
+            f"{nearest(parameter, known)}; every point would fail"
+            for parameter in config.get("parameters", {})
+            if parameter not in known
+        ]
+        if lines:
+            raise InputError(lines)
+    code = describe_code(Path.cwd())
+    commit = code["commit"]
+    changed = " with uncommitted changes" if code["diff"] else ""
+    # Every machine runs its own copy: this line is what to compare.
+    return f"{name}, {f'commit {commit[:12]}{changed}' if commit else 'of no git commit'}"
+
+
+def data_sets(config: Mapping[str, Any]) -> list[DataSet]:
+    """Returns the data sets of all points of a sweep, each once.
+
+    Args:
+        config: The sweep file: its parameters, those within ``config`` and the flags of its
+            command count, as they do in training.
+
+    Returns:
+        The data sets; none if the command reads a configuration that is not known here.
+
+    Raises:
+        InputError: If a value cannot be read.
+    """
+    flags = {}
+    for word in map(str, config.get("command") or []):
+        flag, equals, value = word.removeprefix("--").partition("=")
+        if flag == "config":
+            return []
+        if equals and flag in _FIELDS:
+            flags[flag] = value
+    parameters = config.get("parameters", {})
+    coupled = [
+        read_mapping(value, "config") if isinstance(value, str) else dict(value)
+        for value in _values(parameters.get("config", {"value": {}}))
+    ]
+    axes = [
+        [(name, v) for v in _values(parameters[name])] for name in _FIELDS if name in parameters
+    ]
+    found: dict[DataSet, None] = {}
+    for inner, *point in itertools.product(coupled, *axes):
+        found[DataSet(*_resolve({**flags, **inner, **dict(point)}))] = None
+    return list(found)
+
+
+def _resolve(given: Mapping[str, Any]) -> Iterator[Any]:
+    """Yields the values of the fields that say where data come from.
+
+    Raises:
+        InputError: If one cannot be read.
+    """
+    for name in _FIELDS:
+        field = Config.model_fields[name]
+        value = given.get(name, os.environ.get(f"LOWRANK_{name.upper()}") or field.default)
+        try:
+            yield read_value(field.annotation, value)
+        except ValueError:
+            raise InputError(f"{name}: got '{printable(str(value))}' in the sweep") from None
+
+
+def _values(parameter: Mapping[str, Any]) -> list[Any]:
+    return list(parameter["values"]) if "values" in parameter else [parameter.get("value")]

@@ -1,0 +1,195 @@
+"""What a person sees while agents work: a line per event, and a table of the slots."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from lowrank.common.terminal import duration, say
+from lowrank.common.texts import harmless
+from lowrank.config import Config
+from lowrank.runs.find import load_run
+from lowrank.runs.format import RecordError
+
+COLUMNS = (
+    ("slot", -11),
+    ("state", -11),
+    ("run", -10),
+    ("epoch", 10),
+    ("rank_mean", 9),
+    ("done", 5),
+    ("failed", 6),
+    ("left", 6),
+)
+"""Head and width of each column, negative where it is set left; with spaces, 75 columns."""
+
+
+PIPED_EVERY = 600.0
+"""Seconds between two tables where the output is no terminal, as in the log of a cluster's job."""
+
+
+@dataclass
+class Point:
+    """A training in progress.
+
+    Attributes:
+        run_id: Of its run.
+        config: What it trains; None if its command is not train.py's.
+        log_offset: Where its output begins in the slot's log.
+        started: When, of `time.monotonic`.
+        first_epoch: The epoch from which it went on; None before its record is seen.
+        epoch: The last recorded.
+        rank_mean: Of that epoch.
+    """
+
+    run_id: str
+    config: Config | None
+    log_offset: int
+    started: float
+    first_epoch: int | None = None
+    epoch: int | None = None
+    rank_mean: float | None = None
+
+    def look(self) -> None:
+        """Reads from the run's record how far it is."""
+        if self.config is None:
+            return
+        with contextlib.suppress(RecordError, KeyError, OSError):
+            run = load_run(Path(self.config.output_dir).expanduser() / self.run_id)
+            if len(run.epochs):
+                self.epoch = int(run.epochs[-1])
+                self.rank_mean = float(run.metrics["rank_mean"][-1])
+                if self.first_epoch is None:
+                    self.first_epoch = self.epoch
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether only the upload is left."""
+        return self.config is not None and self.epoch == self.config.epochs
+
+    @property
+    def seconds_left(self) -> float:
+        """Until its last epoch, at the pace so far; NaN where unknown."""
+        if self.config is None or not self.epoch or self.first_epoch is None:
+            return float("nan")
+        done = self.epoch - self.first_epoch
+        elapsed = time.monotonic() - self.started
+        return elapsed / done * (self.config.epochs - self.epoch) if done else float("nan")
+
+
+@dataclass
+class Row:
+    """A slot as the table shows it.
+
+    Attributes:
+        slot: Its name.
+        state: In a word.
+        done: Points that ended well.
+        failed: Points that did not.
+        point: The training in progress, if there is one.
+    """
+
+    slot: str
+    state: str
+    done: int
+    failed: int
+    point: Point | None
+
+
+class Status:
+    """Prints events, and on a terminal keeps a table below them; elsewhere now and then one.
+
+    Args:
+        stream: Where to print; by default standard output.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._live: Any = None
+        self._printed = time.monotonic()
+
+    def __enter__(self) -> Status:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def line(self, text: str) -> None:
+        """Prints one line.
+
+        Args:
+            text: Printed as it is.
+        """
+        if self._live is None:
+            say(text, self._stream)
+        else:
+            self._live.console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """Brings the table up to date.
+
+        Args:
+            rows: One for each slot.
+        """
+        if self._live is None and self._stream is not None and self._stream.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(file=self._stream), auto_refresh=False)
+            self._live.start()
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.update(Text(table(rows), no_wrap=True), refresh=True)
+        elif time.monotonic() >= self._printed + PIPED_EVERY:
+            self._printed = time.monotonic()
+            self.line(table(rows))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Returns the slots as lines of at most 80 columns.
+
+    Args:
+        rows: One for each slot.
+
+    Returns:
+        A head, a line for each slot and a line of sums.
+
+    Example:
+        >>> print(table([Row("gpu0", "waiting", 2, 0, None)]))
+        slot        state       run             epoch rank_mean  done failed   left
+        gpu0        waiting     -                   -         -     2      0      -
+    """
+    lines = [_line([head for head, _ in COLUMNS])]
+    for row in rows:
+        point = row.point
+        texts = ["-"] * 3
+        left = float("nan")
+        if point is not None:
+            epochs = "?" if point.config is None else point.config.epochs
+            texts[0] = point.run_id
+            texts[1] = "-" if point.epoch is None else f"{point.epoch}/{epochs}"
+            texts[2] = "-" if point.rank_mean is None else f"{point.rank_mean:.1f}"
+            left = point.seconds_left
+        counts = [str(row.done), str(row.failed)]
+        state = "uploading" if point is not None and point.is_trained else row.state
+        lines.append(_line([row.slot, state, *texts, *counts, duration(left)]))
+    if len(rows) > 1:
+        sums = [str(sum(row.done for row in rows)), str(sum(row.failed for row in rows))]
+        lines.append(_line(["in all", "", "", "", "", *sums, ""]))
+    return "\n".join(lines)
+
+
+def _line(texts: Sequence[str]) -> str:
+    cells = []
+    for text, (_, width) in zip(texts, COLUMNS, strict=True):
+        size = abs(width)
+        short = text if len(text) <= size else text[: size - 1] + "…"
+        cells.append(short.ljust(size) if width < 0 else short.rjust(size))
+    return " ".join(cells).rstrip()

@@ -1,0 +1,266 @@
+"""The points of a sweep: a grid in W&B's order, random and Bayesian search by Optuna's samplers."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from lowrank.common.errors import InputError
+from lowrank.config import Config
+from lowrank.config.sweepfile import Distribution, Fixed, SweepFile, Values
+from lowrank.config.sweepfile.parameters import choices
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+DEFAULT_METRIC = ("rank_mean", "minimize")
+"""What a sweep without ``metric`` is said to be about: Optuna wants a value of each point."""
+
+
+class Proposal(NamedTuple):
+    """One point as Optuna keeps it.
+
+    Attributes:
+        params: Value of each parameter that varies; lists and mappings as JSON text.
+        distributions: Where each came from.
+    """
+
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+
+
+class Search:
+    """What points a sweep has.
+
+    A grid's points are known from the start. A random point depends on the seed and its number
+    only, so that every machine draws the same one; a Bayesian one also on the values known by then.
+
+    Args:
+        sweep: The file.
+        overrides: Fields that have one value at every point.
+        count: The most points, in place of the file's ``run_cap``; None leaves it to that.
+
+    Attributes:
+        sweep: The file.
+        overrides: As given.
+        grid: Every point of a grid; None for the other methods.
+        size: Number of points in all.
+        metric: Name of the metric that is a point's value.
+        direction: ``minimize`` or ``maximize``.
+
+    Raises:
+        InputError: A line for each thing that Optuna cannot express, for a point that the
+            configuration refuses, or if the sweep would have no end.
+    """
+
+    def __init__(
+        self, sweep: SweepFile, overrides: Mapping[str, Any], *, count: int | None = None
+    ) -> None:
+        _check_expressible(sweep, overrides)
+        self.sweep = sweep
+        self.overrides = dict(overrides)
+        self.metric, goal = sweep.metric or DEFAULT_METRIC
+        self.direction: Literal["minimize", "maximize"] = (
+            "maximize" if goal == "maximize" else "minimize"
+        )
+        self._varied = {
+            name: parameter
+            for name, parameter in sweep.parameters.items()
+            if name not in overrides and not isinstance(parameter, Fixed)
+        }
+        self._texts: dict[str, Any] = {}
+        for parameter in self._varied.values():
+            if isinstance(parameter, Values):
+                self._texts |= {_encode(v): v for v in parameter.values if _encode(v) is not v}
+        self.grid = self._grid() if sweep.method == "grid" else None
+        cap = sweep.run_cap if count is None else count
+        limits = [] if cap is None else [cap]
+        if self.grid is not None:
+            limits.append(len(self.grid))
+        if not limits:
+            raise InputError(
+                f"{sweep.path}: method {sweep.method} has no end; give it run_cap, or --count=N"
+            )
+        self.size = min(limits)
+
+    def propose(self, index: int, seed: int, past: Sequence[FrozenTrial] = ()) -> Proposal:
+        """Makes a point.
+
+        Args:
+            index: Its number, from 0.
+            seed: Of random and Bayesian search.
+            past: Trials with a value, and those that run; used by Bayesian search only.
+
+        Returns:
+            The point.
+        """
+        import optuna
+
+        space = self.space()
+        if self.grid is not None:
+            point = self.grid[index]
+            return Proposal({name: _encode(point[name]) for name in space}, space)
+        # Text seeds Python's generator through SHA-512: neighbours have nothing in common.
+        own_seed = random.Random(f"{seed} {index}").randrange(2**32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler: optuna.samplers.BaseSampler = (
+                optuna.samplers.RandomSampler(seed=own_seed)
+                if self.sweep.method == "random"
+                # Running points count as bad ones, so that slots do not try the same place.
+                else optuna.samplers.TPESampler(seed=own_seed, constant_liar=True)
+            )
+            study = optuna.create_study(sampler=sampler, direction=self.direction)
+            if self.sweep.method == "bayes":
+                study.add_trials(past)
+            return Proposal(study.ask(dict(space)).params, space)
+
+    def space(self) -> dict[str, BaseDistribution]:
+        """Returns Optuna's distribution of each parameter that varies."""
+        from optuna.distributions import CategoricalDistribution
+
+        space: dict[str, BaseDistribution] = {}
+        for name, parameter in self._varied.items():
+            if isinstance(parameter, Values) or self.grid is not None:
+                space[name] = CategoricalDistribution([_encode(v) for v in choices(parameter)])
+            elif isinstance(parameter, Distribution):
+                space[name] = _distribution(parameter)
+        return space
+
+    def point(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the value of every parameter at a point, without overrides.
+
+        Args:
+            params: As Optuna keeps them.
+
+        Returns:
+            Values by name, in the file's order.
+        """
+        fixed = {n: p.value for n, p in self.sweep.parameters.items() if isinstance(p, Fixed)}
+        values = {
+            name: self._texts.get(value, value) if isinstance(value, str) else value
+            for name, value in params.items()
+        }
+        known = fixed | values
+        return {name: known[name] for name in self.sweep.parameters if name in known}
+
+    def _grid(self) -> list[dict[str, Any]]:
+        """Makes a grid's points, each once: overrides can make several the same.
+
+        Returns:
+            Values by parameter.
+        """
+        self.sweep.configs(self.overrides)  # says all that is wrong at once
+        points: dict[Config, dict[str, Any]] = {}
+        for point in self.sweep.points():
+            points.setdefault(self.sweep.config(point, self.overrides), point)
+        return list(points.values())
+
+
+def _check_expressible(sweep: SweepFile, overrides: Mapping[str, Any]) -> None:
+    """Refuses by name what a sweep without a server does not do.
+
+    Args:
+        sweep: The file.
+        overrides: Fields that have one value at every point.
+
+    Raises:
+        InputError: A line for each.
+    """
+    lines = []
+    if sweep.early_terminate is not None:
+        lines.append(
+            "early_terminate is W&B's and needs its server; leave it out, or use wandb sweep"
+        )
+    for name, parameter in sweep.parameters.items():
+        if name in overrides:
+            continue
+        if isinstance(parameter, Values) and parameter.probabilities is not None:
+            lines.append(f"{name}: Optuna draws values without probabilities; leave them out")
+        elif isinstance(parameter, Distribution) and sweep.method != "grid":
+            lines += _inexpressible(name, parameter)
+    if lines:
+        raise InputError([f"{sweep.path}: {line}" for line in lines])
+
+
+_EXPRESSIBLE = "uniform, int_uniform, q_uniform, log_uniform_values, q_log_uniform_values"
+
+
+def _inexpressible(name: str, parameter: Distribution) -> list[str]:
+    kind, arguments = parameter.kind, parameter.arguments
+    if kind not in _EXPRESSIBLE.split(", "):
+        return [f"{name}: Optuna has no distribution {kind}; allowed: values, {_EXPRESSIBLE}"]
+    if kind == "q_log_uniform_values" and arguments["q"] != 1:
+        return [
+            f"{name}: Optuna draws {kind} only with q 1, not {arguments['q']:g}; allowed: values, "
+            "or log_uniform_values"
+        ]
+    low, high = _bounds(parameter)
+    if "log" in kind and low <= 0:
+        return [f"{name}: got min {low:g}; allowed: above 0, as {kind} draws logarithms"]
+    if low > high:
+        return [f"{name}: no multiple of q {arguments['q']:g} lies between min and max"]
+    return []
+
+
+def _bounds(parameter: Distribution) -> tuple[float, float]:
+    """Returns the smallest and the largest value that may be drawn: multiples of q, if it has one.
+
+    Example:
+        >>> _bounds(Distribution("q_uniform", {"min": 10, "max": 100, "q": 16}))
+        (16, 96)
+    """
+    low, high = parameter.arguments["min"], parameter.arguments["max"]
+    if not parameter.kind.startswith("q_"):
+        return low, high
+    q = parameter.arguments["q"]
+    return math.ceil(low / q) * q, math.floor(high / q) * q
+
+
+def _distribution(parameter: Distribution) -> BaseDistribution:
+    """Returns Optuna's distribution for one of W&B's that `_check_expressible` has let pass."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    low, high = _bounds(parameter)
+    q = parameter.arguments.get("q", 1)
+    log = "log" in parameter.kind
+    if parameter.kind == "int_uniform" or (
+        parameter.kind.startswith("q_") and all(float(n).is_integer() for n in (low, high, q))
+    ):
+        step = 1 if log or parameter.kind == "int_uniform" else int(q)
+        return IntDistribution(int(low), int(high), log=log, step=step)
+    step_or_none = float(q) if parameter.kind == "q_uniform" else None
+    return FloatDistribution(float(low), float(high), log=log, step=step_or_none)
+
+
+def _encode(value: Any) -> Any:
+    """Returns a value as Optuna keeps it: what is no number, text, truth or None as JSON.
+
+    Example:
+        >>> _encode(0.1), _encode([60, 100]), _encode({"lr": 0.1})
+        (0.1, '[60, 100]', '{"lr": 0.1}')
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return json.dumps(value)
+
+
+def described(values: Mapping[str, Any]) -> str:
+    """Returns a point in words.
+
+    Args:
+        values: By parameter.
+
+    Returns:
+        One line.
+
+    Example:
+        >>> described({"lr": 0.1, "milestones": [60, 100]})
+        'lr=0.1 milestones=[60, 100]'
+    """
+    return " ".join(f"{name}={value}" for name, value in values.items())

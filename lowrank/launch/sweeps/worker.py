@@ -1,0 +1,142 @@
+"""A warm process: it loads everything once and trains one point after another.
+
+Run as ``python -m lowrank.launch.sweeps.worker REQUESTS REPLIES PROGRAM``, the first two being file
+descriptors. Each request is a line of JSON, ``{"argv": [...], "log": FILE}``; the reply is
+``{"code": CODE, "error": TEXT, "spent": BOOL}``, where a spent process should be replaced. The
+process ends when the requests end.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+KEPT_DATASETS = 2
+"""Data sets that stay loaded; sweeps rarely go over more than one."""
+
+
+def load_program(path: Path) -> Callable[[Sequence[str]], int]:
+    """Loads a training program.
+
+    Args:
+        path: Of ``train.py``.
+
+    Returns:
+        Its ``main(argv)``, which returns the exit code.
+
+    Raises:
+        ImportError: If it is no Python program, or has no ``main``.
+    """
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or specification.loader is None:
+        raise ImportError(f"{path} is not a Python program")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.parent))  # as Python itself does for a program
+    specification.loader.exec_module(module)
+    if not callable(getattr(module, "main", None)):
+        raise ImportError(f"{path} has no function main(argv)")
+    main: Callable[[Sequence[str]], int] = module.main
+    return main
+
+
+def warm_up() -> None:
+    """Loads what the first run would load, and W&B's process."""
+    import wandb
+
+    from lowrank.data.kept import KEPT
+    from lowrank.training import trainer  # noqa: F401
+
+    KEPT.limit = KEPT_DATASETS
+    wandb.setup(settings=wandb.Settings(show_info=False, quiet=True))
+    settle()
+
+
+def settle() -> None:
+    """Keeps all objects of now out of later garbage collections.
+
+    torch and wandb are a million objects: going through them takes as long as drawing a figure.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> dict[str, Any]:
+    """Trains one point.
+
+    Args:
+        main: Of the program.
+        argv: Its arguments.
+
+    Returns:
+        The reply.
+    """
+    error, out_of_memory = "", False
+    try:
+        code = main(argv)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except Exception as failure:
+        traceback.print_exc()
+        code, error = 1, f"{type(failure).__name__}: {failure}".splitlines()[0]
+        out_of_memory = isinstance(failure, MemoryError) or "can't allocate memory" in str(failure)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.collect()
+    import torch
+
+    on_gpu = torch.cuda.is_initialized()
+    if on_gpu and code == 0:
+        torch.cuda.empty_cache()
+    # After an error a GPU's context may be broken for good, and memory in pieces.
+    return {"code": code, "error": error, "spent": out_of_memory or (on_gpu and code != 0)}
+
+
+def serve(requests: int, replies: int, program: Path) -> None:
+    """Trains what is asked for until nobody asks any more.
+
+    Args:
+        requests: File descriptor to read from.
+        replies: File descriptor to write to.
+        program: The training program.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with os.fdopen(replies, "w") as answer, os.fdopen(requests) as questions:
+
+        def reply(message: dict[str, Any]) -> None:
+            print(json.dumps(message), file=answer, flush=True)
+
+        try:
+            main = load_program(program)
+            warm_up()
+        except ImportError as error:
+            reply({"broken": str(error)})
+            return
+        reply({"ready": os.getpid()})
+        for number, line in enumerate(questions):
+            request = json.loads(line)
+            _write_to(request["log"])
+            answered = run(main, request["argv"])
+            if number == 0:
+                settle()  # what only a run loads
+            reply(answered)
+
+
+def _write_to(log: str) -> None:
+    """Sends standard output and error to the end of a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

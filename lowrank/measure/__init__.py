@@ -1,0 +1,1 @@
+"""What is measured of weights; needs torch and numpy only."""

@@ -1,0 +1,211 @@
+"""The weight matrices of any module: which there are, their names, and each as a 2-D view.
+
+A weight matrix is a parameter that multiplies activations, seen as (rows, columns):
+
+==============================  =============================================================
+Linear                          (out, in)
+Conv1d, 2d, 3d                  (out, in/groups·k·k)
+ConvTranspose1d, 2d, 3d         (out, in/groups·k·k): output channels as rows here too
+Bilinear                        (out, in1·in2): the form is linear in the products x1_i·x2_j
+MultiheadAttention              three of (embedding, ·): ``_q``, ``_k``, ``_v``; and ``out_proj``
+RNN, LSTM, GRU and their cells  one per weight and gate: ``_weight_ih_l0_i`` (hidden, in), …
+==============================  =============================================================
+
+Modules are known by their base class. Of a parametrised, weight-normalised, spectrally normalised
+or pruned module the *effective* weight is meant; a weight shared by several modules is listed once.
+Any other parameter with two or more dimensions is skipped, with a reason, unless ``include`` names
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor, nn
+
+from lowrank.measure.tensors import Found, Names, matched, sort_tensors, unused_name
+
+
+@dataclass(frozen=True)
+class WeightMatrix:
+    """One weight matrix of a module. It follows the module: `view` reads the present weight.
+
+    Attributes:
+        name: ``<layer>`` in the names of metrics, unique in its model: ``layer1_0_conv1``.
+        path: Path of the parameter, before any parametrisation: ``layer1.0.conv1.weight``.
+        shape: Rows and columns.
+        counted: Whether ``rank_mean`` includes it.
+        module: Path of the owning module, ``layer1.0.conv1``; empty for the root.
+    """
+
+    name: str
+    path: str
+    shape: tuple[int, int]
+    counted: bool
+    module: str
+    _source: Found = field(repr=False, compare=False)
+    _index: int = field(repr=False, compare=False)
+
+    def view(self) -> Tensor:
+        """Returns the present effective weight, leaving the module as it is.
+
+        Returns:
+            Tensor (rows, columns) with the weight's own type and device, detached. It shares the
+            parameter's memory unless it has to be computed or reordered (parametrised modules,
+            transposed convolutions): treat it as read-only and clone it to keep it.
+        """
+        return self._source.matrix(self._index)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A parameter of two or more dimensions that is not measured.
+
+    Attributes:
+        path: Path of the parameter; ``include`` takes it.
+        shape: Its shape.
+        reason: Why it is no weight matrix.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    reason: str
+
+
+def weight_matrices(
+    model: nn.Module, *, exclude: Names = (), include: Names = ()
+) -> list[WeightMatrix]:
+    """Lists the weight matrices of a module in the order of registration.
+
+    ``counted`` holds for all but the last one and but convolutions inside a submodule called
+    ``downsample`` or ``shortcut``. The wrappers of ``torch.compile``, ``DistributedDataParallel``
+    and ``DataParallel`` do not show in names.
+
+    Args:
+        model: Any module.
+        exclude: Matrices that are measured but not counted. Each entry is a layer name, the path of
+            a parameter or a module, or a glob over these.
+        include: Skipped parameters to measure, named in the same way. More than two dimensions
+            become (first, all others), once leading dimensions of size one are dropped.
+
+    Returns:
+        The matrices. Names that collide get ``_2``, ``_3``.
+
+    Raises:
+        InputError: An entry of ``exclude`` or ``include`` matches nothing, or a module is lazy and
+            not initialised, or on the meta device.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> [(m.name, m.shape, m.counted) for m in weight_matrices(model)]
+        [('0', (4, 8), True), ('2', (2, 4), False)]
+    """
+    matrices: list[WeightMatrix] = []
+    names: set[str] = set()
+    for found in sort_tensors(model, include)[0]:
+        for index, plain in enumerate(found.names):
+            rows, columns = found.matrix(index).shape
+            name = unused_name(plain, names)
+            matrices.append(
+                WeightMatrix(
+                    name=name,
+                    path=found.path,
+                    shape=(rows, columns),
+                    counted=not found.is_shortcut,
+                    module=found.module,
+                    _source=found,
+                    _index=index,
+                )
+            )
+    labels = [(m.name, m.path, m.module) for m in matrices]
+    out = matched("exclude", exclude, labels, "weight matrix")
+    return [
+        replace(m, counted=m.counted and m is not matrices[-1] and not excluded)
+        for m, excluded in zip(matrices, out, strict=True)
+    ]
+
+
+def skipped_parameters(model: nn.Module, *, include: Names = ()) -> list[Skipped]:
+    """Lists the parameters of two or more dimensions that are not measured.
+
+    Args:
+        model: Any module.
+        include: As for `weight_matrices`.
+
+    Returns:
+        The parameters in the order of registration, each with the reason.
+
+    Example:
+        >>> skipped_parameters(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 2)))
+        [Skipped(path='0.weight', shape=(10, 4), reason='embedding')]
+    """
+    return [Skipped(f.path, f.shape, f.reason) for f in sort_tensors(model, include)[1]]
+
+
+def describe(model: nn.Module, *, exclude: Names = (), include: Names = ()) -> str:
+    """Says what is measured, what ``rank_mean`` counts, and what is skipped and why.
+
+    Args:
+        model: Any module.
+        exclude: As for `weight_matrices`.
+        include: As for `weight_matrices`.
+
+    Returns:
+        A table as text, at most 80 columns wide where names allow.
+
+    Example:
+        >>> print(describe(nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 4), nn.Linear(4, 2))))
+        weight matrix  shape  full rank  rank_mean
+        1              4 × 8          4  counted
+        2              2 × 4          2  -
+        2 weight matrices of mean full rank 3, 1 of them counted: 4
+        <BLANKLINE>
+        skipped   shape  reason
+        0.weight  9 × 8  embedding
+        1 skipped; biases and other vectors are not listed
+    """
+    matrices = weight_matrices(model, exclude=exclude, include=include)
+    skipped = skipped_parameters(model, include=include)
+    full = [min(m.shape) for m in matrices]
+    counted = [min(m.shape) for m in matrices if m.counted]
+    lines = _table(
+        ("weight matrix", "shape", "full rank", "rank_mean"),
+        [
+            (m.name, _size(m.shape), str(min(m.shape)), "counted" if m.counted else "-")
+            for m in matrices
+        ],
+    )
+    lines.append(f"{len(full)} weight matri{'x' if len(full) == 1 else 'ces'}")
+    if full:
+        lines[-1] += f" of mean full rank {_mean(full)}, {len(counted)} of them counted"
+    if counted:
+        lines[-1] += f": {_mean(counted)}"
+    if skipped:
+        rows = [(s.path, _size(s.shape), s.reason) for s in skipped]
+        lines += ["", *_table(("skipped", "shape", "reason"), rows)]
+    lines.append(f"{len(skipped)} skipped; biases and other vectors are not listed")
+    return "\n".join(lines)
+
+
+def _size(shape: Iterable[int]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _mean(values: Sequence[int]) -> str:
+    return f"{sum(values) / len(values):.2f}".rstrip("0").rstrip(".")
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Returns aligned lines: columns of numbers to the right, all others to the left."""
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numbers = [all(cell.isdigit() for cell in column[1:]) for column in columns]
+    numbers[0] = False  # a layer may be called 0
+    return [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, numbers, strict=True)
+        ).rstrip()
+        for row in zip(*columns, strict=True)
+    ]

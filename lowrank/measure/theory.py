@@ -1,0 +1,210 @@
+"""The theory of `lowrank.measure.bounds` beside one run: its schedule and the norms it records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lowrank.measure.bounds import (
+    check_counts,
+    check_decay,
+    check_epsilon,
+    effective_rate,
+    exact_window,
+    forgetting_efolds,
+    memory_window,
+    rank_bound,
+    settled_window,
+)
+
+VISIBLE = 5.0
+"""Forgetting e-folds below which no lower rank was seen at ε = 1e-3, in own measurements."""
+
+
+@dataclass(frozen=True)
+class TheoryLayer:
+    """What the theory needs to know of a weight matrix.
+
+    Attributes:
+        name: Its layer name.
+        shape: Rows and columns.
+        positions: Positions m per sample; None where unknown: no claim.
+        groups: Groups g of a convolution.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    positions: int | None
+    groups: int = 1
+
+
+class Theory:
+    """The bounds of one run, from its schedule and the norms it records.
+
+    Args:
+        layers: The weight matrices.
+        optimizer: Its name. Only ``sgd`` takes steps of the form (1).
+        weight_decay: wd of the optimiser, the same for all layers, 0 or more.
+        momentum: β in [0, 1); with any, all bounds are approximate.
+        batch_size: Samples B per step.
+        train_size: Samples per epoch. The last batch of an epoch has the remainder.
+        epsilon: Threshold ε of the rank, in (0, 1).
+
+    Attributes:
+        no_claim: Why nothing can be said of any layer; empty if something can.
+        steps: Steps per epoch.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[TheoryLayer],
+        *,
+        optimizer: str,
+        weight_decay: float,
+        momentum: float = 0.0,
+        batch_size: int,
+        train_size: int,
+        epsilon: float,
+    ) -> None:
+        check_counts(batch_size=batch_size, train_size=train_size)
+        check_decay(weight_decay)
+        check_epsilon(epsilon)
+        effective_rate(0.0, momentum)  # checks it
+        self.layers = tuple(layers)
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.batch_size = min(batch_size, train_size)
+        self.train_size = train_size
+        self.epsilon = epsilon
+        self.steps = -(-train_size // batch_size)
+        self.no_claim = ""
+        if optimizer != "sgd":
+            self.no_claim = f"optimizer={optimizer} does not take the steps of sgd"
+        elif weight_decay == 0:
+            self.no_claim = "weight_decay is 0"
+
+    def efolds(self, rates: Sequence[float]) -> float:
+        """Returns the forgetting e-folds of epochs with these rates, `forgetting_efolds`.
+
+        Args:
+            rates: Learning rate of each epoch.
+
+        Returns:
+            The e-folds, NaN for another optimiser than SGD.
+        """
+        if self.optimizer != "sgd":
+            return math.nan
+        return forgetting_efolds(self._effective(rates), self.steps, self.weight_decay)
+
+    def bounds(
+        self, rates: Sequence[float], norms: Mapping[str, Sequence[float]]
+    ) -> dict[str, float]:
+        """Bounds the rank at ε of each layer after T epochs, with the rates and norms so far.
+
+        The lower of two forms of (4), where they apply:
+
+        - `exact_window`: whole epochs and recorded norms, a theorem for SGD without momentum;
+        - `settled_window`: fewer steps where an epoch is long, on the assumption it states.
+
+        Args:
+            rates: Learning rate of each epoch 1 … T.
+            norms: ‖W‖ of each layer at epochs 0 … T, NaN where not measured. The bound is on the
+                rank that refers to the same norm, Frobenius or spectral.
+
+        Returns:
+            The bounds by layer name, without layers where it is vacuous or nothing is claimed.
+
+        Raises:
+            ValueError: A rate is negative or not finite, or a layer has not T + 1 norms.
+        """
+        decays = self._decays(rates)
+        if self.no_claim or not all(decay < 1 for decay in decays):
+            return {}
+        found = {}
+        for layer in self.layers:
+            if layer.positions is None:
+                continue
+            of_run = (decays, norms[layer.name], self.steps, self.epsilon)
+            epochs, steps = exact_window(*of_run), settled_window(*of_run)
+            windows = [] if epochs is None else [epochs * self.train_size]
+            windows += [] if steps is None else [self._examples(steps)]
+            if windows:
+                bound = rank_bound(layer.shape, layer.positions, min(windows), layer.groups)
+                if bound is not None:
+                    found[layer.name] = float(bound)
+        return found
+
+    def summary(self, rates: Sequence[float]) -> list[str]:
+        r"""Says at the start of a run what the theory has to say of it, at its largest rate.
+
+        Args:
+            rates: Learning rate of each epoch planned.
+
+        Returns:
+            Lines of text.
+
+        Raises:
+            ValueError: There are no rates, or one is negative or not finite.
+
+        Example:
+            >>> layers = [TheoryLayer(f"linear{i}", (100, 100), positions=1) for i in range(5)]
+            >>> theory = Theory(
+            ...     layers, optimizer="sgd", weight_decay=0.02, batch_size=16, train_size=1440,
+            ...     epsilon=1e-3,
+            ... )
+            >>> print(*theory.summary([0.1] * 50), sep="\n")
+            rank bound: vacuous for 5 of 5 layers at B=16, lr·wd=0.002
+            memory window: 3,797 steps
+            forgetting e-folds over the run: 9
+        """
+        if not rates:
+            raise ValueError("rates must be one for each epoch, got none")
+        decay = max(self._decays(rates))
+        reason = self.no_claim
+        if not reason and not 0 < decay < 1:
+            reason = f"lr·wd must be in (0, 1), got {decay:g}"
+        if reason:
+            return [f"rank bound: no claim, as {reason}"]
+        window = memory_window(decay, self.epsilon)
+        known = [layer for layer in self.layers if layer.positions is not None]
+        lines, vacuous = [], 0
+        for layer in known:
+            bound = rank_bound(
+                layer.shape, layer.positions or 1, self.batch_size * window, layer.groups
+            )
+            vacuous += bound is None
+            if bound is not None:
+                full = min(layer.shape)
+                lines.append(f"rank bound: {layer.name} {bound:,} of {full:,} once norms settle")
+        total = len(self.layers)
+        product = f"lr·wd/(1−{self.momentum:g})" if self.momentum else "lr·wd"
+        at = f"B={self.batch_size}, {product}={decay:g}"
+        if known:
+            first = f"rank bound: vacuous for {vacuous} of {total} layers at {at}"
+            lines = [first, f"memory window: {window:,} steps", *lines]
+        if len(known) < total:
+            lines.append(
+                f"rank bound: no claim for {total - len(known)} of {total} layers, parametrised or "
+                "not applied"
+            )
+        efolds = self.efolds(rates)
+        hint = f", below {VISIBLE:g}: hardly a rank will fall" if efolds < VISIBLE else ""
+        lines.append(f"forgetting e-folds over the run: {efolds:.3g}{hint}")
+        return lines
+
+    def _effective(self, rates: Sequence[float]) -> list[float]:
+        return [effective_rate(rate, self.momentum) for rate in rates]
+
+    def _decays(self, rates: Sequence[float]) -> list[float]:
+        return [rate * self.weight_decay for rate in self._effective(rates)]
+
+    def _examples(self, steps: int) -> int:
+        """Returns the samples in the last batches of the epochs so far."""
+        epochs, rest = divmod(steps, self.steps)
+        short = self.train_size - (self.steps - 1) * self.batch_size
+        return epochs * self.train_size + (short + (rest - 1) * self.batch_size if rest else 0)

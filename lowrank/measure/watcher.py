@@ -1,0 +1,237 @@
+"""Spectra and ranks of a module, or of replicas of one side by side, measured again and again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lowrank.measure.layers import Layer
+from lowrank.measure.matrices import weight_matrices
+from lowrank.measure.metrics import bound_metrics, measurement_metrics
+from lowrank.measure.positions import Applied, ExampleInput, output_positions
+from lowrank.measure.ranks import Quantity, quantity_of
+from lowrank.measure.spectra import singular_values
+from lowrank.measure.theory import Theory, TheoryLayer
+
+COLLAPSE = 1e-6
+"""A matrix whose Frobenius norm falls below this multiple of its first has collapsed."""
+
+_CHUNK = 2**18  # entries of which distances are computed at a time, so that they stay in the cache
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one look at the weights found.
+
+    Attributes:
+        metrics: Every per-layer quantity and mean by its W&B name, (N,) of N replicas; NaN where it
+            has no value.
+        spectra: Singular values (min(rows, columns),) of each layer, or (N, …) of that of N
+            replicas, descending, float64.
+    """
+
+    metrics: dict[str, Quantity]
+    spectra: dict[str, np.ndarray]
+
+
+class Watcher:
+    """Measures the weight matrices of one module again and again.
+
+    Nothing is hooked into the module and nothing costs between two measurements. In a distributed
+    training only rank 0 measures and logs.
+
+    Args:
+        model: Any module; wrapped by ``torch.compile`` or ``DistributedDataParallel`` or not. Or
+            N > 1 replicas of one, measured side by side.
+        epsilons: Thresholds of the rank, each in [0, 1); the first is primary.
+        rank_norm: ``frobenius`` or ``spectral``: the norm that thresholds refer to.
+        exclude: Matrices that do not count in the means, beside the last and shortcuts.
+        include: Further parameters to measure.
+        example_input: What the model is called with. One forward pass tells at how many positions
+            each matrix is applied, which rank bounds need.
+        theory: Options of `lowrank.measure.theory.Theory` but ``layers`` and ``epsilon``:
+            ``optimizer`` (its name), ``weight_decay``, ``momentum``, ``batch_size`` and
+            ``train_size``. With them and an example input, ``rank_bound/<layer>`` is logged where
+            it is not vacuous.
+
+    Attributes:
+        layers: What is measured, in network order.
+        theory: The theory of this training; None if its options or the example are missing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Sequence[nn.Module],
+        *,
+        epsilons: Sequence[float] = (1e-3, 1e-2),
+        rank_norm: str = "frobenius",
+        exclude: Collection[str] = (),
+        include: Collection[str] = (),
+        example_input: ExampleInput | None = None,
+        theory: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.epsilons = tuple(epsilons)
+        self.rank_norm = rank_norm
+        networks = [model] if isinstance(model, nn.Module) else model
+        self._count = len(networks)
+        self._shape = () if isinstance(model, nn.Module) else (self._count,)
+        of_each = [weight_matrices(one, exclude=exclude, include=include) for one in networks]
+        self._matrices = of_each[0]
+        self._of_layers = {of[0].name: of for of in zip(*of_each, strict=True)}
+        applied: Mapping[str, Applied | None] = {}
+        if example_input is not None:
+            applied = output_positions(networks[0], self._matrices, example_input)
+        positions = {name: use.positions if use else None for name, use in applied.items()}
+        self.layers = [
+            Layer(m.name, m.path, m.shape, positions.get(m.name), m.counted) for m in self._matrices
+        ]
+        self.theory: Theory | None = None
+        if theory is not None and example_input is not None:
+            layers = [
+                TheoryLayer(m.name, m.shape, positions[m.name], use.groups if use else 1)
+                for m, use in zip(self._matrices, applied.values(), strict=True)
+            ]
+            self.theory = Theory(layers, epsilon=self.epsilons[0], **theory)
+        self._first_norms: dict[str, Quantity] = {}
+        self._norms: dict[int, dict[str, Quantity]] = {}
+        self._previous: dict[str, Tensor] = {}
+
+    def measure(self, epoch: int, rates: Sequence[float] = ()) -> Measurement:
+        """Measures the present weights.
+
+        Distances refer to the weights at the last call of ``advance`` and are NaN before it.
+        Collapse refers to the norms at epoch 0, or at the first measurement if there was none.
+
+        Args:
+            epoch: Number of epochs trained; 0 is initialisation.
+            rates: Learning rate of each epoch 1 … ``epoch``, for the rank bounds.
+
+        Returns:
+            All quantities and spectra.
+        """
+        weights = self._weights()
+        views = [view for w in weights.values() for view in w.reshape(-1, *w.shape[-2:])]
+        values = singular_values(views, epsilons=self.epsilons, rank_norm=self.rank_norm)
+        spectra: dict[str, np.ndarray] = {}
+        norms: dict[str, Quantity] = {}
+        for index, name in enumerate(weights):
+            found = values[index * self._count : (index + 1) * self._count]
+            spectra[name] = np.reshape(found, (*self._shape, found[0].size))
+            norms[name] = self._each([np.linalg.norm(s) for s in found])
+        if not epoch or not self._first_norms:
+            self._first_norms = norms
+        absent = self._each([np.nan] * self._count)
+        metrics = measurement_metrics(
+            self.layers,
+            spectra,
+            epsilons=self.epsilons,
+            rank_norm=self.rank_norm,
+            collapsed={name: self._has_collapsed(name, norm) for name, norm in norms.items()},
+            distances={
+                name: _distance(weight, self._previous[name]) if self._previous else absent
+                for name, weight in weights.items()
+            },
+        )
+        if self.theory is not None and len(rates) == epoch:
+            kind = f"{self.rank_norm}_norm"
+            self._norms[epoch] = {name: metrics[f"{kind}/{name}"] for name in weights}
+            metrics |= bound_metrics(self._bounds(self.theory, rates))
+        return Measurement(metrics, spectra)
+
+    def advance(self) -> None:
+        """Makes the present weights those that the next distances refer to."""
+        self._previous = {name: weight.clone() for name, weight in self._weights().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint must keep: tensors and numbers."""
+        return {
+            "first_norms": _plain(self._first_norms),
+            "norms": {epoch: _plain(norms) for epoch, norms in self._norms.items()},
+            "previous": dict(self._previous),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from a state that ``state_dict`` gave.
+
+        Args:
+            state: Of a watcher of the same module.
+        """
+        devices = {matrix.name: matrix.view().device for matrix in self._matrices}
+        self._first_norms = _quantities(state["first_norms"])
+        self._norms = {epoch: _quantities(norms) for epoch, norms in state["norms"].items()}
+        self._previous = {
+            name: previous.to(devices[name]) for name, previous in state["previous"].items()
+        }
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Returns the present matrices by layer, those of replicas stacked (N, rows, columns)."""
+        views = {name: [m.view() for m in of_layer] for name, of_layer in self._of_layers.items()}
+        return {name: torch.stack(v) if self._shape else v[0] for name, v in views.items()}
+
+    def _each(self, values: Sequence[Any]) -> Quantity:
+        """Returns the replicas' numbers (N,), or the number of the one network."""
+        return quantity_of(np.reshape(values, self._shape))
+
+    def _bounds(self, theory: Theory, rates: Sequence[float]) -> dict[str, Quantity]:
+        """Returns the bounds of layers where every replica has one: only then is their mean one."""
+        norms = [self._norms.get(epoch, {}) for epoch in range(len(rates) + 1)]
+        absent = self._each([np.nan] * self._count)
+        history = {
+            name: np.reshape([of.get(name, absent) for of in norms], (len(norms), -1)).T.tolist()
+            for name in self._of_layers
+        }
+        found = [
+            theory.bounds(rates, {name: of_each[index] for name, of_each in history.items()})
+            for index in range(self._count)
+        ]
+        return {
+            name: self._each([bounds[name] for bounds in found])
+            for name in found[0]
+            if all(name in bounds for bounds in found)
+        }
+
+    def _has_collapsed(self, name: str, norm: Quantity) -> Any:
+        return ~np.isfinite(norm) | (norm < COLLAPSE * np.asarray(self._first_norms[name]))
+
+
+def _plain(quantities: Mapping[str, Quantity]) -> dict[str, Any]:
+    """Returns numbers and lists of numbers, which a checkpoint takes."""
+    return {name: np.asarray(value).tolist() for name, value in quantities.items()}
+
+
+def _quantities(plain: Mapping[str, Any]) -> dict[str, Quantity]:
+    return {name: quantity_of(value) for name, value in plain.items()}
+
+
+def _distance(present: Tensor, previous: Tensor) -> Quantity:
+    """Returns ‖W/‖W‖_F − V/‖V‖_F‖_F in [0, 2], in float64, of each matrix."""
+    pairs = zip(*(w.reshape(-1, *w.shape[-2:]) for w in (present, previous)), strict=True)
+    return quantity_of(np.reshape([_distance_of_two(w, v) for w, v in pairs], present.shape[:-2]))
+
+
+def _distance_of_two(w: Tensor, v: Tensor) -> float:
+    # With D = W − V and s = ‖W‖/‖V‖, the square is ‖D − (s − 1)V‖²/‖W‖²: one pass over both gives
+    # the three products it needs. The error is some 1e-8 of |s − 1|, and rounding without stretch.
+    dtype = torch.complex128 if w.is_complex() else torch.float64
+    length = max(1, w.numel()) if w.is_cuda else _CHUNK
+    sums = np.zeros(3)
+    for parts in zip(w.flatten().split(length), v.flatten().split(length), strict=True):
+        # Only these kinds of device have float64; the module may have moved since.
+        device = w.device if w.device.type in ("cpu", "cuda") else torch.device("cpu")
+        end, start = (part.to(device, dtype) for part in parts)
+        change = end - start
+        dots = [torch.vdot(*of) for of in ((change, change), (change, start), (start, start))]
+        sums += torch.stack(dots).real.cpu().numpy()
+    changed, along, before = sums
+    after = before + 2 * along + changed
+    if not (0 < before < math.inf and 0 < after < math.inf):
+        return math.nan
+    stretch = math.sqrt(after / before) - 1
+    square = changed - 2 * stretch * along + stretch**2 * before
+    return math.sqrt(max(0.0, square) / after)

@@ -1,0 +1,1 @@
+"""One run on disk: directory, lock, record, checkpoint, environment; found and compared."""

@@ -1,0 +1,149 @@
+"""What a run ran on: commit, versions, device, command. Never a secret."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lowrank.common.secrets import redact, without_secrets
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("lowrank", "torch", "torchvision", "numpy", "wandb")
+DIFF_LIMIT = 256 * 1024
+UNTRACKED_LIMIT = 200
+
+_GIT_SECONDS = 5.0
+
+
+def describe_environment(
+    *, device: str | torch.device, threads: int | None, argv: Sequence[str]
+) -> dict[str, Any]:
+    """Describes this process for the run record.
+
+    Args:
+        device: Where it computes, such as ``cpu`` or ``cuda:0``.
+        threads: How many threads torch uses on the CPU.
+        argv: The command line, ``sys.argv``.
+
+    Returns:
+        JSON types under the names ``commit``, ``diff`` (of the working tree from the commit; empty
+        if there is none), ``untracked``, ``versions``, ``device``, ``device_name``, ``threads``,
+        ``cores``, ``command``, ``host``, ``os``, ``image`` and ``started``; None where unknown.
+    """
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {
+        **describe_code(Path(__file__).parents[2]),
+        "versions": {"python": platform.python_version()}
+        | {package: _version(package) for package in PACKAGES},
+        "device": str(device),
+        "device_name": _device_name(device),
+        "threads": threads,
+        "cores": available_cores(),
+        "command": redact(shlex.join(without_secrets(argv))),
+        "host": platform.node(),
+        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "image": os.environ.get("WANDB_DOCKER") or None,
+        "started": started,
+    }
+
+
+def describe_code(root: Path) -> dict[str, Any]:
+    """Says which code runs.
+
+    Args:
+        root: Where the project lies.
+
+    Returns:
+        ``commit``, ``diff`` and ``untracked``, None where unknown. Where ``root`` is no git
+        checkout, as in an image, the commit is that of ``WANDB_GIT_COMMIT`` or ``LOWRANK_COMMIT``.
+    """
+    code: dict[str, Any] = {"commit": None, "diff": None, "untracked": None}
+    if not (root / ".git").exists():
+        commit = os.environ.get("WANDB_GIT_COMMIT") or os.environ.get("LOWRANK_COMMIT")
+        return code | {"commit": commit or None}
+    status = _git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal")
+    if status is None:
+        return code
+    entries = status.split("\0")
+    commit = next(
+        (e.removeprefix("# branch.oid ") for e in entries if e.startswith("# branch.oid ")), None
+    )
+    if commit is None or commit == "(initial)":
+        return code
+    untracked = [redact(entry[2:]) for entry in entries if entry.startswith("? ")]
+    if len(untracked) > UNTRACKED_LIMIT:
+        rest = len(untracked) - UNTRACKED_LIMIT
+        untracked = [*untracked[:UNTRACKED_LIMIT], f"… and {rest} more"]
+    changed = any(entry.startswith(("1 ", "2 ", "u ")) for entry in entries)
+    diff = _git(root, "diff", "--no-ext-diff", "--no-textconv", "HEAD") if changed else ""
+    if diff is not None:
+        left_out = len(diff) - DIFF_LIMIT
+        diff = redact(diff[: 2 * DIFF_LIMIT])[:DIFF_LIMIT]  # a secret is not cut before it is seen
+        if left_out > 0:
+            diff += f"\n[about {left_out} more characters of the diff were left out]\n"
+    return {"commit": commit, "diff": diff, "untracked": untracked}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Asks git.
+
+    Returns:
+        Its output; None if git is missing, fails or takes too long.
+    """
+    # A hook's GIT_DIR would point elsewhere; without optional locks a rebase is not disturbed.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        output = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_GIT_SECONDS,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return output.decode(errors="replace")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _device_name(device: str | torch.device) -> str:
+    if str(device).startswith("cuda"):
+        import torch  # loaded already by whoever chose a GPU
+
+        return torch.cuda.get_device_name(device)
+    return _processor()
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def available_cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

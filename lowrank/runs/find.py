@@ -1,0 +1,120 @@
+"""Run records, found: by run directory, file or W&B run path, one or all of a directory."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import warnings
+import weakref
+from pathlib import Path
+
+from lowrank.common.texts import ID
+from lowrank.runs.format import RECORD_NAME, RecordError
+from lowrank.runs.reader import Run
+
+__all__ = ["Run", "find_runs", "load_run", "load_sweep"]
+
+_WANDB_PATH = re.compile(rf"([^/\s]+)/([^/\s]+)/({ID})")
+
+
+def load_run(path: str | Path) -> Run:
+    """Reads one run, without its metrics and spectra until they are asked for.
+
+    Args:
+        path: A run directory, a record file, or a W&B run path ``entity/project/run_id``, whose
+            record is then downloaded (it needs `wandb` and an API key).
+
+    Returns:
+        The run.
+
+    Raises:
+        RecordError: If there is no such run, or its record cannot be read.
+    """
+    place = Path(path)
+    if place.is_dir():
+        return Run(place / RECORD_NAME)
+    match = _WANDB_PATH.fullmatch(str(path))
+    if place.exists() or match is None:
+        return Run(place)
+    return _download(*match.groups())
+
+
+def find_runs(directory: str | Path) -> tuple[list[Run], list[RecordError]]:
+    """Reads all runs in a directory, sorted by the names of their directories.
+
+    Args:
+        directory: Holds run directories; may be a run directory itself.
+
+    Returns:
+        The runs, and for every record that cannot be read the reason.
+
+    Raises:
+        RecordError: If there is no such directory.
+    """
+    top = Path(directory)
+    if not top.is_dir():
+        raise RecordError(f"{top}: there is no such directory")
+    runs, errors = [], []
+    for path in sorted([*top.glob(RECORD_NAME), *top.glob(f"*/{RECORD_NAME}")]):
+        try:
+            runs.append(Run(path))
+        except RecordError as error:
+            errors.append(error)
+    return runs, errors
+
+
+def load_sweep(directory: str | Path) -> list[Run]:
+    """Reads all runs in a directory, sorted by the names of their directories.
+
+    Warns of records that cannot be read; `find_runs` returns these too.
+
+    Args:
+        directory: Holds run directories, such as ``runs``.
+
+    Returns:
+        The runs.
+    """
+    runs, errors = find_runs(directory)
+    for error in errors:
+        warnings.warn(f"left out: {error}", stacklevel=2)
+    return runs
+
+
+def _download(entity: str, project: str, run_id: str) -> Run:
+    """Fetches a run's record from W&B into a temporary directory.
+
+    Returns:
+        The run.
+
+    Raises:
+        RecordError: If W&B has none, does not answer, or no API key is configured.
+    """
+    import wandb
+
+    name = f"{entity}/{project}/{run_id}"
+    try:
+        artifact = wandb.Api().artifact(
+            f"{entity}/{project}/run-record-{run_id}:latest", type="run-record"
+        )
+        # Only this entry and only here, whatever paths the server's manifest names.
+        directory = tempfile.mkdtemp(prefix="lowrank-")
+        try:
+            entry = artifact.get_entry(RECORD_NAME)
+            if entry.ref is not None:
+                raise RecordError(f"{name}: its record is a reference to another place, not a file")
+            file = entry.download(root=directory)
+            run = Run(file)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+    except RecordError:
+        raise
+    except Exception as error:  # wandb, requests, sockets: all mean that there is no record
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise RecordError(
+            f"{name}: there is no such file here, and W&B gives no run record for it "
+            f"({reason[0]}): check the path, `wandb login` and the connection"
+        ) from error
+    weakref.finalize(run, shutil.rmtree, directory, ignore_errors=True)
+    return run

@@ -1,0 +1,205 @@
+"""What the W&B client leaves in a run's directory, and how it is read: version 0.31.
+
+Each start of a run writes a transaction log, a *segment*: ``<run_dir>/wandb/run-<time>-<run_id>``
+or, offline, ``offline-run-<time>-<run_id>``. `wandb sync` uploads the segments of a run in order,
+so the second must begin after the last step of the first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lowrank.common.errors import Failure
+
+
+class TrackingError(Failure):
+    """W&B cannot be reached or refuses the run, or its files cannot be read."""
+
+
+def find(run_dir: Path, run_id: str) -> list[Path]:
+    """Returns W&B's transaction logs of a run, in the order in which they were begun.
+
+    Args:
+        run_dir: The run's directory.
+        run_id: The run's id.
+
+    Returns:
+        The ``.wandb`` files of all starts, offline and online.
+    """
+    logs = (run_dir / "wandb").glob(f"*run-*/run-{run_id}.wandb")
+
+    def begun(path: Path) -> tuple[str, int, str]:
+        name = path.parent.name.removeprefix("offline-")
+        # run-YYYYMMDD_HHMMSS-ID, then -1, -2 … for more starts within the second.
+        return name[4:19], len(name), name
+
+    return sorted((path for path in logs if not path.parent.is_symlink()), key=begun)
+
+
+def last_step(segment: Path) -> int | None:
+    """Returns the last step of a transaction log, also of one that was cut off by a kill.
+
+    Args:
+        segment: The ``.wandb`` file.
+
+    Returns:
+        The step of the last complete row; None if there is none.
+
+    Raises:
+        TrackingError: If wandb's reader fails.
+    """
+    from wandb.util import get_core_path
+
+    # `wandb leet inspect` without the 0.5 s that starting Python and importing wandb cost.
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--summary", "--json"]
+    result = subprocess.run(
+        [*command, "--run-file", str(segment), str(segment.parent.parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        step: int | None = json.loads(result.stdout)["step"]
+    except (ValueError, KeyError) as error:
+        reason = (result.stderr.strip() or "no output").splitlines()[-1]
+        raise TrackingError(f"{segment}: wandb cannot read it: {reason}") from error
+    return step
+
+
+def is_synced(segment: Path) -> bool:
+    """Returns whether the server has all of a segment.
+
+    Args:
+        segment: The ``.wandb`` file.
+    """
+    return segment.with_suffix(".wandb.synced").exists()
+
+
+def mark_synced(directory: Path, run_id: str) -> None:
+    """Notes, as `wandb sync` does, that the server has all of a segment.
+
+    The server adds what it is sent to the rows that it has: uploaded again, the rows of an online
+    segment would be there twice.
+
+    Args:
+        directory: Of the segment.
+        run_id: The run's id.
+    """
+    (directory / f"run-{run_id}.wandb.synced").touch()
+
+
+def unfinished(run_dir: Path) -> Path:
+    """Returns the file that exists from the start of a tracked run until W&B has its end.
+
+    Args:
+        run_dir: The run's directory.
+    """
+    return run_dir / "wandb" / "unfinished"
+
+
+def failed_uploads(directory: Path) -> list[str]:
+    """Returns why W&B's server does not have all of an online segment.
+
+    The client says so nowhere else: after a refusal it stops uploading and ends as if all was well.
+
+    Args:
+        directory: Of the segment.
+
+    Returns:
+        Reasons, one line each; none if nothing failed for good.
+    """
+    try:
+        log = (directory / "logs" / "debug-internal.log").read_text("utf-8", errors="replace")
+    except OSError:
+        return []
+    reasons = []
+    for line in log.splitlines():
+        for failure in ("filestream: fatal error: ", "sender: failed to log artifact: "):
+            if failure in line:
+                with contextlib.suppress(ValueError):
+                    message = json.loads(line)["msg"].removeprefix(failure)
+                    reasons.append(message.removeprefix("filestream: ").splitlines()[0])
+    return reasons
+
+
+def sync_command(directories: Sequence[Path]) -> str:
+    """Returns the shell command that uploads segments.
+
+    Args:
+        directories: Of segments; `wandb sync` itself puts those of one run in order.
+
+    Returns:
+        The command, with paths relative to the working directory.
+
+    Example:
+        >>> sync_command([Path("runs/a/wandb/offline-run-20260102_030405-a")])
+        'wandb sync runs/a/wandb/offline-run-20260102_030405-a'
+    """
+    # Without the flag, wandb skips what was begun online, though its last rows may be missing.
+    online = any(not path.name.startswith("offline-") for path in directories)
+    flags = ["--no-skip-online"] if online else []
+    return shlex.join(["wandb", "sync", *flags, *(os.path.relpath(path) for path in directories)])
+
+
+def normalise_sweep_file(
+    environ: Mapping[str, str], values: Mapping[str, Any], directory: Path
+) -> Path | None:
+    """Writes the agent's parameter file anew with validated values.
+
+    A sweep's values cannot be changed after `wandb.init`, and YAML reads ``1e-4`` as text: a sweep
+    over ``[1e-3, 1e-4]`` would be recorded as text that W&B can neither sort nor plot.
+
+    Args:
+        environ: Holds ``WANDB_SWEEP_PARAM_PATH``, the file that the agent wrote.
+        values: The values in force, by parameter name. Parameters not among them stay.
+        directory: Where the new file is written.
+
+    Returns:
+        The new file, or None where the agent wrote none.
+
+    Raises:
+        TrackingError: If the agent's file cannot be read.
+    """
+    import yaml
+
+    path = environ.get("WANDB_SWEEP_PARAM_PATH")
+    if not path:
+        return None
+    try:
+        parameters = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise TrackingError(f"WANDB_SWEEP_PARAM_PATH={path} cannot be read: {error}") from error
+    for name in parameters.keys() & values.keys():
+        parameters[name] = {"value": values[name]}
+    target = directory / "wandb" / "sweep-parameters.yaml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(yaml.safe_dump(parameters), encoding="utf-8")
+    return target
+
+
+@contextlib.contextmanager
+def staging_in(directory: Path) -> Iterator[None]:
+    """Lets wandb copy an artifact's files into the run's segment instead of the user's home.
+
+    Args:
+        directory: Of the segment.
+
+    Yields:
+        While it does.
+    """
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = str(directory)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WANDB_DATA_DIR"]
+        else:
+            os.environ["WANDB_DATA_DIR"] = before

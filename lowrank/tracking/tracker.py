@@ -1,0 +1,384 @@
+"""Weights & Biases: one run tracked online or offline, continued where it stopped, never twice."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowrank.common.errors import InputError
+from lowrank.runs.environment import DIFF_LIMIT
+from lowrank.tracking import segments
+from lowrank.tracking.rows import RowLogger
+from lowrank.tracking.segments import TrackingError
+
+if TYPE_CHECKING:
+    import wandb
+    from matplotlib.figure import Figure
+
+__all__ = ["Tracker", "TrackingError", "find_api_key", "start_tracking"]
+
+GRAPHQL_RETRIES = 6
+"""Attempts after the first, 2 + 4 + 8 + 16 + 32 + 60 s apart. W&B's 20 are 16 minutes."""
+
+FINISH_TIMEOUT = 350.0
+"""Seconds for the last upload. An artifact that waits for a server that is down is not counted in
+it but fails after two requests, about 250 s: together they are the ten minutes of a run's end."""
+
+FIGURE_DPI = 150
+"""Dots per inch of figures in W&B: sharp at the width of a panel, about 100 kB."""
+
+
+class Tracker:
+    """Tracks nothing: what ``tracking=disabled`` gives, and the interface of all trackers.
+
+    Attributes:
+        mode: ``online``, ``offline`` or ``disabled``.
+        last_epoch: Last epoch that W&B holds of this run; None if it holds none. The caller logs
+            the record's later epochs first, then goes on.
+        url: The run's page, if it has one.
+    """
+
+    mode = "disabled"
+    last_epoch: int | None = None
+    url: str | None = None
+
+    @property
+    def sync_command(self) -> str | None:
+        """The shell command that uploads what W&B's server does not have; None if nothing is."""
+        return None
+
+    def log(
+        self,
+        epoch: int,
+        metrics: Mapping[str, float],
+        spectra: Mapping[str, NDArray[np.float64]],
+        figures: Mapping[str, Figure] | None = None,
+    ) -> None:
+        """Logs one epoch as one row, on disk within a second.
+
+        Args:
+            epoch: Greater than that of the last row, and than ``last_epoch``.
+            metrics: Numbers by name. What is not finite is left out, and taken out of the run's
+                summary: the table of runs must not show a rank from before a collapse.
+            spectra: Singular values, shape (k,) or (N, k), by layer name; logged as
+                ``spectrum/<layer>`` unless that layer collapsed.
+            figures: By name; logged as images in the same row.
+
+        Raises:
+            TrackingError: If W&B's process on this machine has died.
+        """
+
+    def write(self, text: str) -> None:
+        """Adds text to the run's log page.
+
+        Args:
+            text: One or more lines.
+        """
+
+    def finish(self, record: Path, state: str, exit_code: int = 0) -> None:
+        """Ends the run: notes how it ended, uploads the record and waits for the upload.
+
+        What W&B does not take is said in one line and is no error: the record is complete.
+
+        Args:
+            record: The run record, closed and in its final state; if it exists it becomes the
+                artifact ``run-record-<run_id>``.
+            state: How the run ended; in the run's summary as ``state``.
+            exit_code: Of the process; other than 0 W&B shows the run as failed.
+        """
+
+
+class WandbTracker(Tracker):
+    """A run that W&B tracks. `start` makes it."""
+
+    def __init__(
+        self,
+        run: wandb.Run,
+        run_dir: Path,
+        *,
+        last_epoch: int | None,
+        rank_norm: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self.mode = "offline" if run.offline else "online"
+        self.last_epoch = last_epoch
+        self.url = None if run.offline else run.url
+        self._run = run
+        self._run_dir = run_dir
+        self._say = say
+        self._segment = Path(run.settings.sync_dir)
+        self._incomplete = False
+        self._rows = RowLogger(run, rank_norm=rank_norm)
+
+    @property
+    def sync_command(self) -> str | None:
+        if self.mode == "offline":
+            logs = segments.find(self._run_dir, self._run.id)
+            return segments.sync_command(
+                [log.parent for log in logs if not segments.is_synced(log)]
+            )
+        return segments.sync_command([self._segment]) if self._incomplete else None
+
+    def log(
+        self,
+        epoch: int,
+        metrics: Mapping[str, float],
+        spectra: Mapping[str, NDArray[np.float64]],
+        figures: Mapping[str, Figure] | None = None,
+    ) -> None:
+        images = {name: _image(figure) for name, figure in (figures or {}).items()}
+        try:
+            self._rows.log({**metrics, "epoch": epoch}, spectra, step=epoch, more=images)
+        except _failures() as error:
+            raise TrackingError(
+                f"W&B cannot log epoch {epoch}: {_reason(error)}; nothing recorded is lost, start "
+                f"the same command again with --run_id={self._run.id}"
+            ) from error
+
+    def write(self, text: str) -> None:
+        self._run.write_logs(text)
+
+    def finish(self, record: Path, state: str, exit_code: int = 0) -> None:
+        import wandb
+
+        try:
+            self._upload(record, state)
+            self._run.finish(exit_code=exit_code)
+        except _failures() as error:
+            late = isinstance(error, TimeoutError)
+            what = "everything in time" if late else "the end of the run"
+            self._say_incomplete(what, _reason(error))
+            if isinstance(error, _deaths()):
+                # Else wandb does so at the program's end, with a traceback, and no other run of
+                # this program could be tracked.
+                with contextlib.suppress(*_failures(), SystemExit):
+                    wandb.teardown()
+        else:
+            reasons = segments.failed_uploads(self._segment) if self.mode == "online" else []
+            if reasons:
+                self._say_incomplete("everything", reasons[0])
+            else:
+                with contextlib.suppress(OSError):  # a full disk: then it is asked for again
+                    if self.mode == "online":
+                        for log in segments.find(self._run_dir, self._run.id):
+                            segments.mark_synced(log.parent, self._run.id)
+                    segments.unfinished(self._run_dir).unlink(missing_ok=True)
+
+    def _say_incomplete(self, what: str, reason: str) -> None:
+        self._incomplete = True
+        self._say(
+            f"W&B did not take {what} ({reason}); the record holds all of it, upload "
+            f"what W&B has of it with: {self.sync_command}"
+        )
+
+    def _upload(self, record: Path, state: str) -> None:
+        import wandb
+
+        self._run.summary["state"] = state
+        if record.exists():
+            artifact = wandb.Artifact(f"run-record-{self._run.id}", type="run-record")
+            with segments.staging_in(self._segment):
+                artifact.add_file(str(record), skip_cache=True)
+            artifact.finalize()
+            # Online, log_artifact asks the server without any limit of time, and what it sends is
+            # not kept in the segment: in an outage the record would be lost to `wandb sync`.
+            assert self._run._interface is not None
+            self._run._interface.publish_artifact(self._run, artifact, ["latest"])
+
+
+def start_tracking(
+    config: Mapping[str, Any],
+    *,
+    run_dir: Path,
+    run_id: str,
+    resumed: bool,
+    diff: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Tracker:
+    """Begins or continues the W&B run. Never prompts.
+
+    Args:
+        config: The validated configuration: it becomes the run's config, and its fields
+            ``tracking``, ``project``, ``entity``, ``group``, ``tags``, ``name`` and ``rank_norm``
+            say how the run is tracked.
+        run_dir: The run's directory; W&B's files go to ``<run_dir>/wandb``.
+        run_id: The run's id, here and on W&B.
+        resumed: Whether the directory held a run before: then a run of this id on the server is
+            continued; otherwise what that run holds is W&B's to keep or to drop.
+        diff: The uncommitted changes of the code, without secrets; ``wandb restore`` applies them.
+        say: Prints a line for the user.
+
+    Returns:
+        The tracker, which also tells where to continue.
+
+    Raises:
+        InputError: If the run should be online but no API key is configured, or has an id that
+            the agent did not give it.
+        TrackingError: If W&B refuses the run, cannot be reached within 90 s
+            (``WANDB_INIT_TIMEOUT``), or an earlier segment cannot be read.
+    """
+    if config["tracking"] == "disabled":
+        return Tracker()
+    import wandb
+
+    # Of its own lines wandb keeps warnings and errors. What holds for all runs of a process can
+    # only be said before the first.
+    wandb.setup(settings=wandb.Settings(show_info=False, quiet=True))
+    mode = _choose_mode(config["tracking"], say)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    settings = wandb.Settings(
+        # The default of 15 s is what a kill -9 would cost.
+        x_transaction_log_flush_interval=1,
+        # Wrapped, every frame of a progress bar would become a record; `write` has the lines.
+        console="off",
+        x_graphql_retry_max=GRAPHQL_RETRIES,
+        finish_timeout=FINISH_TIMEOUT,
+        finish_timeout_raises=True,
+        use_dot_wandb=False,
+        x_save_requirements=False,  # done below, in a fifth of the time
+        show_info=False,
+        quiet=True,
+    )
+    place: dict[str, Any] = {"project": config["project"], "entity": config["entity"], "id": run_id}
+    if os.environ.get("WANDB_SWEEP_ID"):
+        agent_id = os.environ.get("WANDB_RUN_ID", run_id)
+        if agent_id != run_id:
+            raise InputError(
+                f"run_id={run_id}: the W&B agent calls this run {agent_id}; omit run_id"
+            )
+        place = {}  # the agent has decided and wandb would only warn
+        sweep_file = segments.normalise_sweep_file(os.environ, config, run_dir)
+        if sweep_file is not None:
+            wandb.setup(settings=wandb.Settings(sweep_param_path=str(sweep_file)))
+    held = None
+    if mode == "offline":
+        steps = [segments.last_step(log) for log in segments.find(run_dir, run_id)]
+        held = max((step for step in steps if step is not None), default=None)
+    try:
+        run = wandb.init(
+            **place,
+            mode=mode,
+            dir=str(run_dir.resolve()),  # wandb-core may have started in another directory
+            config=dict(config),
+            group=config["group"],
+            tags=list(config["tags"]) or None,
+            name=config["name"],
+            resume="allow" if resumed and mode == "online" else None,
+            reinit="create_new",  # a run that the caller of `main` has open is not ours to take
+            settings=settings,
+        )
+        _save_text(run, "requirements.txt", _requirements())
+        if diff and len(diff) <= DIFF_LIMIT:  # a longer one was cut
+            _save_text(run, "diff.patch", diff)
+        segments.unfinished(run_dir).touch()
+    except (wandb.Error, ValueError, OSError) as error:
+        hint = "" if mode == "offline" else "; --tracking=offline trains without it"
+        raise TrackingError(f"W&B could not start the run: {_reason(error)}{hint}") from error
+    if mode == "online":
+        held = run.starting_step - 1 if run.resumed and run.starting_step else None
+        say(f"W&B: {run.url}")
+    return WandbTracker(
+        run,
+        run_dir,
+        last_epoch=held,
+        rank_norm=config["rank_norm"],
+        say=say,
+    )
+
+
+def find_api_key() -> tuple[str, bool]:
+    """Looks for an API key where wandb does: environment, netrc, settings file. Never prompts.
+
+    Returns:
+        W&B's server, and whether a key for it is configured.
+
+    Raises:
+        wandb.Error: If what is configured cannot be a key.
+    """
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    host = wandb.setup().settings.base_url
+    key = wbauth.authenticate_session(
+        host=host, source="lowrank", prompt=False, update_session=False
+    )
+    return host, key is not None
+
+
+def _choose_mode(tracking: str, say: Callable[[str], None]) -> Literal["online", "offline"]:
+    """Returns what ``auto`` and ``online`` mean here.
+
+    Raises:
+        InputError: If the run must be online but no usable API key is configured.
+    """
+    import wandb
+
+    if tracking == "offline":
+        return "offline"
+    try:
+        host, is_configured = find_api_key()
+    except wandb.Error as error:
+        raise InputError(f"W&B: {error}; set it right, or use --tracking=offline") from error
+    if is_configured:
+        return "online"
+    remedy = "`wandb login` or WANDB_API_KEY configures one"
+    if tracking == "online" or os.environ.get("WANDB_SWEEP_ID"):
+        why = "tracking=online" if tracking == "online" else "under a W&B agent"
+        raise InputError(
+            f"{why}, but there is no API key for {host}: {remedy}, --tracking=offline needs none"
+        )
+    say(f"W&B: tracking offline, as there is no API key for {host}; {remedy}")
+    return "offline"
+
+
+def _deaths() -> tuple[type[Exception], ...]:
+    """Returns what the client raises when wandb-core, its process on this machine, has died."""
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+    return ConnectionError, HandleAbandonedError, MailboxClosedError
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Returns all that the client raises when it cannot go on."""
+    import wandb
+
+    return wandb.Error, OSError, *_deaths()
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _save_text(run: wandb.Run, name: str, text: str) -> None:
+    """Saves a file that wandb saves too, but slowly, or only with the code and with its secrets."""
+    path = Path(run.settings.files_dir, name)
+    path.write_text(text, encoding="utf-8", newline="")
+    run.save(path, base_path=path.parent, policy="now", glob=False)
+
+
+@functools.cache
+def _requirements() -> str:
+    from wandb.util import working_set
+
+    return "".join(f"{package.key}=={package.version}\n" for package in working_set())
+
+
+def _image(figure: Figure) -> wandb.Image:
+    """Returns a figure as an image; wandb itself would want pyplot imported for that."""
+    import wandb
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(FIGURE_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    # wandb writes the file: a PNG made here would be made twice.
+    return wandb.Image(Image.fromarray(pixels).convert("RGB"))

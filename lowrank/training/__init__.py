@@ -1,0 +1,1 @@
+"""Learning: steps, schedules, the loop of a run."""

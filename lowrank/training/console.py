@@ -1,0 +1,247 @@
+"""What a person sees while a network trains: a table that grows by a line per epoch."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from lowrank.common.terminal import duration, say
+from lowrank.common.texts import harmless
+from lowrank.measure.metrics import deviation
+
+if TYPE_CHECKING:
+    from lowrank.measure.layers import Layer
+
+COLUMNS = (
+    ("epoch", 8),
+    ("lr", 7),
+    ("train loss", 11),
+    ("acc", 7),
+    ("test loss", 10),
+    ("acc", 7),
+    ("rank", 7),
+    ("images/s", 9),
+    ("left", 6),
+)
+"""Head and width of each column; with a space between them, 80 columns."""
+
+
+class Console:
+    """Prints lines, and on a terminal also a bar with rate and time left.
+
+    Args:
+        epochs: Number of the last epoch.
+        steps: Optimiser steps per epoch.
+        batch_size: Examples per step, for the rate on the bar.
+        stream: Where to print; a bar appears only if it is a terminal.
+        echo: Gets every line as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        epochs: int,
+        steps: int,
+        batch_size: int,
+        stream: TextIO | None = None,
+        echo: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.epochs = epochs
+        self.steps = steps
+        self.batch_size = batch_size
+        self.stream: TextIO | None = stream or sys.stdout
+        self.echo = echo
+        self._bar: Any = None
+        self._done = 0
+        self._started = (0.0, 0)
+
+    def __enter__(self) -> Console:
+        if self.stream is not None and self.stream.isatty():
+            from rich.console import Console as Terminal
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.percentage:3.0f} %"),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(compact=True),
+                console=Terminal(file=self.stream),
+                transient=True,
+            )
+            self._bar.add_task("", total=max(1, self.epochs * self.steps), rate="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def line(self, text: str = "") -> None:
+        """Prints one line above the bar.
+
+        Args:
+            text: Printed as it is.
+        """
+        self.echo(f"{text}\n")
+        if self._bar is None:
+            say(text, self.stream)
+        else:
+            self._bar.console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
+
+    def head(self) -> None:
+        """Prints the names of the columns."""
+        self.line(_row(head for head, _ in COLUMNS))
+
+    def start(self, epoch: int, step: int = 0) -> None:
+        """Begins to count: training stands before the given step of the epoch after ``epoch``.
+
+        Args:
+            epoch: Epochs completed.
+            step: Steps taken since.
+        """
+        self._done = epoch * self.steps + step
+        self._started = (time.monotonic(), self._done)
+        self._update(epoch)
+
+    def stepped(self) -> None:
+        """Counts one optimiser step."""
+        self._done += 1
+        if self._bar is not None:
+            self._update((self._done - 1) // self.steps)
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Prints the line of one epoch.
+
+        Args:
+            epoch: Its number.
+            metrics: The epoch's row by W&B's names; what is absent or NaN is shown as ``-``.
+        """
+        self.line(epoch_line(epoch, self.epochs, metrics, self._seconds_left()))
+
+    def _seconds_left(self) -> float:
+        moment, done = self._started
+        if self._done == done:
+            return math.nan
+        pace = (time.monotonic() - moment) / (self._done - done)
+        return pace * (self.epochs * self.steps - self._done)
+
+    def _update(self, epoch: int) -> None:
+        if self._bar is None:
+            return
+        moment, done = self._started
+        elapsed = time.monotonic() - moment
+        rate = (self._done - done) * self.batch_size / elapsed if elapsed > 0 else 0.0
+        self._bar.update(
+            self._bar.task_ids[0],
+            completed=self._done,
+            description=f"epoch {min(epoch + 1, self.epochs)}/{self.epochs}",
+            rate=f"{rate:,.0f} images/s",
+        )
+
+
+def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float], seconds_left: float) -> str:
+    """Returns the line of one epoch, 80 columns wide.
+
+    Args:
+        epoch: Its number.
+        epochs: Number of the last epoch.
+        metrics: The epoch's row by W&B's names.
+        seconds_left: Until the end of the run; NaN where unknown.
+
+    Returns:
+        The line, under the heads of ``COLUMNS``; wider where a number is.
+    """
+    numbers = (
+        ("lr_now", ".3g"),
+        ("train_loss", ".4g"),
+        ("train_accuracy", ".2%"),
+        ("test_loss", ".4g"),
+        ("test_accuracy", ".2%"),
+        ("rank_mean", ".1f"),
+        ("throughput/images_per_second", ",.0f"),
+    )
+    texts = (_number(metrics.get(name), form) for name, form in numbers)
+    return _row([f"{epoch}/{epochs}", *texts, duration(seconds_left)])
+
+
+def layer_table(
+    layers: Sequence[Layer], first: Mapping[str, float], last: Mapping[str, float]
+) -> str:
+    """Returns a table of every layer's rank at the start and now.
+
+    Args:
+        layers: In network order.
+        first: The row of epoch 0 by W&B's names.
+        last: The latest row.
+
+    Returns:
+        Lines of at most 80 columns while names have at most 28 characters; a star marks layers
+        that do not count in ``rank_mean``.
+    """
+    width = max([len(layer.name) for layer in layers] + [len("rank_mean_all")]) + 1
+    lines = [f"{'layer':<{width}}{'shape':>12}{'full':>7}{'rank at 0':>11}{'now':>7}{'stable':>9}"]
+    for layer in layers:
+        name = layer.name + ("" if layer.counted else "*")
+        rows, columns = layer.shape
+        values = (
+            _number(first.get(f"rank/{layer.name}"), ".0f"),
+            _number(last.get(f"rank/{layer.name}"), ".0f"),
+            _number(last.get(f"stable_rank/{layer.name}"), ".2f"),
+        )
+        shape = f"{rows}×{columns}"
+        lines.append(
+            f"{name:<{width}}{shape:>12}{min(rows, columns):>7}"
+            f"{values[0]:>11}{values[1]:>7}{values[2]:>9}"
+        )
+    for name, counted in (
+        ("rank_mean", [layer for layer in layers if layer.counted]),
+        ("rank_mean_all", layers),
+    ):
+        full = sum(min(layer.shape) for layer in counted) / len(counted) if counted else math.nan
+        values = (_number(first.get(name), ".1f"), _number(last.get(name), ".1f"), "")
+        if name == "rank_mean":
+            values = (*values[:2], _number(last.get("stable_rank_mean"), ".2f"))
+        lines.append(
+            f"{name:<{width}}{'':>12}{_number(full, '.1f'):>7}"
+            f"{values[0]:>11}{values[1]:>7}{values[2]:>9}".rstrip()
+        )
+    if any(not layer.counted for layer in layers):
+        lines.append("* not counted in rank_mean: the classifier and 1×1 shortcuts")
+    return "\n".join(lines)
+
+
+def deviation_lines(row: Mapping[str, float], replicas: int) -> list[str]:
+    r"""Returns the headline metrics of replicas with their standard deviations, a line each.
+
+    Args:
+        row: The latest row by W&B's names.
+        replicas: N; of one there are no lines.
+
+    Returns:
+        Lines, under a head.
+
+    Example:
+        >>> row = {"rank_mean": 92.0, "rank_mean_std": 1.5, "test_accuracy": 0.97}
+        >>> print(*deviation_lines(row, 8), sep="\n")
+        mean ± standard deviation over 8 replicas:
+        rank_mean             92 ± 1.5
+    """
+    lines = [
+        f"{name:<21} {value:.4g} ± {row[deviation(name)]:.2g}"
+        for name, value in row.items()
+        if math.isfinite(value) and deviation(name) in row
+    ]
+    head = f"mean ± standard deviation over {replicas} replicas:"
+    return [head, *lines] if lines else []
+
+
+def _row(texts: Iterable[str]) -> str:
+    return " ".join(text.rjust(width) for text, (_, width) in zip(texts, COLUMNS, strict=True))
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None or math.isnan(value) else format(value, form)

@@ -1,0 +1,334 @@
+"""One epoch of training, evaluation, learning rates and seeding; knows no tracker and no files."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from lowrank.common.errors import InputError
+from lowrank.measure.ranks import Quantity, quantity_of
+from lowrank.training import allocator
+
+if TYPE_CHECKING:
+    from lowrank.config import Config
+    from lowrank.data import Dataset
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits (…, C), labels (…)) → loss of each example (…)."""
+
+Gradients = Callable[[Tensor, Tensor], None]
+"""(images, labels) → None: leaves the gradients of a batch's loss in the model's parameters."""
+
+
+DEAD_ACCURACY = 1.5
+"""A run whose train accuracy stays at or below this multiple of chance has died."""
+DEAD_MEASUREMENTS = 3
+
+
+def learning_rate(config: Config, epoch: int) -> float:
+    """Returns the rate used throughout one epoch.
+
+    ``milestones`` multiplies by ``gamma`` at the start of each listed epoch, ``cosine`` goes down
+    half a cosine from the full rate in epoch 1 towards 0 after the last, ``constant`` stays. During
+    the ``warmup_epochs`` w, epoch e uses e / (w + 1) of it.
+
+    Args:
+        config: Reads ``lr``, ``epochs``, ``schedule``, ``milestones``, ``gamma`` and
+            ``warmup_epochs``.
+        epoch: Counted from 1.
+
+    Returns:
+        The learning rate.
+
+    Example:
+        >>> from lowrank.config import Config
+        >>> paper = Config(lr=1.0, milestones=[60, 100, 200], gamma=0.2, epochs=500)
+        >>> [round(learning_rate(paper, epoch), 3) for epoch in (1, 59, 60, 99, 100, 199, 200, 500)]
+        [1.0, 1.0, 0.2, 0.2, 0.04, 0.04, 0.008, 0.008]
+    """
+    rate = config.lr
+    if config.schedule == "milestones":
+        rate *= config.gamma ** sum(milestone <= epoch for milestone in config.milestones)
+    elif config.schedule == "cosine":
+        rate *= (1 + math.cos(math.pi * (epoch - 1) / config.epochs)) / 2
+    return rate * min(1.0, epoch / (config.warmup_epochs + 1))
+
+
+def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """Returns the configured optimiser with weight decay on all parameters, as in the paper.
+
+    Args:
+        config: Reads ``optimizer``, ``lr``, ``momentum`` and ``weight_decay``.
+        model: Its parameters are optimised.
+
+    Returns:
+        The optimiser. Its step is one fused kernel, which matters for small networks.
+    """
+    optimizers: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "sgd": functools.partial(torch.optim.SGD, momentum=config.momentum),
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+    }
+    return optimizers[config.optimizer](
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def make_loss(name: str) -> Loss:
+    """Returns the loss of single examples by its name in the configuration.
+
+    Args:
+        name: ``cross_entropy``, or ``mse``: the squared error on one-hot targets, averaged over
+            classes.
+
+    Returns:
+        A function of logits (…, C) and labels (…) that gives losses (…), such as (B,), or (N, B)
+        for N replicas.
+
+    Example:
+        >>> make_loss("mse")(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))
+        tensor([0.5000])
+    """
+
+    def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+        of_all = nn.functional.cross_entropy(
+            logits.flatten(0, -2), labels.flatten(), reduction="none"
+        )
+        return of_all.view(labels.shape)
+
+    def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
+        targets = nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+        return nn.functional.mse_loss(logits, targets, reduction="none").mean(dim=-1)
+
+    return cross_entropy if name == "cross_entropy" else squared_error
+
+
+def train_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    gradients: Gradients,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    proceed: Callable[[], bool] = lambda: True,
+) -> int:
+    """Takes one optimiser step per batch.
+
+    Args:
+        model: Put into training mode; one network, or `lowrank.training.replicas.Replicas`.
+        optimizer: Steps with the rates its parameter groups hold.
+        gradients: Of the model: `lowrank.training.gradients.by_autograd` or ``compiled``.
+        batches: Images (B, C, H, W), float, and labels (B,) on the model's device; for N replicas
+            (N, B, C, H, W) and (N, B).
+        proceed: Called after every step; training ends early when it returns False.
+
+    Returns:
+        The number of steps taken.
+    """
+    model.train()
+    steps = 0
+    for images, labels in batches:
+        gradients(images, labels)
+        optimizer.step()
+        steps += 1
+        if not proceed():
+            break
+    return steps
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    precision: str = "fp32",
+    proceed: Callable[[], bool] = lambda: True,
+) -> tuple[Quantity, Quantity]:
+    """Returns mean loss and accuracy over all examples, in evaluation mode.
+
+    Args:
+        model: Put into evaluation mode; one network, or `lowrank.training.replicas.Replicas`.
+        loss: Loss of single examples.
+        batches: Images and labels; every example counts the same, however it is batched.
+        precision: As in training.
+        proceed: Called after every batch; evaluation is given up when it returns False.
+
+    Returns:
+        The mean loss, without the decay term and summed in float64, and the accuracy in [0, 1]; of
+        N replicas (N,) each.
+
+    Raises:
+        InterruptedError: If ``proceed`` returned False.
+    """
+    model.eval()
+    count = 0
+    total = correct = torch.zeros((), dtype=torch.float64)
+    for images, labels in batches:
+        with autocast(images.device.type, precision):
+            logits = model(images)
+            losses = loss(logits, labels.expand(logits.shape[:-1]))
+        total = total.to(images.device) + losses.sum(dim=-1, dtype=torch.float64)
+        correct = correct.to(images.device) + (logits.argmax(dim=-1) == labels).sum(dim=-1)
+        count += len(labels)
+        if not proceed():
+            raise InterruptedError("evaluation was interrupted")
+    return quantity_of((total / count).cpu()), quantity_of((correct / count).cpu())
+
+
+def is_dead(train_accuracies: Sequence[ArrayLike], num_classes: int) -> NDArray[np.bool_]:
+    """Tells whether a network has died, by the rule of the paper's code.
+
+    Args:
+        train_accuracies: At every measurement so far, in [0, 1]; each a number, or (N,) of N
+            replicas.
+        num_classes: Chance is one in so many.
+
+    Returns:
+        Whether the last three are all at most 1.5 times chance, of shape () or (N,).
+
+    Example:
+        >>> bool(is_dead([0.9, 0.15, 0.1, 0.1], num_classes=10))
+        True
+        >>> is_dead([[0.1, 0.1], [0.1, 0.2], [0.1, 0.1]], num_classes=10).tolist()
+        [True, False]
+    """
+    last = np.asarray(train_accuracies[-DEAD_MEASUREMENTS:], dtype=np.float64)
+    enough = len(last) == DEAD_MEASUREMENTS
+    return np.asarray(enough & (last.max(axis=0) <= DEAD_ACCURACY / num_classes))
+
+
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Seeds torch's generators for one epoch.
+
+    Every epoch starts from a state that only the seed and its number decide, so that a resumed
+    run needs no stored generator to draw the same batches.
+
+    Args:
+        seed: The run's seed.
+        epoch: 0 for initialisation.
+    """
+    entropy = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    torch.manual_seed(int(entropy[0]))
+
+
+def autocast(device_type: str, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Returns the context of a forward pass: autocast to bfloat16, or nothing.
+
+    Args:
+        device_type: ``cpu`` or ``cuda``.
+        precision: ``fp32``, ``tf32`` or ``bf16``.
+
+    Returns:
+        A context manager.
+    """
+    if precision == "bf16":
+        return torch.autocast(device_type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def get_generators() -> list[Tensor]:
+    """Returns the states of torch's global generators, of the CPU and of every CUDA device."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def set_generators(states: list[Tensor]) -> None:
+    """Sets torch's global generators.
+
+    Args:
+        states: From ``get_generators`` on the same kind of machine.
+    """
+    cpu, *cuda = (state.cpu() for state in states)
+    torch.set_rng_state(cpu)
+    torch.cuda.set_rng_state_all(cuda)
+
+
+def check_last_batch(model: nn.Module, dataset: Dataset, batch_size: int) -> None:
+    """Refuses a last batch of one example where BatchNorm cannot train on it.
+
+    Args:
+        model: On the data set's device; it is not changed.
+        dataset: Its training examples are counted.
+        batch_size: Examples per batch.
+
+    Raises:
+        InputError: If so, with sizes that work.
+    """
+    count = len(dataset.train)
+    if count % batch_size != 1 and batch_size != 1:
+        return
+    image = torch.zeros(1, *dataset.image_shape, device=dataset.train.images.device)
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(image)
+    except ValueError:
+        if count == 1:
+            raise InputError(
+                "train_size=1: BatchNorm cannot train on a single image; train_size=2 works"
+            ) from None
+        works = next(size for size in itertools.count(max(2, batch_size)) if count % size != 1)
+        other = "" if batch_size == 1 else f" or train_size={count - 1}"
+        raise InputError(
+            f"batch_size={batch_size} leaves a batch of one of the {count} training images, "
+            f"which BatchNorm cannot train on; batch_size={works}{other} works"
+        ) from None
+
+
+def computes_slowly(device: torch.device, precision: str) -> bool:
+    """Returns whether a precision only costs time: bf16 on an x86 processor without bfloat16.
+
+    Args:
+        device: Where to compute.
+        precision: ``fp32``, ``tf32`` or ``bf16``.
+    """
+    features = torch.cpu.get_capabilities()
+    has = any(features.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    is_x86 = features.get("architecture") == "x86_64"
+    return precision == "bf16" and device.type == "cpu" and is_x86 and not has
+
+
+def configure_torch(config: Config) -> torch.device:
+    """Sets torch's global switches, all of them, as one process may train several runs.
+
+    On a CPU memory that is freed stays with the process (`lowrank.training.allocator.keep_freed`).
+
+    Args:
+        config: Reads ``device``, ``threads``, ``precision`` and ``deterministic``.
+
+    Returns:
+        The device.
+
+    Raises:
+        InputError: If the device is not there, or cannot do what is asked for.
+    """
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device={config.device} is not there: torch sees {torch.cuda.device_count()} CUDA "
+            "devices; device=cpu works everywhere"
+        )
+    if config.precision == "tf32" and device.type != "cuda":
+        raise InputError(f"precision=tf32 needs a CUDA device, not {device}; use fp32 or bf16")
+    torch.set_num_threads(config.threads or 1)
+    torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+    torch.backends.cudnn.benchmark = not config.deterministic
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.deterministic)
+    if device.type == "cpu":
+        allocator.keep_freed()
+    return device

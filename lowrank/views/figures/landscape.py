@@ -1,0 +1,205 @@
+"""The rank landscape over two settings, as a heat map or as contours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowrank.common.errors import InputError
+from lowrank.views.figures.style import (
+    COLUMN_WIDTH,
+    PAGE_WIDTH,
+    TEXT,
+    TICKS,
+    by_rows,
+    in_lines,
+    tight,
+)
+from lowrank.views.figures.tables import Cells, LandscapeTable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MAP = "cividis"
+_LEVELS = 10  # contours
+_NONE: dict[str, Any] = {"facecolor": "0.85", "edgecolor": "0.55", "linewidth": 0}
+
+
+def landscape_figure(
+    table: LandscapeTable,
+    *,
+    contours: bool = False,
+    width: float | None = None,
+    height: float | None = None,
+) -> Figure:
+    """Draws average rank over two settings; values are at equal distances, as 0 has no logarithm.
+
+    A cell without rank is never coloured: hatched where its networks collapsed, with a circle
+    where they are not finished, white where there is none.
+
+    Args:
+        table: What to draw, with at least one panel.
+        contours: Filled contours between the points instead of cells with their numbers.
+        width: In inches; by default one column of a page, or two where there are many panels.
+        height: In inches; by default as the number of values needs it.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If contours are asked for and there are not two values of each setting.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    if contours and min(len(table.x_labels), len(table.y_labels)) < 2:
+        raise InputError("contours need two values or more of each setting; draw a heat map")
+    count = len(table.panels)
+    columns = count if count <= 3 else -(-count // 2) if count <= 6 else 4
+    rows = -(-count // columns)
+    wide = width or (COLUMN_WIDTH if count == 1 else PAGE_WIDTH)
+    room = (wide - 1.3) / columns
+    cell = min(0.42, max(0.2, room / len(table.x_labels)))
+    tall = height or 1.0 + rows * (0.35 + cell * len(table.y_labels))
+    figure = Figure(figsize=(wide, tall), layout=tight())
+    known = np.concatenate([cells.rank[np.isfinite(cells.rank)] for cells in table.panels])
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+    scale = Normalize(low, high if high > low else low + 1)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for place, (axes, cells) in enumerate(zip(grid, table.panels, strict=False)):
+        if contours:
+            _contours(axes, cells, scale)
+        else:
+            _heat_map(axes, cells, scale, numbers=cell >= 0.3 or height is not None)
+        _without_rank(axes, cells)
+        _name_axes(axes, table, cells.title, place, columns, count)
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    bar = figure.colorbar(
+        ScalarMappable(scale, _MAP), ax=list(grid[:count]), aspect=25, pad=0.02, fraction=0.05
+    )
+    at = "" if table.epoch is None else f" at epoch {table.epoch}"
+    bar.set_label(f"average rank{at} ({table.definition})", fontsize=TEXT)
+    bar.ax.tick_params(labelsize=TICKS, length=2.5, width=0.6, pad=2)
+    bar.outline.set_linewidth(0.6)
+    if table.title:
+        figure.suptitle(in_lines(table.title, 48 if count == 1 else 100), fontsize=TEXT)
+    _key(figure, table)
+    return figure
+
+
+def _heat_map(axes: Axes, cells: Cells, scale: Any, *, numbers: bool) -> None:
+    """Colours the cells and writes the numbers into them."""
+    from matplotlib import colormaps
+
+    axes.pcolormesh(
+        np.ma.masked_invalid(cells.rank), cmap=_MAP, norm=scale, edgecolors="white", linewidth=0.6
+    )
+    for y, x in np.argwhere(np.isfinite(cells.rank)):
+        value = cells.rank[y, x]
+        red, green, blue, _ = colormaps[_MAP](scale(value))
+        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+        if numbers:
+            axes.text(
+                x + 0.5, y + 0.5, _number(value), ha="center", va="center", fontsize=TICKS,
+                color=ink,
+            )  # fmt: skip
+        if cells.collapsed[y, x]:
+            axes.plot(x + 0.85, y + 0.82, "x", color=ink, markersize=3, markeredgewidth=0.8)
+
+
+def _contours(axes: Axes, cells: Cells, scale: Any) -> None:
+    """Fills between contours at the middles of the cells, which are marked."""
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import MaxNLocator
+
+    rows, columns = cells.rank.shape
+    x, y = np.arange(columns) + 0.5, np.arange(rows) + 0.5
+    known = np.isfinite(cells.rank)
+    levels = MaxNLocator(_LEVELS, steps=[1, 2, 5, 10]).tick_values(scale.vmin, scale.vmax)
+    values = np.ma.masked_invalid(cells.rank)
+    axes.contourf(x, y, values, levels=levels, cmap=_MAP, norm=scale)
+    lines = axes.contour(x, y, values, levels=levels, colors="black", linewidths=0.5)
+    for label in axes.clabel(lines, fmt="%g", fontsize=TICKS - 1):
+        label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+    places = np.argwhere(known)
+    axes.plot(places[:, 1] + 0.5, places[:, 0] + 0.5, ".", color="black", markersize=2)
+    for at_y, at_x in np.argwhere(known & (cells.collapsed > 0)):
+        axes.plot(at_x + 0.62, at_y + 0.62, "x", color="black", markersize=3, markeredgewidth=0.8)
+
+
+def _without_rank(axes: Axes, cells: Cells) -> None:
+    """Marks the cells that have no rank."""
+    from matplotlib.patches import Rectangle
+
+    no_rank = ~np.isfinite(cells.rank)
+    for y, x in np.argwhere(no_rank & (cells.collapsed > 0)):
+        axes.add_patch(Rectangle((x, y), 1, 1, hatch="////", **_NONE))
+        axes.plot(x + 0.5, y + 0.5, "x", color="black", markersize=5, markeredgewidth=1.2)
+    for y, x in np.argwhere(no_rank & (cells.collapsed == 0) & (cells.unfinished > 0)):
+        axes.plot(x + 0.5, y + 0.5, "o", color="0.3", markerfacecolor="white", markersize=5)
+
+
+def _name_axes(
+    axes: Axes, table: LandscapeTable, title: str, place: int, columns: int, count: int
+) -> None:
+    width, height = len(table.x_labels), len(table.y_labels)
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.tick_params(labelsize=TICKS, length=0, pad=2)
+    axes.spines[:].set_linewidth(0.6)
+    turned = max(map(len, table.x_labels)) * width > (48 if count == 1 else 130 / columns)
+    axes.set_xticks(
+        np.arange(width) + 0.5, list(table.x_labels), rotation=45 if turned else 0,
+        ha="right" if turned else "center", rotation_mode="anchor",
+    )  # fmt: skip
+    axes.set_yticks(np.arange(height) + 0.5, list(table.y_labels))
+    if place % columns == 0:
+        axes.set_ylabel(table.y, fontsize=TEXT)
+    if place + columns >= count:
+        axes.set_xlabel(table.x, fontsize=TEXT)
+        axes.tick_params(labelbottom=True)
+    if title:
+        axes.set_title(in_lines(title, 44 if count == 1 else 100 // columns), fontsize=TEXT, pad=3)
+
+
+def _key(figure: Figure, table: LandscapeTable) -> None:
+    """Says below the panels what marks mean, and how many seeds a number is a mean of."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    key: list[tuple[Any, str]] = []
+    no_rank = [~np.isfinite(cells.rank) for cells in table.panels]
+    pairs = list(zip(table.panels, no_rank, strict=True))
+    if any((none & (cells.collapsed > 0)).any() for cells, none in pairs):
+        key.append((Patch(hatch="//////", **_NONE), "collapsed: no rank"))
+    small: dict[str, Any] = {"linestyle": "none", "color": "0.25"}
+    if any((~none & (cells.collapsed > 0)).any() for cells, none in pairs):
+        cross = Line2D([], [], marker="x", markersize=4, **small)
+        key.append((cross, "some seeds collapsed"))
+    if any((none & (cells.collapsed == 0) & (cells.unfinished > 0)).any() for cells, none in pairs):
+        circle = Line2D([], [], marker="o", markersize=5, markerfacecolor="white", **small)
+        key.append((circle, "not finished"))
+    empty = any((none & (cells.collapsed + cells.unfinished == 0)).any() for cells, none in pairs)
+    if empty:
+        key.append((Patch(facecolor="white", edgecolor="0.55", linewidth=0.6), "no run"))
+    counts = np.concatenate([cells.seeds[cells.seeds > 0] for cells in table.panels])
+    if counts.size and counts.max() > 1:
+        low, high = int(counts.min()), int(counts.max())
+        seeds = f"{high}" if low == high else f"{low} to {high}"
+        key.append((Line2D([], [], linestyle="none"), f"mean over {seeds} seeds"))
+    columns = min(len(key), max(1, int(figure.get_size_inches()[0] / 1.3)))
+    if key:
+        ordered = by_rows(key, columns)
+        figure.legend(
+            [handle for handle, _ in ordered], [name for _, name in ordered],
+            loc="outside lower center", ncols=columns, frameon=False, fontsize=TICKS,
+            handletextpad=0.4, columnspacing=1.0, borderaxespad=0.2,
+        )  # fmt: skip
+
+
+def _number(value: float) -> str:
+    """Returns a rank with three digits at least."""
+    return f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"

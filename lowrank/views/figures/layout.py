@@ -1,0 +1,227 @@
+"""Which figures a sweep asks for: what its curves, panels and axes stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from lowrank.common.errors import InputError
+from lowrank.common.texts import nearest, one_of
+from lowrank.views.table.factors import Factor, Values, centre, factors_of, is_grid, joint
+from lowrank.views.table.fields import text
+from lowrank.views.table.points import Point
+
+MOST_CURVES = 12
+"""More points that form no grid are not drawn as curves of one panel, nor as panels."""
+
+MOST_FIGURES = 48
+"""More figures than this are refused: nobody looks at them."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one figure shows.
+
+    Attributes:
+        across: What curves stand for, or the x-axis of a landscape.
+        up: The y-axis of a landscape; None for curves.
+        by_panel: What panels stand for; None for one panel.
+        fixed: What is the same in the whole figure, with its level.
+        along_arm: Whether that is the centre of a star, of which there is one.
+    """
+
+    across: Factor
+    up: Factor | None = None
+    by_panel: Factor | None = None
+    fixed: tuple[tuple[Factor, int], ...] = ()
+    along_arm: bool = False
+
+    @property
+    def title(self) -> str:
+        """What is the same in the whole figure, in words."""
+        return ", ".join(factor.title(place) for factor, place in self.fixed)
+
+    @property
+    def stem(self) -> str:
+        """The name of the figure's file, without suffix."""
+        parts = ["curves" if self.up is None else "landscape"]
+        parts += ["+".join(f.fields) for f in (self.across, self.up) if f is not None and f.fields]
+        for factor, place in () if self.along_arm else self.fixed:
+            pairs = zip(factor.fields, factor.levels[place], strict=True)
+            parts += [f"{field}={text(value)}" for field, value in pairs]
+        name = "-".join(parts)
+        return "".join(c if c.isalnum() or c in "-_=.+," else "_" for c in name)[:200]
+
+    def panels(self, points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
+        """Returns title and points of every panel.
+
+        Args:
+            points: Of the sweep.
+
+        Returns:
+            Also the panels without any point.
+        """
+        members = [
+            point
+            for point in points
+            if all(factor.place(point.values) == place for factor, place in self.fixed)
+        ]
+        if self.by_panel is None:
+            return [("", members)]
+        panel = self.by_panel
+        return [
+            (panel.title(place), [p for p in members if panel.place(p.values) == place])
+            for place in range(len(panel.levels))
+        ]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line asks for; empty texts ask for nothing.
+
+    Attributes:
+        by: The setting that curves stand for.
+        columns: The setting that panels stand for.
+        x: The setting on the x-axis of a landscape.
+        y: The setting on its y-axis.
+    """
+
+    by: str = ""
+    columns: str = ""
+    x: str = ""
+    y: str = ""
+
+
+def curves_layouts(fields: Sequence[str], points: Sequence[Point], wishes: Wishes) -> list[Layout]:
+    """Chooses the figures of curves over epochs.
+
+    One figure for each setting that varies: along the arm of a star; over a grid with a panel for
+    each value of the smallest other setting, and a figure for each combination of further ones.
+    A few points of any other shape are curves of one panel.
+
+    Args:
+        fields: The settings that vary.
+        points: Of the sweep.
+        wishes: What is asked for.
+
+    Returns:
+        At least one layout.
+
+    Raises:
+        InputError: If a setting does not vary, or there would be too many curves or figures.
+    """
+    values = [point.values for point in points]
+    factors = factors_of(fields, values)
+    asked, panel = _wanted(factors, {"by": wishes.by, "columns": wishes.columns})
+    if not factors:
+        return [Layout(Factor())]
+    middle = centre(factors, values)
+    if middle is not None and panel is None:
+        return [
+            Layout(
+                factor,
+                fixed=tuple((f, m) for f, m in zip(factors, middle, strict=True) if f != factor),
+                along_arm=True,
+            )
+            for factor in ([asked] if asked else factors)
+        ]
+    if asked is None and not is_grid(factors, values):
+        if len(points) > MOST_CURVES:
+            raise InputError(
+                f"the {len(points)} points of {', '.join(fields)} form neither a grid nor a star: "
+                f"choose with --by and --where, or draw a landscape with --x and --y"
+            )
+        return [Layout(joint(fields, values, range(len(fields))))]
+    layouts: list[Layout] = []
+    for factor in [asked] if asked else [f for f in factors if f != panel]:
+        layouts += _with_others(Layout(factor), factors, values, panel)
+    return _not_too_many(layouts)
+
+
+def landscape_layouts(
+    fields: Sequence[str], points: Sequence[Point], wishes: Wishes
+) -> list[Layout]:
+    """Chooses the landscapes: every pair of settings that forms a grid.
+
+    Args:
+        fields: The settings that vary.
+        points: Of the sweep.
+        wishes: What is asked for; a pair that is asked for need not form a grid.
+
+    Returns:
+        The layouts; none where no pair forms a grid.
+
+    Raises:
+        InputError: If a setting does not vary, or there would be too many figures.
+    """
+    values = [point.values for point in points]
+    factors = factors_of(fields, values)
+    x, y = _wanted(factors, {"x": wishes.x, "y": wishes.y})
+    (panel,) = _wanted(factors, {"columns": wishes.columns})
+    if x is not None and x == y:
+        raise InputError(f"x and y: {x.name} change together; choose two that vary on their own")
+    if x is None and y is None and not is_grid(factors, values):
+        return []
+    middle = centre(factors, values)
+    layouts: list[Layout] = []
+    for one, other in combinations(factors, 2):
+        if not {f for f in (x, y) if f is not None} <= {one, other} or panel in (one, other):
+            continue
+        across, up = (other, one) if x == other or y == one else (one, other)
+        if middle is not None and panel is None:
+            pairs = zip(factors, middle, strict=True)
+            fixed = tuple((f, place) for f, place in pairs if f not in (one, other))
+            layouts.append(Layout(across, up, fixed=fixed, along_arm=True))
+            continue
+        layouts += _with_others(Layout(across, up), factors, values, panel)
+    return _not_too_many(layouts)
+
+
+def _wanted(factors: Sequence[Factor], names: dict[str, str]) -> list[Factor | None]:
+    """Returns the factors that flags name.
+
+    Raises:
+        InputError: A line for each that does not vary.
+    """
+    of_field = {field: factor for factor in factors for field in factor.fields}
+    lines = [
+        f"{flag}: {name} does not vary over these runs; allowed: "
+        + (one_of(list(of_field)) + nearest(name[:60], of_field) if of_field else "none: none does")
+        for flag, name in names.items()
+        if name and name not in of_field
+    ]  # fmt: skip
+    if lines:
+        raise InputError(lines)
+    return [of_field.get(name) for name in names.values()]
+
+
+def _with_others(
+    layout: Layout, factors: Sequence[Factor], values: Sequence[Values], panel: Factor | None
+) -> list[Layout]:
+    """Returns a figure's layouts with the other factors as panels and as separate figures."""
+    rest = [factor for factor in factors if factor not in (layout.across, layout.up)]
+    rest.sort(key=lambda factor: (factor != panel, len(factor.levels)))
+    if not rest:
+        return [layout]
+    further: list[Layout] = []
+    present = {tuple(factor.place(v) for factor in rest[1:]) for v in values}
+    for places in sorted(present):
+        fixed = tuple(zip(rest[1:], places, strict=True))
+        further.append(Layout(layout.across, layout.up, rest[0], fixed))
+    return further
+
+
+def _not_too_many(layouts: list[Layout]) -> list[Layout]:
+    """Returns the layouts.
+
+    Raises:
+        InputError: If they are too many.
+    """
+    panels = max((len(x.by_panel.levels) for x in layouts if x.by_panel), default=1)
+    if len(layouts) > MOST_FIGURES or panels > MOST_CURVES:
+        raise InputError(
+            f"this would be {len(layouts)} figures of up to {panels} panels; allowed: up to "
+            f"{MOST_FIGURES} of {MOST_CURVES}: choose with --where, --by, --columns, --x and --y"
+        )
+    return layouts

@@ -1,0 +1,294 @@
+"""Figures of one run or several: tables in, matplotlib figures out.
+
+Nothing here touches files, pyplot or matplotlib's global settings; save a figure with
+``figure.savefig(path)``. Colours are viridis by depth or epoch, cividis for shares, and the blue
+and vermilion of Okabe and Ito: distinct for colour-blind readers and in print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowrank.views.figures.shades import SMALL, shade, steps
+from lowrank.views.figures.spectrum import Floats, spectrum_over_time
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lowrank.runs.find import Run
+
+LEGEND_LAYERS = 12
+"""Up to so many layers are named in a legend; more are a colour bar of depth."""
+
+MEAN: dict[str, Any] = {"color": "black", "linewidth": 2.2, "linestyle": (0, (4, 1))}
+"""How ``rank_mean`` is drawn."""
+
+
+@dataclass(frozen=True)
+class RankTable:
+    """Ranks of every layer over the measured epochs of one run.
+
+    Attributes:
+        title: What the run is, for a reader who compares several.
+        epochs: Shape (E,), ascending; epochs that were not measured are left out.
+        layers: Names in network order, L of them.
+        full_ranks: Shape (L,): the smaller dimension of each matrix.
+        ranks: Shape (L, E); NaN where a matrix collapsed.
+        mean: Shape (E,): ``rank_mean``.
+        train_accuracy: Shape (E,), 0..1.
+        test_accuracy: Shape (E,), 0..1.
+        epsilon: Threshold of the ranks.
+    """
+
+    title: str
+    epochs: Floats
+    layers: Sequence[str]
+    full_ranks: Floats
+    ranks: Floats
+    mean: Floats
+    train_accuracy: Floats
+    test_accuracy: Floats
+    epsilon: float = 1e-3
+
+    @classmethod
+    def of(cls, run: Run, title: str = "") -> RankTable:
+        """Takes the table from a run record.
+
+        Args:
+            run: As `lowrank.load_run` gives it.
+            title: By default the run's id.
+
+        Returns:
+            The table at the run's primary ε.
+        """
+        measured = np.isfinite(run.metrics["collapsed"])
+        return cls(
+            title=title or run.id,
+            epochs=np.asarray(run.epochs, dtype=np.float64)[measured],
+            layers=[layer.name for layer in run.layers],
+            full_ranks=np.array([float(min(layer.shape)) for layer in run.layers]),
+            ranks=np.array([run.metrics[f"rank/{layer.name}"][measured] for layer in run.layers]),
+            mean=run.metrics["rank_mean"][measured],
+            train_accuracy=run.metrics["train_accuracy"][measured],
+            test_accuracy=run.metrics["test_accuracy"][measured],
+            epsilon=run.config["epsilons"][0],
+        )
+
+    @property
+    def labels(self) -> list[str]:
+        """Each layer with its full rank."""
+        pairs = zip(self.layers, self.full_ranks, strict=True)
+        return [f"{name} ({full:.0f})" for name, full in pairs]
+
+
+def final_figures(run: Run) -> dict[str, Figure]:
+    """Draws what W&B gets with the last epoch's row.
+
+    Args:
+        run: As `lowrank.load_run` gives it, with that epoch.
+
+    Returns:
+        ``rank_heatmap`` and ``spectrum_over_time``.
+    """
+    measured = np.isfinite(run.metrics["collapsed"])
+    spectra = {layer.name: run.spectra[layer.name][measured] for layer in run.layers}
+    title = run.id + (f" ({n} replicas)" if (n := run.config.get("replicas", 1)) > 1 else "")
+    spectrum = spectrum_over_time(
+        np.asarray(run.epochs, dtype=np.float64)[measured],
+        spectra,
+        epsilons=run.config["epsilons"],
+        rank_norm=run.config["rank_norm"],
+        title=title,
+    )
+    return {"rank_heatmap": rank_heatmap(RankTable.of(run, title)), "spectrum_over_time": spectrum}
+
+
+def rank_heatmap(table: RankTable) -> Figure:
+    """Draws rank as a share of full rank, layer by epoch, the first layer on top.
+
+    Args:
+        table: Ranks of one run.
+
+    Returns:
+        The figure; a cell without rank is grey.
+    """
+    from matplotlib.figure import Figure
+
+    count = len(table.layers)
+    height = 1.5 + max(1.5, 0.19 * count)
+    figure = Figure(figsize=(9, height))
+    axes = figure.add_subplot()
+    # Places in inches: matplotlib's own layout draws everything twice.
+    names = 0.55 + 0.009 * SMALL * max(len(label) for label in table.labels)
+    figure.subplots_adjust(names / 9, 0.5 / height, 1 - 0.95 / 9, 1 - 0.3 / height)
+    axes.set_facecolor("0.85")
+    image = axes.pcolormesh(
+        _edges(table.epochs),
+        np.arange(count + 1) - 0.5,
+        table.ranks / table.full_ranks[:, None],
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+    )
+    axes.invert_yaxis()
+    axes.set_yticks(range(count), table.labels, fontsize=SMALL)
+    axes.set_ylabel("layer (full rank)")
+    _epoch_axis(axes, " (grey: collapsed, no rank)" if np.isnan(table.ranks).any() else "")
+    axes.set_title(
+        f"{table.title}: rank of every weight matrix at ε = {table.epsilon:g}", size=11, y=1
+    )
+    place = figure.add_axes((1 - 0.8 / 9, 0.5 / height, 0.13 / 9, 1 - 0.8 / height))
+    bar = figure.colorbar(image, cax=place, label="rank / full rank")
+    bar.ax.tick_params(labelsize=SMALL)
+    return figure
+
+
+def rank_curves(tables: Sequence[RankTable]) -> Figure:
+    """Draws rank over epochs per layer, one run beside the other, with accuracies below.
+
+    Args:
+        tables: One or more runs.
+
+    Returns:
+        The figure. Dotted lines are full ranks; a curve that ends in × is a collapsed matrix.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.9 + 4.4 * len(tables), 6), layout="constrained")
+    upper, lower = figure.subplots(
+        2, len(tables), sharex="col", sharey="row", squeeze=False, height_ratios=[3, 1]
+    )
+    for table, axes, below in zip(tables, upper, lower, strict=True):
+        _curves(axes, table)
+        _accuracies(below, table)
+        end = f"test accuracy {100 * table.test_accuracy[-1]:.1f} %"
+        axes.set_title(f"{table.title}: {end}", size=10)
+    upper[0].set_ylabel(f"rank at ε = {tables[0].epsilon:g}")
+    upper[0].set_ylim(0, 1.06 * max(table.full_ranks.max() for table in tables))
+    lower[0].set_ylabel("accuracy in %")
+    lower[0].set_ylim(0, 103)
+    for axes in (*upper, *lower):
+        axes.tick_params(labelsize=SMALL)
+        axes.spines[["top", "right"]].set_visible(False)
+    _layer_key(figure, upper, lower[-1], tables)
+    return figure
+
+
+def _curves(axes: Axes, table: RankTable) -> None:
+    """Ranks of every layer, their mean, and the full ranks."""
+    from matplotlib.transforms import blended_transform_factory
+
+    marker = "o" if len(table.epochs) == 1 else None
+    count = len(table.layers)
+    for index, values in enumerate(table.ranks):
+        axes.plot(table.epochs, values, marker=marker, **_layer_style(index, count))
+        finite = np.flatnonzero(np.isfinite(values))
+        if finite.size and finite[-1] < len(values) - 1:
+            end = table.epochs[finite[-1]], values[finite[-1]]
+            axes.plot(*end, "x", color=shade(index, count), markersize=8, markeredgewidth=2)
+    axes.plot(table.epochs, table.mean, marker=marker, **MEAN)
+    right = blended_transform_factory(axes.transAxes, axes.transData)
+    behind = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5}
+    for full in np.unique(table.full_ranks):
+        axes.axhline(full, color="0.5", linestyle=":", linewidth=1)
+    for full in _apart(np.unique(table.full_ranks), 0.05 * table.full_ranks.max()):
+        axes.annotate(
+            f"full rank {full:.0f}",
+            (0.99, full),
+            xycoords=right,
+            xytext=(0, 3),
+            textcoords="offset points",
+            fontsize=7,
+            ha="right",
+            bbox=behind,
+        )
+
+
+def _accuracies(axes: Axes, table: RankTable) -> None:
+    """Train and test accuracy in percent."""
+    marker = "o" if len(table.epochs) == 1 else None
+    style: dict[str, Any] = {"linewidth": 1.5, "marker": marker}
+    axes.plot(table.epochs, 100 * table.train_accuracy, "--", color="#D55E00", **style)
+    axes.plot(table.epochs, 100 * table.test_accuracy, color="#0072B2", **style)
+    _epoch_axis(axes)
+
+
+def _layer_key(
+    figure: Figure, upper: Sequence[Axes], corner: Axes, tables: Sequence[RankTable]
+) -> None:
+    """Names the layers right of the plots, or gives a colour bar if they are many."""
+    from matplotlib.lines import Line2D
+
+    outside: dict[str, Any] = {
+        "loc": "upper left", "bbox_to_anchor": (1.02, 1), "frameon": False, "fontsize": SMALL,
+        "alignment": "left", "title_fontsize": SMALL, "borderaxespad": 0,
+    }  # fmt: skip
+    lines = {
+        "train accuracy": corner.lines[0],
+        "test accuracy": corner.lines[1],
+    }
+    mean = {"mean of hidden layers": Line2D([], [], **MEAN)}
+    if any(np.isnan(table.ranks).any() for table in tables):
+        lines["collapsed: no rank"] = Line2D([], [], color="black", linestyle="none", marker="x")
+    table = max(tables, key=lambda table: len(table.layers))
+    count = len(table.layers)
+    if count <= LEGEND_LAYERS:
+        named_lines = {
+            label: Line2D([], [], **_layer_style(index, count))
+            for index, label in enumerate(table.labels)
+        }
+        named_lines |= mean
+        corner.legend(list(lines.values()), list(lines), **outside)
+        upper[-1].legend(
+            list(named_lines.values()), list(named_lines), title="layer (full rank)", **outside
+        )
+        return
+    lines |= mean
+    corner.legend(list(lines.values()), list(lines), **outside)
+    place = upper[-1].inset_axes((1.03, 0, 0.04, 1))
+    bar = steps(figure, place, table.labels)
+    named = np.linspace(0, count - 1, 12).round().astype(int)
+    bar.set_ticks(named + 0.5, labels=[table.labels[index] for index in named])
+    bar.ax.invert_yaxis()
+    bar.set_label("layer (full rank)")
+
+
+def _layer_style(index: int, count: int) -> dict[str, Any]:
+    """Returns darker and thicker lines towards the input: none hides another at the same rank."""
+    thick = 4.2 - 3 * index / max(1, count - 1)
+    return {
+        "color": shade(index, count),
+        "linewidth": thick if count <= LEGEND_LAYERS else 0.8,
+        "solid_capstyle": "butt",
+    }
+
+
+def _edges(epochs: Floats) -> Floats:
+    """Returns the boundaries (E + 1,) of cells around the epochs (E,)."""
+    if len(epochs) == 1:
+        return np.array([epochs[0] - 0.5, epochs[0] + 0.5])
+    middles = (epochs[1:] + epochs[:-1]) / 2
+    return np.concatenate(([2 * epochs[0] - middles[0]], middles, [2 * epochs[-1] - middles[-1]]))
+
+
+def _epoch_axis(axes: Axes, remark: str = "") -> None:
+    """Whole numbers only: there is no epoch 2.5."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(9, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    axes.tick_params(axis="x", labelsize=SMALL)
+    axes.set_xlabel(f"epoch{remark}")
+
+
+def _apart(values: Floats, distance: float) -> list[float]:
+    """Returns the values from the largest down, without those within `distance` of a kept one."""
+    kept: list[float] = []
+    for value in values[::-1]:
+        if not kept or kept[-1] - value >= distance:
+            kept.append(float(value))
+    return kept

@@ -1,0 +1,342 @@
+"""From the points of a sweep to the tables that are drawn: curves over epochs, landscapes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from lowrank.common.texts import cell
+from lowrank.views.figures.layout import Layout
+from lowrank.views.table.points import Network, Point, pooled
+from lowrank.views.table.rows import Definition, Floats
+
+NO_RANK = ("collapsed", "dead")
+"""How a network ends that has no rank."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Ranks and accuracies over the measured epochs.
+
+    Attributes:
+        epochs: Shape (E,), ascending.
+        rank: Average rank, shape (E,); NaN where there is none.
+        train_accuracy: Shape (E,), 0..1; NaN where not recorded.
+        test_accuracy: Shape (E,), 0..1; NaN where not recorded.
+    """
+
+    epochs: Floats
+    rank: Floats
+    train_accuracy: Floats
+    test_accuracy: Floats
+
+
+@dataclass(frozen=True)
+class Lone:
+    """A network that is in no mean, as it collapsed, died or is not finished.
+
+    Attributes:
+        run_id: Its run.
+        end: collapsed, dead, running, stopped, failed or killed.
+        series: What was measured of it.
+    """
+
+    run_id: str
+    end: str
+    series: Series
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One point of a sweep: the mean over its finished networks, and the others one by one.
+
+    Attributes:
+        value: Place among the values that curves stand for.
+        seeds: Number of networks in the mean.
+        mean: Over these networks, at the epochs that all have; None for no network.
+        deviation: Sample standard deviations; NaN for a single network.
+        lone: The networks that are not in the mean.
+    """
+
+    value: int
+    seeds: int
+    mean: Series | None
+    deviation: Series | None
+    lone: tuple[Lone, ...]
+
+
+@dataclass(frozen=True)
+class CurvesTable:
+    """Average rank and accuracies over epochs, by the value of a setting.
+
+    Attributes:
+        title: What is the same in all panels, in words; may be empty.
+        by: What the curves stand for, in words; empty for a single one.
+        values: Its values, for the colours.
+        labels: Their words.
+        panels: Title and curves of each panel.
+        definition: Which rank.
+        full_rank: The largest possible average rank; NaN where it differs between runs.
+    """
+
+    title: str
+    by: str
+    values: Sequence[Hashable]
+    labels: Sequence[str]
+    panels: Sequence[tuple[str, Sequence[Curve]]]
+    definition: Definition
+    full_rank: float
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Ranks at one epoch over two settings, one panel of a landscape.
+
+    Attributes:
+        title: What this panel has for itself, in words; may be empty.
+        rank: Mean over the networks that have one, shape (Y, X); NaN for none.
+        deviation: Sample standard deviation, shape (Y, X); NaN for fewer than two networks.
+        seeds: Number of these networks, shape (Y, X).
+        collapsed: Number of collapsed or dead networks, shape (Y, X).
+        unfinished: Number of networks that are not finished, shape (Y, X).
+    """
+
+    title: str
+    rank: Floats
+    deviation: Floats
+    seeds: Floats
+    collapsed: Floats
+    unfinished: Floats
+
+
+@dataclass(frozen=True)
+class LandscapeTable:
+    """The rank landscape over two settings.
+
+    Attributes:
+        title: What is the same in all panels, in words; may be empty.
+        x: The setting on the x-axis, in words.
+        y: The setting on the y-axis, in words.
+        x_labels: Its values in words, X of them.
+        y_labels: Its values in words, Y of them.
+        panels: At least one.
+        epoch: Where the ranks are from; None for each run's last epoch.
+        definition: Which rank.
+    """
+
+    title: str
+    x: str
+    y: str
+    x_labels: Sequence[str]
+    y_labels: Sequence[str]
+    panels: Sequence[Cells]
+    epoch: int | None
+    definition: Definition
+
+
+def curves_table(points: Sequence[Point], layout: Layout, definition: Definition) -> CurvesTable:
+    """Makes the table of one curves figure.
+
+    Args:
+        points: Those that the layout was chosen for.
+        layout: What curves and panels stand for; its `across` are the curves.
+        definition: Which rank the points' rows hold.
+
+    Returns:
+        The table, without panels that have no run.
+    """
+    panels = []
+    for title, members in layout.panels(points):
+        found = [
+            _curve(place, point)
+            for place in range(len(layout.across.levels))
+            for point in members
+            if layout.across.place(point.values) == place and point.rows
+        ]
+        if found:
+            panels.append((title, found))
+    full = {row.full_rank for point in points for row in point.rows}
+    across = layout.across
+    return CurvesTable(
+        title=layout.title,
+        by=across.name,
+        values=[level[0] if len(level) == 1 else level for level in across.levels],
+        labels=across.labels,
+        panels=panels,
+        definition=definition,
+        full_rank=full.pop() if len(full) == 1 else np.nan,
+    )
+
+
+def _curve(value: int, point: Point) -> Curve:
+    lone = tuple(
+        Lone(network.row.id, network.end, _series(network))
+        for network in point.networks
+        if network.end != "finished"
+    )
+    whole = [network for network in point.networks if network.end == "finished"]
+    if not whole:
+        return Curve(value, 0, None, None, lone)
+    epochs = reduce(np.intersect1d, (network.row.epochs for network in whole))
+    ranks = np.array([network.ranks[np.isin(network.row.epochs, epochs)] for network in whole])
+    ones = [1] * len(whole)
+    rank, rank_deviation = pooled(list(ranks), list(np.zeros_like(ranks)), ones)
+    # Of replicas, accuracies are known as mean and deviation over all of them.
+    rows = [row for row in point.rows if "finished" in row.ends]
+    at = [np.isin(row.epochs, epochs) for row in rows]
+    sizes = [len(row.ends) for row in rows]
+    train, train_deviation = pooled(
+        [row.train_accuracy[here] for row, here in zip(rows, at, strict=True)],
+        [row.train_deviation[here] for row, here in zip(rows, at, strict=True)],
+        sizes,
+    )
+    test, test_deviation = pooled(
+        [row.test_accuracy[here] for row, here in zip(rows, at, strict=True)],
+        [row.test_deviation[here] for row, here in zip(rows, at, strict=True)],
+        sizes,
+    )
+    return Curve(
+        value,
+        len(whole),
+        Series(epochs, rank, train, test),
+        Series(epochs, rank_deviation, train_deviation, test_deviation),
+        lone,
+    )
+
+
+def _series(network: Network) -> Series:
+    row = network.row
+    return Series(row.epochs, network.ranks, row.train_accuracy, row.test_accuracy)
+
+
+def landscape_table(
+    points: Sequence[Point], layout: Layout, definition: Definition, epoch: int | None = None
+) -> LandscapeTable:
+    """Makes the table of one landscape.
+
+    Args:
+        points: Those that the layout was chosen for.
+        layout: Its `across` is the x-axis, its `up` the y-axis.
+        definition: Which rank the points' rows hold.
+        epoch: Where the ranks are from; None for each run's last epoch.
+
+    Returns:
+        The table.
+    """
+    assert layout.up is not None
+    across, up = layout.across, layout.up
+    panels = []
+    for title, members in layout.panels(points):
+        shape = (len(up.levels), len(across.levels))
+        cells = {name: np.zeros(shape) for name in ("seeds", "collapsed", "unfinished")}
+        rank, deviation = np.full(shape, np.nan), np.full(shape, np.nan)
+        for point in members:
+            x, y = across.place(point.values), up.place(point.values)
+            if x is None or y is None:
+                continue
+            found = []
+            for network in point.networks:
+                value = _rank_at(network, epoch)
+                if np.isfinite(value):
+                    found.append(value)
+                else:
+                    kind = "collapsed" if network.end in NO_RANK else "unfinished"
+                    cells[kind][y, x] += 1
+            cells["seeds"][y, x] = len(found)
+            if found:
+                rank[y, x] = np.mean(found)
+            if len(found) > 1:
+                deviation[y, x] = np.std(found, ddof=1)
+        if any(values.any() for values in cells.values()):
+            panels.append(Cells(title, rank, deviation, **cells))
+    return LandscapeTable(
+        title=layout.title,
+        x=across.name,
+        y=up.name,
+        x_labels=across.labels,
+        y_labels=up.labels,
+        panels=panels,
+        epoch=epoch,
+        definition=definition,
+    )
+
+
+def _rank_at(network: Network, epoch: int | None) -> float:
+    """Returns the rank at an epoch; NaN if the network has none, or is not finished at the last."""
+    if epoch is None:
+        is_whole = network.end == "finished" and network.ranks.size
+        return float(network.ranks[-1]) if is_whole else np.nan
+    places = np.flatnonzero(network.row.epochs == epoch)
+    return float(network.ranks[places[0]]) if places.size else np.nan
+
+
+def curves_csv(table: CurvesTable) -> str:
+    """Writes what a curves figure shows: a line per panel, curve and epoch.
+
+    Args:
+        table: As drawn.
+
+    Returns:
+        CSV with a head; the networks that are in no mean have their run's id and end.
+    """
+    head = ["panel", table.by or "run", "run", "end", "seeds", "epoch"]
+    for name in ("rank_mean", "train_accuracy", "test_accuracy"):
+        head += [name, f"{name}_std"]
+    lines: list[list[Any]] = [head]
+    for title, found in table.panels:
+        for curve in found:
+            label = table.labels[curve.value]
+            if curve.mean is not None and curve.deviation is not None:
+                start = [title, label, "", "finished", curve.seeds]
+                lines += [start + row for row in _columns(curve.mean, curve.deviation)]
+            for lone in curve.lone:
+                start = [title, label, lone.run_id, lone.end, 1]
+                lines += [start + row for row in _columns(lone.series, None)]
+    return _csv(lines)
+
+
+def _columns(mean: Series, deviation: Series | None) -> list[list[Any]]:
+    columns: list[Any] = [mean.epochs.astype(int).tolist()]
+    for name in ("rank", "train_accuracy", "test_accuracy"):
+        columns.append([_cell(value) for value in getattr(mean, name)])
+        spread = getattr(deviation, name) if deviation else np.full(len(mean.epochs), np.nan)
+        columns.append([_cell(value) for value in spread])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def landscape_csv(table: LandscapeTable) -> str:
+    """Writes what a landscape shows: a line per panel and cell.
+
+    Args:
+        table: As drawn.
+
+    Returns:
+        CSV with a head.
+    """
+    lines: list[list[Any]] = [
+        ["panel", table.x, table.y, "rank_mean", "rank_mean_std", "seeds", "collapsed",
+         "unfinished"]
+    ]  # fmt: skip
+    for cells in table.panels:
+        for y, x in np.ndindex(cells.rank.shape):
+            counts = [int(c[y, x]) for c in (cells.seeds, cells.collapsed, cells.unfinished)]
+            numbers = [_cell(cells.rank.item(y, x)), _cell(cells.deviation.item(y, x))]
+            lines.append([cells.title, table.x_labels[x], table.y_labels[y], *numbers, *counts])
+    return _csv(lines)
+
+
+def _cell(value: float) -> str:
+    """Returns a number exactly, nothing for NaN."""
+    return "" if np.isnan(value) else repr(float(value))
+
+
+def _csv(lines: Sequence[Sequence[Any]]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(map(cell, line) for line in lines)
+    return stream.getvalue()

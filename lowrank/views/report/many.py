@@ -1,0 +1,197 @@
+"""Many runs as the tables behind the page's overview: what varies, curves, and last values.
+
+A run that collapsed or died has no rank from then on: NaN, never a low number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lowrank.common.secrets import redact
+from lowrank.measure.metrics import at
+from lowrank.runs.find import Run
+from lowrank.views.report.packing import Floats, every, pack
+from lowrank.views.table.fields import in_order, plain, settings, text, varied, words
+from lowrank.views.table.rows import Definition, RunRow
+
+CURVE_BYTES = 3_000_000
+"""For all curves together, before they become text."""
+
+POINTS = (40, 200)
+"""A curve has at least and at most so many points: more than 200 a plot does not show."""
+
+ACCURACIES = ("train_accuracy", "test_accuracy")
+OTHER_MEANS = {
+    "stable_rank_mean": "average stable rank ‖W‖_F²/‖W‖_2²",
+    "effective_rank_mean": "average effective rank",
+}
+NEEDED = (*OTHER_MEANS, *ACCURACIES, *(f"{name}_std" for name in ACCURACIES))
+
+
+def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None]]:
+    """Returns what the overview can show: ranks at every recorded ε, and the other means.
+
+    Args:
+        runs: The runs; those of another norm or without some ε have no such rank.
+
+    Returns:
+        For each key in the page its name in words, and for a rank its definition; the most
+        frequent primary rank first, then by ε.
+    """
+    primary, recorded = Counter[Definition](), set[Definition]()
+    for run in runs:
+        of_run = definitions(run)
+        primary.update(of_run[:1])
+        recorded |= set(of_run)
+    first = [definition for definition, _ in primary.most_common(1)]
+    rest = sorted(recorded - set(first), key=lambda d: (d.rank_norm, d.epsilon))
+    found: dict[str, tuple[str, Definition | None]] = {
+        f"rank {definition}": (f"average rank at {definition}", definition)
+        for definition in [*first, *rest]
+    }
+    for name, meaning in OTHER_MEANS.items():
+        if any(name in run.metrics for run in runs):
+            found[name] = (meaning, None)
+    return found
+
+
+def definitions(run: Run) -> list[Definition]:
+    """Returns the ranks that a run recorded, the primary one first; none for another's loop."""
+    epsilons = run.config.get("epsilons")
+    if not isinstance(epsilons, list):
+        return []
+    norm = str(run.config.get("rank_norm", "frobenius"))
+    return [Definition(float(e), norm) for e in epsilons if isinstance(e, float | int)]
+
+
+def metric_of(run: Run, definition: Definition) -> str:
+    """Returns the name of the metric that holds an average rank; empty if the run has none."""
+    own = definitions(run)
+    if definition not in own:
+        return ""
+    return "rank_mean" if definition == own[0] else at("rank_mean", definition.epsilon)
+
+
+def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) -> dict[str, Any]:
+    """Returns the tables of many runs.
+
+    Args:
+        runs: The runs.
+        rows: What `lowrank.views.table` says of each, in the same order.
+        named: How each is named on the command line.
+
+    Returns:
+        JSON types, as the page's program reads them.
+    """
+    quantities = quantities_of(runs)
+    found = [_settings(row) for row in rows]
+    fields = [name for name in varied([settings(row) for row in rows]) if name != "run"]
+    if len({each.get("seed") for each in found}) > 1:
+        fields.append("seed")
+    levels = {name: in_order(each.get(name) for each in found) for name in fields}
+    places = {name: {value: i for i, value in enumerate(levels[name])} for name in fields}
+    longest = max((len(row.epochs) for row in rows), default=0)
+    wanted = int(CURVE_BYTES / 4 / max(1, len(rows)) / (len(quantities) + len(ACCURACIES)))
+    stride = max(1, -(-longest // int(np.clip(wanted, *POINTS))))
+    groups: dict[tuple[Hashable, ...], int] = {}
+    axes: dict[bytes, int] = {}
+    table = []
+    for run, row, own, name in zip(runs, rows, found, named, strict=True):
+        measured = np.isin(run.epochs, row.epochs)
+        gone = np.isnan(row.ranks).all(axis=0)
+        shown = every(len(row.epochs), stride)
+        columns, deviations = _columns(run, quantities, measured, gone)
+        axis = axes.setdefault(row.epochs[shown].astype("<f4").tobytes(), len(axes))
+        point = tuple(own.get(field) for field in fields if field != "seed")
+        table.append(
+            {
+                "id": run.id,
+                "named": name,
+                "state": run.state,
+                "ends": _ends(row),
+                "created": run.created[:16].replace("T", " "),
+                "levels": [places[field][own.get(field)] for field in fields],
+                "group": groups.setdefault(point, len(groups)),
+                "epoch": int(run.epochs[-1]) if len(run.epochs) else None,
+                "epochs": _whole(run.config.get("epochs")),
+                "full_rank": _number(row.full_rank),
+                "last": {key: _number(values[-1:]) for key, values in columns.items()},
+                "axis": axis,
+                "curves": {k: pack(v[shown]) for k, v in columns.items() if not np.isnan(v).all()},
+                "deviations": {k: pack(v[shown]) for k, v in deviations.items()},
+            }
+        )
+    return {
+        "fields": [_field(name, levels[name]) for name in fields],
+        "quantities": {key: meaning for key, (meaning, _) in quantities.items()},
+        "axes": [pack(np.frombuffer(axis, dtype="<f4")) for axis in axes],
+        "stride": stride,
+        "runs": table,
+    }
+
+
+def _settings(row: RunRow) -> dict[str, Hashable]:
+    return {**settings(row), "seed": plain(row.config.get("seed"))}
+
+
+def _columns(
+    run: Run,
+    quantities: dict[str, tuple[str, Definition | None]],
+    measured: Any,
+    gone: Any,
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Returns every curve over the measured epochs, and the deviations where it has replicas."""
+    names = {
+        key: key if definition is None else metric_of(run, definition)
+        for key, (_, definition) in quantities.items()
+    }
+    names |= {name: name for name in ACCURACIES}
+    run.preload([each for name in names.values() for each in (name, f"{name}_std")])
+    absent = np.full(len(run.epochs), np.nan)
+    known = run.metrics
+    columns = {key: known.get(name, absent)[measured] for key, name in names.items()}
+    for key in quantities:
+        columns[key] = np.where(gone, np.nan, columns[key])
+    deviations = {
+        key: known[f"{name}_std"][measured] for key, name in names.items() if f"{name}_std" in known
+    }
+    return columns, deviations
+
+
+def _field(name: str, values: Sequence[Hashable]) -> dict[str, Any]:
+    """Describes a setting that varies.
+
+    Returns:
+        Its name and its values as texts and, if every value is a number, as numbers.
+    """
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return {
+        "name": name,
+        "words": words(name),
+        "texts": [redact(text(value))[:80] for value in values],
+        "numbers": [float(str(value)) for value in values] if numeric else None,
+    }
+
+
+def _ends(row: RunRow) -> str:
+    """Returns how a run ended; of replicas, how many ended so."""
+    counts = Counter(row.ends)
+    if len(counts) <= 1:
+        return next(iter(counts), row.state)
+    return ", ".join(f"{count} of {len(row.ends)} {end}" for end, count in counts.items())
+
+
+def _number(value: Any) -> float | None:
+    """Returns a number with seven digits, None for NaN, infinity or an empty array."""
+    array = np.atleast_1d(value)
+    if not array.size or not np.isfinite(array[0]):
+        return None
+    return float(f"{array[0]:.7g}")
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

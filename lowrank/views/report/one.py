@@ -1,0 +1,211 @@
+"""One run as the tables behind its section of the page: every layer over the epochs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lowrank.common.secrets import redact
+from lowrank.measure.metrics import at
+from lowrank.measure.ranks import frobenius_norm, spectral_norm
+from lowrank.measure.theory import Theory
+from lowrank.runs.find import Run
+from lowrank.views.report.many import definitions
+from lowrank.views.report.packing import Floats, Places, pack, spread
+
+SECTION_BYTES = 3_200_000
+"""For all sections together, before their arrays become text; a third is for the spectra."""
+
+CURVE_EPOCHS = 200
+SLIDER_EPOCHS = 60
+FEWEST_EPOCHS = 6
+SPECTRUM_POINTS = 100
+"""A spectrum is drawn through so many of its values: all of them up to full rank 100."""
+
+SCALARS = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+NORMS = {
+    "frobenius_norm": "Frobenius norm ‖W‖_F",
+    "spectral_norm": "spectral norm ‖W‖_2",
+    "distance": "distance of W/‖W‖ from the epoch before",
+}
+
+
+def section(run: Run, sections: int) -> dict[str, Any]:
+    """Returns the tables of one run.
+
+    Args:
+        run: The run.
+        sections: How many share the page: the more, the fewer epochs of each are shown.
+
+    Returns:
+        JSON types, as the page's program reads them.
+    """
+    own = definitions(run)
+    ranks = {
+        "rank" if definition == own[0] else at("rank", definition.epsilon): f"rank at {definition}"
+        for definition in own
+    } or {"rank": "rank"}
+    of_layers = ranks | {
+        "stable_rank": "stable rank ‖W‖_F²/‖W‖_2²",
+        "effective_rank": "effective rank",
+        **NORMS,
+    }
+    names = [layer.name for layer in run.layers]
+    quantities = [*of_layers, "rank_bound"]
+    means = {quantity: _mean_name(quantity) for quantity in of_layers if quantity not in NORMS}
+    wanted = [f"{quantity}/{name}" for quantity in quantities for name in names]
+    scalars = [each for name in SCALARS for each in (name, f"{name}_std")]
+    run.preload([*wanted, *means.values(), *scalars, "collapsed"])
+    measured = _measured(run)
+    budget = SECTION_BYTES / sections / 4
+    per_epoch = max(1, len(names) * len(quantities))
+    count = int(np.clip(2 * budget / 3 / per_epoch, FEWEST_EPOCHS, CURVE_EPOCHS))
+    shown = measured[spread(len(measured), count)]
+    tables = {q: _table(run, q, shown) for q in quantities}
+    present = {q: table for q, table in tables.items() if not np.isnan(table).all()}
+    spectra = _spectra(run, measured, budget / 3)
+    columns = {name: run.metrics[name] for name in scalars if name in run.metrics}
+    every_epoch = spread(len(run.epochs), CURVE_EPOCHS)
+    return {
+        "id": run.id,
+        "state": run.state,
+        "sessions": len(run.sessions),
+        "config": [[name, _words(value)] for name, value in run.config.items()],
+        "environment": _environment(run.environment),
+        "layers": [
+            {"name": layer.name, "path": layer.path, "shape": layer.shape, "counted": layer.counted}
+            for layer in run.layers
+        ],
+        "quantities": {q: words for q, words in of_layers.items() if q in present},
+        "ranks": [q for q in ranks if q in present],
+        "epsilons": [definition.epsilon for definition in own],
+        "norm": "‖W‖_2" if own and own[0].rank_norm == "spectral" else "‖W‖_F",
+        "epochs": pack(run.epochs[shown]),
+        "of_epochs": len(measured),
+        "tables": {q: pack(table) for q, table in present.items() if q != "rank_bound"},
+        "means": {
+            q: pack(run.metrics[name][shown])
+            for q, name in means.items()
+            if q in present and name in run.metrics
+        },
+        "bound": pack(tables["rank_bound"]) if "rank_bound" in present else None,
+        "bound_words": _bound_words(run, tables["rank_bound"]),
+        "scalar_epochs": pack(run.epochs[every_epoch]),
+        "scalars": {name: pack(values[every_epoch]) for name, values in columns.items()},
+        "spectra": spectra,
+    }
+
+
+def _mean_name(quantity: str) -> str:
+    """Returns the metric that averages a quantity over the counted layers.
+
+    Example:
+        >>> _mean_name("rank"), _mean_name("rank@0.01"), _mean_name("stable_rank")
+        ('rank_mean', 'rank_mean@0.01', 'stable_rank_mean')
+    """
+    name, sign, epsilon = quantity.partition("@")
+    return f"{name}_mean{sign}{epsilon}"
+
+
+def _measured(run: Run) -> Places:
+    """Returns the places of the measured epochs among the run's."""
+    has_spectra = np.isin(run.epochs, run.measured)
+    if "collapsed" not in run.metrics:
+        return np.flatnonzero(has_spectra)
+    return np.flatnonzero(has_spectra & np.isfinite(run.metrics["collapsed"]))
+
+
+def _table(run: Run, quantity: str, shown: Places) -> Floats:
+    """Returns a quantity of every layer, shape (L, E); NaN where there is none."""
+    absent = np.full(len(run.epochs), np.nan)
+    names = [f"{quantity}/{layer.name}" for layer in run.layers]
+    rows = [run.metrics.get(name, absent)[shown] for name in names]
+    return np.array(rows).reshape(len(names), len(shown))
+
+
+def _spectra(run: Run, measured: Places, budget: float) -> dict[str, Any]:
+    """Returns the normalised spectra of all layers at as many epochs as the budget allows.
+
+    Of replicas, the mean and the smallest and largest value of each σ_i/‖W‖.
+    """
+    places = {layer.name: spread(min(layer.shape), SPECTRUM_POINTS) for layer in run.layers}
+    replicas = int(run.config.get("replicas") or 1) > 1
+    per_epoch = max(1, sum(map(len, places.values()))) * (3 if replicas else 1)
+    count = int(np.clip(budget / per_epoch, FEWEST_EPOCHS, SLIDER_EPOCHS))
+    epochs = run.epochs[measured[spread(len(measured), count)]]
+    norm = spectral_norm if run.config.get("rank_norm") == "spectral" else frobenius_norm
+    layers = []
+    for name, values in run.spectra_at(epochs).items():
+        kept = values[..., places[name]] if len(epochs) else np.empty((0, len(places[name])))
+        sizes = np.asarray(norm(values)) if len(epochs) else np.empty(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relative = kept / sizes[..., None]
+        entry = {"indices": pack(places[name] + 1)}
+        if relative.ndim == 3:
+            entry |= {
+                "low": pack(relative.min(axis=1)),
+                "high": pack(relative.max(axis=1)),
+            }
+            relative = relative.mean(axis=1)
+        layers.append(entry | {"values": pack(relative)})
+    return {"epochs": pack(epochs), "layers": layers}
+
+
+def _bound_words(run: Run, bounds: Floats) -> str:
+    """Returns of how many layers there is a rank bound, or why there is none."""
+    total = len(run.layers)
+    bounded = int(np.isfinite(bounds).any(axis=1).sum()) if bounds.size else 0
+    if bounded:
+        words = f"Dotted: the rank bound, recorded for {bounded} of {total} layers"
+        if bounded < total:
+            words += f"; for the other {total - bounded} it is vacuous or nothing is claimed"
+        return f"{words}."
+    config = run.config
+    try:
+        theory = Theory(
+            [],
+            optimizer=str(config["optimizer"]),
+            weight_decay=float(config["weight_decay"]),
+            batch_size=int(config["batch_size"]),
+            train_size=int(config["batch_size"]),
+            epsilon=float(config["epsilons"][0]),
+        )
+    except (LookupError, TypeError, ValueError):  # the record of another loop
+        return "Rank bound: none was recorded."
+    if theory.no_claim:
+        return f"Rank bound: no claim, as {theory.no_claim}."
+    return "Rank bound: vacuous for every layer, it is not below full rank."
+
+
+def _environment(environment: Mapping[str, Any]) -> list[list[str]]:
+    """Returns names and texts; of a changed working tree only how much it differs."""
+    found = []
+    for name, value in environment.items():
+        if name == "diff":
+            lines = len(str(value).splitlines()) if value else 0
+            told = (
+                f"{lines} lines of difference from the commit, in the record" if lines else "none"
+            )
+            found.append([name, told])
+        elif name == "untracked":
+            found.append([name, f"{len(value)} files" if isinstance(value, list) else "none"])
+        elif name == "commit" and re.fullmatch("[0-9a-f]{40}", str(value)):
+            found.append([name, str(value)])  # looks like a key of W&B, which `redact` would hide
+        else:
+            found.append([name, _words(value)])
+    return found
+
+
+def _words(value: Any) -> str:
+    """Returns a value of JSON's types as text, without what looks like a secret."""
+    if isinstance(value, dict):
+        told = ", ".join(f"{name} {each}" for name, each in value.items())
+    elif isinstance(value, str):
+        told = value
+    else:
+        told = json.dumps(value, ensure_ascii=False)
+    return redact(told)[:2000]

@@ -1,0 +1,320 @@
+"""Weight matrices of checkpoints on disk, each read when it is viewed.
+
+With a model's name, the file's tensors take the place of the parameters of that model, built
+without memory for weights, and `weight_matrices` gives the views. Without one, every tensor whose
+name says weight is seen as (first dimension, all others).
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from lowrank.common.errors import InputError
+from lowrank.common.files import open_file
+from lowrank.common.texts import nearest, printable
+from lowrank.config import Config, load
+from lowrank.config.arguments import parse
+from lowrank.measure.matrices import Skipped, WeightMatrix, skipped_parameters, weight_matrices
+from lowrank.measure.tensors import unused_name
+from lowrank.models import FAMILIES, build_model
+from lowrank.runs.checkpoints import verify
+from lowrank.runs.directory import CONFIG_NAME
+from lowrank.views.spectra.tensor_files import FORMATS, read_file, state_dict
+
+CHECKPOINT_NAME = "checkpoint.pt"
+
+_PARTS = re.compile(r"weight_([gvu]|orig|mask|scale\w*)$|(^|\.)parametrizations\.")
+
+
+class Matrix(Protocol):
+    """What is needed of a matrix: `StoredMatrix` and `lowrank.WeightMatrix` have it."""
+
+    @property
+    def name(self) -> str:
+        """Layer name."""
+
+    @property
+    def path(self) -> str:
+        """Path of the parameter."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether ``rank_mean`` includes it."""
+
+    def view(self) -> Tensor:
+        """Returns the matrix (rows, columns)."""
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """A tensor of a file whose module is not known, seen as (first dimension, all others).
+
+    Attributes:
+        name: Layer name as of a `WeightMatrix`: ``layer1_0_conv1``.
+        path: Its name in the file, without the prefixes of wrappers.
+        shape: Rows and columns.
+        counted: False: which matrices ``rank_mean`` includes is not known either.
+    """
+
+    name: str
+    path: str
+    shape: tuple[int, int]
+    counted: bool
+    _tensor: Tensor = field(repr=False, compare=False)
+
+    def view(self) -> Tensor:
+        """Returns the matrix (rows, columns), in the file's type, sharing its memory."""
+        return self._tensor.detach().flatten(1)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weight matrices of one file.
+
+    Attributes:
+        path: The file or run directory, as it was given.
+        model: The model whose modules say how tensors are viewed; None where none was named.
+        matrices: In the order of the model, else of the file; at least one.
+        skipped: Tensors of two or more dimensions that are no weight matrix, with the reason.
+        first_norms: ‖W‖_F at epoch 0 by layer name, for a run directory; else empty.
+    """
+
+    path: str
+    model: str | None
+    matrices: Sequence[Matrix]
+    skipped: list[Skipped]
+    first_norms: Mapping[str, float]
+
+
+def read_weights(path: str | Path, *, model: str | None = None) -> Weights:
+    """Finds the weight matrices of a checkpoint.
+
+    The state dict may be nested (``{"state_dict": …}``, ``{"model": …}`` and the like) and its
+    names may have the prefixes of wrappers (``module.``, ``_orig_mod.``); with a model, any prefix.
+    Numbers of classes and the like need not be the model's own: shapes are those of the file.
+
+    Args:
+        path: A file, or a run directory, whose configuration names the model.
+        model: A torchvision model, a bundled one, or a configuration of a bundled one: a YAML file
+            or mapping, as for ``train.py --config``.
+
+    Returns:
+        The matrices; each is read when it is viewed.
+
+    Raises:
+        InputError: The file is missing, damaged, of another format, would run code, does not fit
+            the model, or holds no weight matrix; or the model is unknown.
+    """
+    file, config = Path(path), None
+    if file.is_dir():
+        file = _checkpoint(file)
+    stored = file.with_name(CONFIG_NAME)
+    is_run = file.name == CHECKPOINT_NAME and file.is_file() and stored.is_file()
+    if is_run:
+        with open_file(file) as opened:
+            verify(file, opened)
+        config = load(stored)
+    content = read_file(file)
+    tensors = state_dict(file, content)
+    replicas = content.get("replicas", 1) if isinstance(content, dict) else 1
+    if isinstance(replicas, int) and replicas > 1:
+        raise InputError(
+            f"{printable(str(file), 200)}: holds the stacked weights of {replicas} replicas; their "
+            "recorded spectra are lowrank.load_run(...).spectra"
+        )
+    matrices: Sequence[Matrix]
+    if model is None and config is None:
+        matrices, skipped = _by_first_dimension(tensors)
+        name = None
+    else:
+        name = model or cast(Config, config).model
+        networks = _networks(model) if model else [_bundled(cast(Config, config))]
+        matrices, skipped = _by_model(file, name, networks, tensors)
+    if not matrices:
+        raise InputError(
+            [
+                f"{printable(str(file), 200)}: holds no weight matrix among its "
+                f"{len(tensors)} tensors",
+                *(f"skipped {printable(s.path)} {s.shape}: {s.reason}" for s in skipped[:5]),
+            ]
+        )
+    first = content.get("watcher", {}).get("first_norms", {}) if is_run else {}
+    return Weights(str(path), name, matrices, skipped, first)
+
+
+def _checkpoint(directory: Path) -> Path:
+    file, where = directory / CHECKPOINT_NAME, printable(str(directory), 200)
+    if not (directory / CONFIG_NAME).is_file():
+        raise InputError(
+            f"{where}: is a directory, but not of a run (no {CONFIG_NAME}); read are {FORMATS}"
+        )
+    if not file.is_file():
+        raise InputError(
+            f"{where}: the run has no {CHECKPOINT_NAME} (keep_checkpoint=none leaves none); its "
+            "recorded spectra are lowrank.load_run(...).spectra"
+        )
+    return file
+
+
+def _by_first_dimension(
+    tensors: Mapping[str, Tensor],
+) -> tuple[list[StoredMatrix], list[Skipped]]:
+    matrices: list[StoredMatrix] = []
+    skipped: list[Skipped] = []
+    names: set[str] = set()
+    paths: dict[object, str] = {}
+    for path, tensor in tensors.items():
+        if tensor.ndim < 2:
+            continue
+        reason = _unusable(tensor)
+        if not reason and _PARTS.search(path):
+            reason = "part of a parametrised or quantised weight"
+        if not reason and "weight" not in path.rpartition(".")[2]:
+            reason = "its name does not say weight"
+        if not reason:
+            first = paths.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), path)
+            reason = f"the same tensor as {first}" if first != path else ""
+        if reason:
+            skipped.append(Skipped(path, tuple(tensor.shape), reason))
+            continue
+        name = unused_name(path.removesuffix(".weight").replace(".", "_"), names)
+        shape = (tensor.shape[0], tensor[0].numel())
+        matrices.append(StoredMatrix(name, path, shape, False, tensor))
+    return matrices, skipped
+
+
+def _unusable(tensor: Tensor) -> str:
+    """Returns why a tensor's values are not those of a matrix; empty if they are."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_meta:
+        return "has a shape but no values"
+    if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+        return "the same values again and again"
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.itemsize == 1:
+        return f"values of type {kind}"  # of one byte: quantised, with a scale of their own
+    return "" if tensor.numel() else "has no elements"
+
+
+def _by_model(
+    file: Path, name: str, networks: Sequence[nn.Module], tensors: Mapping[str, Tensor]
+) -> tuple[list[WeightMatrix], list[Skipped]]:
+    """Returns the matrices of the network that fits best, with the tensors put into it.
+
+    Raises:
+        InputError: None fits.
+    """
+    fits = [(*_fit(network, tensors), network) for network in networks]
+    missing, prefix, network = min(fits, key=lambda fit: len(fit[0]))
+    if missing:
+        total = len(dict(network.named_parameters()))
+        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise InputError(
+            f"{printable(str(file), 200)}: does not fit model={printable(name)}: of its {total} "
+            f"parameters the file lacks {len(missing)} ({some}); without --model, rows are each "
+            "tensor's first dimension"
+        )
+    used = set()
+    for path, old in chain(list(network.named_parameters()), list(network.named_buffers())):
+        if (stored := tensors.get(prefix + path)) is not None:
+            used.add(prefix + path)
+            new = stored.detach()
+            if isinstance(old, nn.Parameter):
+                new = nn.Parameter(new, requires_grad=False)
+            torch.utils.swap_tensors(old, new)  # keeps what is shared shared
+    matrices, skipped = [], skipped_parameters(network)
+    for matrix in weight_matrices(network):
+        if reason := _unusable(matrix.view()):
+            skipped.append(Skipped(matrix.path, matrix.shape, reason))
+        else:
+            matrices.append(matrix)
+    shared = set(dict(network.named_parameters(remove_duplicate=False)))
+    skipped += [
+        Skipped(path, tuple(tensor.shape), f"not in {printable(name)}")
+        for path, tensor in tensors.items()
+        if tensor.ndim > 1 and path not in used and path.removeprefix(prefix) not in shared
+    ]
+    return matrices, skipped
+
+
+def _fit(network: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str], str]:
+    """Returns the parameters that the file lacks, and the prefix under which it has the others."""
+    parameters = dict(network.named_parameters())
+    first = next(iter(parameters))
+    prefixes = [""] + [
+        name.removesuffix(first) for name in tensors if name.endswith(f".{first}")
+    ]  # Lightning has all under `model.`, for example
+
+    def missing(prefix: str) -> list[str]:
+        found = {path: tensors.get(prefix + path) for path in parameters}
+        return [
+            path
+            for path, tensor in found.items()
+            if tensor is None
+            or tensor.ndim != parameters[path].ndim
+            or tensor.layout != torch.strided
+        ]
+
+    return min(((missing(prefix), prefix) for prefix in prefixes), key=lambda fit: len(fit[0]))
+
+
+def _networks(model: str) -> list[nn.Module]:
+    """Returns the networks of that name, without weights: torchvision's, ours, or both.
+
+    Raises:
+        InputError: There is none.
+    """
+    if model.startswith("{") or model.endswith((".yaml", ".yml")):
+        return [_bundled(parse(["--config", model], environ={}))]
+    import torchvision
+
+    networks = []
+    if model in torchvision.models.list_models():
+        build = torchvision.models.get_model_builder(model)
+        asked = {"weights": None, "weights_backbone": None}  # the latter would be downloaded
+        known = inspect.signature(build).parameters
+        options = {option: value for option, value in asked.items() if option in known}
+        networks.append(_without_memory(lambda: build(**options)))
+    if model in FAMILIES:
+        networks.append(_bundled(parse([f"--model={model}"], environ={})))
+    if not networks:
+        names = [*FAMILIES, *torchvision.models.list_models()]
+        raise InputError(
+            f"model: got '{printable(model)}' from --model; allowed: a torchvision model such as "
+            f"resnet50, {', '.join(FAMILIES)}, or a configuration such as "
+            f"'{{model: mlp, depth: 3}}'{nearest(model[:60], names)}"
+        )
+    return networks
+
+
+def _bundled(config: Config) -> nn.Module:
+    # Channels, classes and sizes are those of the file, whatever is said here: only a ViT's patches
+    # must divide it.
+    size = config.resolved_image_size or (config.vit_patch if config.model == "vit" else 32)
+    return _without_memory(lambda: build_model(config, (3, size, size), 10))
+
+
+def _without_memory(build: Callable[[], nn.Module]) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about ways to draw weights, which are not needed
+        try:
+            with torch.device("meta"):
+                return build()
+        except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+            with torch.random.fork_rng(devices=[]):
+                return build()

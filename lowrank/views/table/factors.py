@@ -1,0 +1,158 @@
+"""What varies over a sweep: factors, and whether their points form a grid or a star."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from lowrank.views.table.fields import in_order, text, words
+
+Values = tuple[Hashable, ...]
+"""Of the settings that vary, at one point of a sweep."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One thing that varies: a setting, or settings that change together.
+
+    Attributes:
+        fields: Their names.
+        indices: Their places in the values of a point.
+        levels: The combinations of values that occur, in order.
+    """
+
+    fields: tuple[str, ...] = ()
+    indices: tuple[int, ...] = ()
+    levels: tuple[Values, ...] = ((),)
+
+    @property
+    def name(self) -> str:
+        """The settings in words."""
+        return ", ".join(words(field) for field in self.fields)
+
+    @property
+    def labels(self) -> list[str]:
+        """Each level in words."""
+        return [", ".join(text(value) for value in level) for level in self.levels]
+
+    def place(self, values: Values) -> int:
+        """Returns which level a point has."""
+        return self.levels.index(tuple(values[index] for index in self.indices))
+
+    def title(self, place: int) -> str:
+        """Returns one level with the settings' names."""
+        pairs = zip(self.fields, self.levels[place], strict=True)
+        return ", ".join(f"{words(field)} {text(value)}" for field, value in pairs)
+
+
+def factors_of(fields: Sequence[str], points: Sequence[Values]) -> list[Factor]:
+    """Returns what varies; fields that follow from another one belong to it.
+
+    Args:
+        fields: The settings that vary.
+        points: Values of the fields.
+
+    Returns:
+        The factors, in the order of their first fields.
+
+    Example:
+        >>> pairs = [(0.001, 6e-3, 4), (0.001, 6e-3, 8), (0.01, 4e-4, 4), (0.01, 4e-4, 8)]
+        >>> [factor.fields for factor in factors_of(["lr", "weight_decay", "batch_size"], pairs)]
+        [('lr', 'weight_decay'), ('batch_size',)]
+    """
+    columns = list(zip(*points, strict=True))
+    leaders: list[int] = []
+    followers: dict[int, list[int]] = {}
+    for index in sorted(range(len(fields)), key=lambda i: -len(set(columns[i]))):
+        for leader in leaders:
+            pairs = set(zip(columns[leader], columns[index], strict=True))
+            if len(pairs) == len(set(columns[leader])):
+                followers[leader].append(index)
+                break
+        else:
+            leaders.append(index)
+            followers[index] = [index]
+    return [joint(fields, points, sorted(followers[leader])) for leader in sorted(leaders)]
+
+
+def joint(fields: Sequence[str], points: Sequence[Values], indices: Sequence[int]) -> Factor:
+    """Returns some settings as one factor.
+
+    Args:
+        fields: The settings that vary.
+        points: Values of the fields.
+        indices: Which of the fields.
+
+    Returns:
+        The factor of the combinations that occur.
+    """
+    orders = [in_order(values[index] for values in points) for index in indices]
+    levels = {tuple(values[index] for index in indices) for values in points}
+    ordered = sorted(
+        levels, key=lambda level: [o.index(v) for o, v in zip(orders, level, strict=True)]
+    )
+    return Factor(tuple(fields[index] for index in indices), tuple(indices), tuple(ordered))
+
+
+def grid(factors: Sequence[Factor]) -> list[Values]:
+    """Returns every combination of levels, as values of the fields.
+
+    Args:
+        factors: Of all fields.
+
+    Returns:
+        As many points as the product of the numbers of levels.
+    """
+    order = [index for factor in factors for index in factor.indices]
+    cells = []
+    for levels in product(*(factor.levels for factor in factors)):
+        flat = [value for level in levels for value in level]
+        cells.append(
+            tuple(
+                value
+                for _, value in sorted(zip(order, flat, strict=True), key=lambda pair: pair[0])
+            )
+        )
+    return cells
+
+
+def is_grid(factors: Sequence[Factor], points: Sequence[Values]) -> bool:
+    """Returns whether points fill at least half of the grid of all levels, and are no star.
+
+    Args:
+        factors: What varies.
+        points: Values of the fields.
+
+    Returns:
+        True where nothing varies.
+    """
+    size = math.prod(len(factor.levels) for factor in factors)
+    return size <= 2 * len(points) and centre(factors, points) is None
+
+
+def centre(factors: Sequence[Factor], points: Sequence[Values]) -> tuple[int, ...] | None:
+    """Returns the centre of a star: the point from which all others differ in one factor each.
+
+    Args:
+        factors: What varies.
+        points: Values of the fields.
+
+    Returns:
+        Its level of every factor; None where there is one factor only, the points fill three
+        quarters of a grid, or they have another shape.
+
+    Example:
+        >>> star = [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)]
+        >>> centre(factors_of(["lr", "weight_decay"], star), star)
+        (1, 1)
+    """
+    sizes = [len(factor.levels) for factor in factors]
+    if len(sizes) < 2 or 4 * len(points) >= 3 * math.prod(sizes):
+        return None
+    levels = [tuple(factor.place(values) for factor in factors) for values in points]
+    for middle in levels:
+        if all(sum(a != b for a, b in zip(middle, each, strict=True)) <= 1 for each in levels):
+            return middle
+    return None

@@ -1,0 +1,331 @@
+"""One run as a row of a table: ranks and accuracies over its measured epochs, and how it ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowrank.common.errors import InputError
+from lowrank.common.texts import printable
+from lowrank.measure.metrics import at
+from lowrank.measure.ranks import RANK_NORMS, frobenius_norm, rank
+from lowrank.runs.find import Run, find_runs, load_run
+from lowrank.runs.format import RECORD_NAME, RecordError
+
+Floats = NDArray[np.float64]
+
+EPSILON = 1e-3
+"""The paper's threshold, where no run says another one."""
+
+QUIET_SECONDS = 10.0
+"""Without a terminal, a line of progress appears so often."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Which rank is meant: #{i : σ_i/‖W‖ > ε}, averaged over the counted layers.
+
+    Attributes:
+        epsilon: The threshold ε.
+        rank_norm: ‖W‖: ``frobenius`` or ``spectral``.
+    """
+
+    epsilon: float = EPSILON
+    rank_norm: str = "frobenius"
+
+    def __str__(self) -> str:
+        norm = "" if self.rank_norm == "frobenius" else f", {self.rank_norm} norm"
+        return f"ε = {self.epsilon:g}{norm}"
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """What a table says of one run; a run of S replicas holds S networks.
+
+    Collapse never looks like low rank: from the epoch on at which a network has collapsed or died
+    for good, its rank is NaN.
+
+    Attributes:
+        id: The run's id.
+        path: Its record file.
+        state: As the record has it.
+        created: When it began, ISO 8601 in UTC.
+        config: Its configuration; empty where its record holds none.
+        epochs: The measured epochs, shape (E,), ascending.
+        ranks: Average rank over the counted layers, shape (S, E); NaN where there is none.
+        ends: How each of the S networks ended: finished, collapsed, dead, or the state of a run
+            that is not finished (running, stopped, failed, killed).
+        train_accuracy: Shape (E,), 0..1, the mean over replicas; NaN where not recorded.
+        train_deviation: Shape (E,): its standard deviation over replicas; 0 for a single network.
+        test_accuracy: As `train_accuracy`, of the test set.
+        test_deviation: As `train_deviation`, of the test set.
+        full_rank: The largest value that `ranks` could have.
+    """
+
+    id: str
+    path: Path
+    state: str
+    created: str
+    config: dict[str, Any]
+    epochs: Floats
+    ranks: Floats
+    ends: tuple[str, ...]
+    train_accuracy: Floats
+    train_deviation: Floats
+    test_accuracy: Floats
+    test_deviation: Floats
+    full_rank: float
+
+    @property
+    def collapse_epoch(self) -> float:
+        """The first epoch from which on a network of the run has no rank; NaN if all have one."""
+        gone = np.isnan(self.ranks)
+        ended = np.logical_and.accumulate(gone[:, ::-1], axis=1)[:, ::-1].any(axis=0)
+        return float(self.epochs[ended.argmax()]) if ended.any() else np.nan
+
+
+def find(paths: Sequence[str]) -> tuple[list[Run], list[str]]:
+    """Finds the runs below some paths.
+
+    Args:
+        paths: Run directories, directories of runs, record files or W&B run paths.
+
+    Returns:
+        The runs, each record once, and a line for every record that cannot be read.
+
+    Raises:
+        InputError: With a line for every path where there is no run.
+    """
+    runs: dict[Path, Run] = {}
+    lines, unread = [], []
+    for path in paths:
+        place = Path(path)
+        try:
+            if place.is_dir():
+                found, errors = find_runs(place)
+                unread += [f"left out: {line}" for error in errors for line in error.lines]
+                if not found and not errors:
+                    lines.append(
+                        f"{path}: there is no run here; allowed: a run directory, a directory of "
+                        f"runs, or a {RECORD_NAME}"
+                    )
+            else:
+                found = [load_run(path)]
+        except RecordError as error:
+            lines += error.lines
+            continue
+        runs |= {run.path.resolve(): run for run in found}
+    if lines:
+        raise InputError(lines)
+    usable: list[Run] = []
+    for run in runs.values():
+        if reason := _odd(run):
+            unread.append(f"left out: {run.path}: {reason}")
+        else:
+            usable.append(run)
+    if not usable:
+        raise InputError([*unread, "none of the records can be read"])
+    return usable, unread
+
+
+def _odd(run: Run) -> str:
+    """Checks the part of a configuration that tells ranks apart.
+
+    Whoever writes a record with `lowrank.watch` chooses what its configuration holds.
+
+    Returns:
+        What is wrong with it; empty if nothing.
+    """
+    epsilons = run.config.get("epsilons", [])
+    if not isinstance(epsilons, list) or not all(
+        isinstance(each, float) and 0 < each < 1 for each in epsilons
+    ):
+        return f"epsilons must be numbers between 0 and 1, got {printable(str(epsilons))}"
+    if run.config.get("rank_norm", "frobenius") not in RANK_NORMS:
+        norm = printable(str(run.config["rank_norm"]))
+        return f"rank_norm must be {' or '.join(RANK_NORMS)}, got {norm}"
+    if not isinstance(run.config.get("replicas", 1), int | None):
+        return f"replicas must be a whole number, got {printable(str(run.config['replicas']))}"
+    return ""
+
+
+def common_definition(
+    runs: Sequence[Run], epsilon: float | None = None, rank_norm: str | None = None
+) -> Definition:
+    """Returns the rank to compare runs by: the most frequent primary one, where none is asked for.
+
+    Args:
+        runs: Whose configurations say which rank is their primary one.
+        epsilon: The threshold asked for.
+        rank_norm: The norm asked for.
+
+    Returns:
+        The definition; the paper's where no run says another one.
+    """
+    epsilons = Counter(_epsilons(run)[0] for run in runs if _epsilons(run))
+    norms = Counter(run.config["rank_norm"] for run in runs if "rank_norm" in run.config)
+    if epsilon is None:
+        epsilon = epsilons.most_common(1)[0][0] if epsilons else EPSILON
+    if rank_norm is None:
+        rank_norm = norms.most_common(1)[0][0] if norms else "frobenius"
+    return Definition(epsilon, rank_norm)
+
+
+def read_rows(runs: Sequence[Run], definition: Definition) -> tuple[list[RunRow], list[str]]:
+    """Reads what a table needs of every run, showing progress where that takes long.
+
+    Args:
+        runs: As `find` gives them.
+        definition: The rank to read or to compute.
+
+    Returns:
+        The rows, and a line for every record whose content cannot be read.
+    """
+    rows, unread = [], []
+    with _progress(len(runs)) as advance:
+        for run in runs:
+            try:
+                rows.append(read_row(run, definition))
+            except RecordError as error:
+                unread += [f"left out: {line}" for line in error.lines]
+            advance()
+    return rows, unread
+
+
+def read_row(run: Run, definition: Definition) -> RunRow:
+    """Reads what a table needs of one run.
+
+    A rank that was recorded is taken from the record; any other is counted in the recorded
+    spectra, in float64.
+
+    Args:
+        run: The run.
+        definition: The rank to read or to compute.
+
+    Returns:
+        The row.
+    """
+    metrics = run.metrics
+    at_all = np.full(len(run.epochs), np.nan)
+    measured = np.isfinite(metrics.get("collapsed", at_all))
+
+    def metric(name: str) -> Floats:
+        return np.asarray(metrics.get(name, at_all)[measured], dtype=np.float64)
+
+    recorded = _recorded_name(run, definition)
+    if recorded in metrics and not _has_replicas(run):
+        ranks = metric(recorded)[None]
+    else:
+        ranks = _counted_ranks(run, definition, measured)
+    dead = metric("dead") > 0  # of replicas, it is not known which
+    gone = np.isnan(ranks) | dead
+    if len(ranks) == 1:
+        gone |= metric("collapsed") > 0
+    for_good = np.logical_and.accumulate(gone[:, ::-1], axis=1)[:, ::-1]
+    state = run.state if run.state not in ("finished", "collapsed") else "finished"
+    died = bool(dead.size and dead[-1])
+    ends = tuple(
+        (("dead" if died and not np.isnan(own[-1]) else "collapsed") if ended[-1] else state)
+        if own.size
+        else state
+        for own, ended in zip(ranks, for_good, strict=True)
+    )
+    alone = np.zeros(measured.sum()) if len(ranks) == 1 else None
+    full = [min(layer.shape) for layer in run.layers if layer.counted]
+    return RunRow(
+        id=run.id,
+        path=run.path,
+        state=run.state,
+        created=run.created,
+        config=run.config,
+        epochs=np.asarray(run.epochs, dtype=np.float64)[measured],
+        ranks=np.where(for_good, np.nan, ranks),
+        ends=ends,
+        train_accuracy=metric("train_accuracy"),
+        train_deviation=metric("train_accuracy_std") if alone is None else alone,
+        test_accuracy=metric("test_accuracy"),
+        test_deviation=metric("test_accuracy_std") if alone is None else alone,
+        full_rank=float(np.mean(full)) if full else np.nan,
+    )
+
+
+def _epsilons(run: Run) -> list[float]:
+    """Returns the recorded thresholds; none for a record of another training loop."""
+    found = run.config.get("epsilons")
+    return found if isinstance(found, list) else []
+
+
+def _recorded_name(run: Run, definition: Definition) -> str:
+    """Returns the metric that holds a rank, or an empty text if none does for certain."""
+    epsilons = _epsilons(run)
+    if definition.epsilon not in epsilons or run.config.get("rank_norm") != definition.rank_norm:
+        return ""
+    is_primary = definition.epsilon == epsilons[0]
+    return "rank_mean" if is_primary else at("rank_mean", definition.epsilon)
+
+
+def _has_replicas(run: Run) -> bool:
+    return int(run.config.get("replicas") or 1) > 1
+
+
+def _counted_ranks(run: Run, definition: Definition, measured: NDArray[np.bool_]) -> Floats:
+    """Returns the average rank over the counted layers, shape (S, E), from the spectra.
+
+    It is NaN where a counted matrix has collapsed: as recorded for a single network; by the rule
+    of the watcher for each of several replicas, of which the record keeps only means.
+    """
+    of_layers: list[Floats] = []
+    collapsed: Any = False
+    for layer in run.layers:
+        if not layer.counted:
+            continue
+        values = run.spectra[layer.name][measured]
+        of_layers.append(np.asarray(rank(values, definition.epsilon, definition.rank_norm)))
+        if values.ndim == 3:
+            from lowrank.measure.watcher import COLLAPSE  # here: it loads torch
+
+            norms = np.asarray(frobenius_norm(values))
+            collapsed |= ~(norms >= COLLAPSE * norms[:1])
+    if not of_layers:
+        return np.full((1, measured.sum()), np.nan)
+    ranks = np.mean(of_layers, axis=0)  # (E,) or (E, S)
+    if ranks.ndim == 2:
+        return np.asarray(np.where(collapsed, np.nan, ranks).T)
+    recorded = run.metrics.get("rank_mean", np.full(len(run.epochs), np.nan))[measured]
+    return np.asarray(np.where(np.isnan(recorded), np.nan, ranks)[None])
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """Yields what counts a run: on a bar of a terminal, else in a line now and then."""
+    if sys.stderr is not None and sys.stderr.isatty() and total > 20:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = ("reading runs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda: bar.advance(task)
+        return
+    done, started = 0, time.monotonic()
+    said = started
+
+    def advance() -> None:
+        nonlocal done, said
+        done += 1
+        now = time.monotonic()
+        if now - said >= QUIET_SECONDS and done < total:
+            said = now
+            left = (now - started) / done * (total - done)
+            print(f"read {done} of {total} runs, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    yield advance

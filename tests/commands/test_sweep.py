@@ -1,0 +1,115 @@
+"""The command line of ``lowrank sweep``, without training: mistakes, and the list of points."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from lowrank.cli import main
+from lowrank.commands.sweep import parse
+from tests.launch.sweeps.helpers import write_sweep
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return str(write_sweep(tmp_path, {"lr": {"values": [0.1, 0.2]}, "seed": {"values": [0, 1]}}))
+
+
+def test_all_mistakes_of_a_call_are_told_at_once(file, capsys):
+    words = ["--weight_dcay=1", "--per_gpu=0", "--lr=fast", "--run_id=x", "--count=many", "-x"]
+    assert main(["sweep", file, *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "unknown flag '--weight_dcay=1', did you mean 'weight_decay'?" in lines[0]
+    assert "unknown flag '-x'" in lines[1]
+    text = "\n".join(lines)
+    for expected in (
+        "per_gpu: got '0'; allowed: a whole number of at least 1",
+        "count: got 'many'",
+        "run_id: lowrank sweep sets it for each point",
+        "lr: got 'fast' from --lr; allowed: a finite number above 0",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "which sweep file?"),
+        (["nothing.yaml"], "cannot read nothing.yaml"),
+        (["tiny.yaml", "--lr"], "lr: no value after --lr"),
+        (["tiny.yaml", "--lr=1", "--lr=2"], "lr: given twice"),
+        (["tiny.yaml", "--dry_run=maybe"], "dry_run: allowed: True or False"),
+        (["tiny.yaml", "--storage=nonsense"], "storage: got 'nonsense'"),
+    ],
+)
+@pytest.mark.usefixtures("file")
+def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys):
+    assert main(["sweep", "--gpus=none", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_dry_run_lists_every_command_and_touches_nothing(file, tmp_path, capsys):
+    before = sorted(tmp_path.iterdir())
+    assert main(["sweep", file, "--dry_run", "--epochs=7"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "sweep tiny: 4 points, grid"
+    for line, (lr, seed) in zip(lines[1:], [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)], strict=True):
+        assert " python train.py --" in line
+        assert f" --lr={lr} --seed={seed} " in line
+        assert "--epochs=7" in line
+        assert "--tracking=offline --group=tiny" in line
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_dry_run_lists_random_points_if_a_seed_makes_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = str(write_sweep(tmp_path, {"lr": {"min": 0.1, "max": 1.0}}, method="random", run_cap=3))
+    listed = []
+    for words in ([], ["--search_seed=1"], ["--search_seed=1"], ["--search_seed=2"]):
+        assert main(["sweep", path, "--dry_run", *words]) == 0
+        listed.append(capsys.readouterr().out)
+    assert "with --search_seed=N" in listed[0]
+    assert listed[1].count(" --lr=0.") == 3
+    assert listed[1] == listed[2] != listed[3]
+
+
+def test_a_program_that_is_nowhere_is_bad_input(file, tmp_path, capsys):
+    (tmp_path / "train.py").unlink()
+    assert main(["sweep", file, "--gpus=none"]) == 2
+    assert "there is no train.py in" in capsys.readouterr().err
+
+
+def test_another_sweep_under_the_same_name_is_refused(file, tmp_path, capsys):
+    from lowrank.launch.sweeps.identity import begin
+    from lowrank.launch.sweeps.storage import file_url, open_storage
+
+    storage = open_storage(file_url(tmp_path / "points.sqlite"))
+    raw = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    raw["parameters"]["lr"]["values"] = [0.3]
+    begin(
+        storage,
+        "tiny",
+        direction="minimize",
+        definition={
+            "method": "grid",
+            "metric": None,
+            "parameters": raw["parameters"],
+            "overrides": {},
+        },
+        search_seed=0,
+        heartbeat=None,
+    )[0].set_user_attr("ready", True)
+    url = f"--storage=sqlite:///{tmp_path / 'points.sqlite'}"
+    assert main(["sweep", file, "--gpus=none", url]) == 2
+    error = capsys.readouterr().err
+    assert "parameters.lr.values was [0.3], not [0.1, 0.2]" in error
+    assert "another name in its file, or another storage" in error
+
+
+def test_a_value_may_stand_behind_its_flag(tmp_path):
+    file = write_sweep(tmp_path, {"seed": {"values": [0]}})
+    words = [str(file), "--per_gpu", "2", "--epochs", "3"]
+    assert parse(words) == parse([str(file), "--per_gpu=2", "--epochs=3"])

@@ -1,0 +1,81 @@
+"""How images reach a run's networks: their layout, how many at once, and that neither matters.
+
+Losses and accuracies are compared with those of all images in one batch, in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional
+
+from lowrank.config import Config
+from lowrank.data import load_dataset
+from lowrank.data.batches import normalise
+from lowrank.training.learner import CONVOLVED_BATCH, EVALUATION_BATCH, Learner
+from lowrank.training.replicas import build
+
+CPU = torch.device("cpu")
+CONVNET = {"model": "convnet", "depth": 1, "width": 6}
+MLP = {"depth": 1, "width": 6}
+
+
+def learner_of(**fields):
+    config = Config(**{"dataset": "synthetic", "train_size": 1100, "batch_size": 100, **fields})
+    dataset = load_dataset(config.dataset, train_size=config.train_size)
+    seeds = range(config.replicas)
+    model = build(config, seeds, dataset.image_shape, dataset.num_classes, CPU)
+    return Learner(config, dataset, model, seeds)
+
+
+def batches_seen(learner, act):
+    """Returns the batches of images that the model is given while it acts."""
+    seen = []
+    hook = learner.model.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    act()
+    hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_last"),
+    [
+        (CONVNET, True),
+        ({"model": "resnet18", "train_size": 2, "batch_size": 2}, True),
+        (MLP, False),
+    ],
+)
+def test_only_what_convolves_has_channels_last(fields, is_last):
+    learner = learner_of(**fields)
+    for images in batches_seen(learner, lambda: learner.train_epoch(lambda: True)):
+        assert images.is_contiguous(memory_format=torch.channels_last) == is_last
+        assert images.is_contiguous() != is_last
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        (MLP, EVALUATION_BATCH),
+        (CONVNET, CONVOLVED_BATCH),
+        ({**MLP, "replicas": 20}, 8192 // 20),
+        ({**CONVNET, "replicas": 2}, CONVOLVED_BATCH),
+    ],
+)
+def test_evaluation_takes_so_many_at_once_and_says_the_same_as_all_at_once(fields, most):
+    learner = learner_of(**fields)
+    split, dataset = learner.dataset.train, learner.dataset
+    found = []
+    seen = batches_seen(learner, lambda: found.extend(learner.evaluate(split, lambda: True)))
+    assert max(map(len, seen)) == most
+    assert sum(map(len, seen)) == len(split)
+    images = normalise(split.images, dataset.mean, dataset.std).double()
+    for index, network in enumerate(learner.networks):
+        with torch.no_grad():
+            logits = copy.deepcopy(network).double().eval()(images)
+        loss, accuracy = (each if len(learner.networks) == 1 else each[index] for each in found)
+        assert loss == pytest.approx(
+            float(functional.cross_entropy(logits, split.labels)), rel=1e-5
+        )
+        assert accuracy == pytest.approx(float((logits.argmax(1) == split.labels).double().mean()))
