@@ -30,11 +30,9 @@ from lowrank.runs.environment import available_cores
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = {
-    "cpu": (
-        "spectra", "images", "replicas", "epoch_cost", "startup", "memory", "sweep", "growth"
-    ),
+    "cpu": ("spectra", "images", "replicas", "epoch_cost", "startup", "memory", "sweep"),
     "cuda": ("spectra", "images", "replicas"),
-}  # fmt: skip
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

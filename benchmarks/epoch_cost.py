@@ -26,7 +26,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import ours
-from benchmarks.program import Options, run, say
+from benchmarks.program import Options, quiet_environment, run, say
 from benchmarks.timing import Row, number, spread
 from lowrank.common.errors import Failure
 
@@ -227,10 +227,8 @@ def _timed(owner: Any, name: str, spent: dict[str, float], part: str) -> Iterato
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Takes away the caller's settings of W&B and the run's output."""
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("WANDB_", "LOWRANK_"))}
-    quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
     with (
-        mock.patch.dict(os.environ, kept | quiet, clear=True),
+        mock.patch.dict(os.environ, quiet_environment(), clear=True),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         yield

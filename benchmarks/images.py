@@ -87,7 +87,6 @@ def of_mlp(options: Options, batch_size: int) -> list[Row]:
             turns | {"usual": usual, "one thread": single},
             options.repetitions(5),
             warmups=options.warmups,
-            device=options.device,
         )
     target = TARGETS[options.device][batch_size]
     what = f"training of MLP-BN-10-100, B {batch_size}, fp32"
@@ -154,7 +153,6 @@ def of_resnet18_on_gpu(options: Options) -> Row:
             {"ours": one.train_epoch, "theirs": theirs},
             options.repetitions(5),
             warmups=options.warmups,
-            device=options.device,
         )
     what = "training of ResNet-18, B 128, fp32"
     return faster(what, LOADER, times, RESNET_GPU, work=images, unit="images/s")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.program import Options, run
+from benchmarks.program import ROOT, Options, quiet_environment, run
 from benchmarks.timing import Row, spread
 from lowrank.common.errors import Failure
 
@@ -135,12 +134,10 @@ def _in_process(name: str, batch_size: int, images: int) -> tuple[float, float]:
         Failure: If it fails.
     """
     program = f"from benchmarks.memory import {name}; {name}({batch_size}, {images})"
-    environment = {n: v for n, v in os.environ.items() if not n.startswith(("WANDB_", "LOWRANK_"))}
-    environment |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
     result = subprocess.run(
         [sys.executable, "-c", program],
-        env=environment,
-        cwd=Path(__file__).resolve().parent.parent,
+        env=quiet_environment(),
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from lowrank.common.errors import InputError
 from lowrank.common.program import exit_code_of
 from lowrank.runs.environment import describe_environment
 
+ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("torch", "torchvision", "numpy", "wandb")
 
 
@@ -113,6 +115,14 @@ def check_device(device: str, devices: Sequence[str] = ("cpu", "cuda")) -> None:
 
         if not torch.cuda.is_available():
             raise InputError("device=cuda is not there: torch sees no CUDA device")
+
+
+def quiet_environment() -> dict[str, str]:
+    """Returns this process's variables, without settings of W&B and of ours, for another one."""
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("WANDB_", "LOWRANK_"))}
+    path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
+    quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+    return {**kept, **quiet, "PYTHONPATH": path}
 
 
 def say(text: str) -> None:

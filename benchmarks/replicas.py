@@ -60,7 +60,6 @@ def of_batch_size(options: Options, batch_size: int, compiled: bool) -> Row:
         {"ours": together.train_epoch, "theirs": alone.train_epoch},
         options.repetitions(7),
         warmups=options.warmups,
-        device=device,
     )
     steps = len(alone.learner.batches)
     return Row(

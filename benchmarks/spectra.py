@@ -127,7 +127,6 @@ def of_an_epoch(options: Options) -> Row:
         {"ours": ours_of(one.learner.watched), "theirs": one.train_epoch},
         options.repetitions(3),
         warmups=options.warmups,
-        device=options.device,
     )
     return Row(
         "spectra of ResNet-18",

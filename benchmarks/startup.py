@@ -11,7 +11,6 @@ epoch 0, which are subtracted. All else of epoch 0 counts: record, checkpoint, W
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,11 +18,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.program import Options, run, say
+from benchmarks.program import ROOT, Options, quiet_environment, run, say
 from benchmarks.timing import Row, number, spread
 from lowrank.common.errors import Failure
 
-ROOT = Path(__file__).resolve().parent.parent
 TARGET = 1.15
 ANSWER = 0.5
 BASELINE = (
@@ -122,7 +120,7 @@ def to_answer(words: Sequence[str], directory: Path) -> float:
     started = time.perf_counter()
     result = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *words],
-        env=_environment(),
+        env=quiet_environment(),
         cwd=directory,
         capture_output=True,
         check=False,
@@ -148,7 +146,7 @@ def _to_line(command: Sequence[str], directory: Path) -> tuple[float, str, float
         log.open("wb") as errors,
         subprocess.Popen(
             command,
-            env=_environment(),
+            env=quiet_environment(),
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -165,13 +163,6 @@ def _to_line(command: Sequence[str], directory: Path) -> tuple[float, str, float
         reached = time.perf_counter() - started
         process.wait()
         return reached, line, time.perf_counter() - started
-
-
-def _environment() -> dict[str, str]:
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("WANDB_", "LOWRANK_"))}
-    path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
-    quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
-    return {**kept, **quiet, "PYTHONPATH": path}
 
 
 if __name__ == "__main__":

@@ -24,13 +24,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.program import Options, run
+from benchmarks.program import ROOT, Options, quiet_environment, run
 from benchmarks.timing import Row, Spread
 from lowrank import load_sweep
 from lowrank.common.errors import Failure
 from lowrank.runs.find import Run
 
-ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = 1.2
 SLOTS = 2
 POINTS = 60
@@ -276,11 +275,8 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> N
 
 def _environment(directory: Path) -> dict[str, str]:
     """Returns an environment without an account, whose W&B files stay in the directory."""
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("WANDB_", "LOWRANK_"))}
     homes = {f"WANDB_{name}_DIR": str(directory / name) for name in ("CONFIG", "CACHE", "DATA")}
-    quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
-    path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
-    return {**kept, **homes, **quiet, "NETRC": str(directory / "netrc"), "PYTHONPATH": path}
+    return {**quiet_environment(), **homes, "NETRC": str(directory / "netrc")}
 
 
 if __name__ == "__main__":

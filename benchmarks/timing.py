@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -76,33 +75,18 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def seconds(turn: Turn, device: str = "cpu") -> float:
-    """Returns how long one repetition takes, with all that it leaves to a GPU.
-
-    Args:
-        turn: The repetition.
-        device: ``cuda`` waits for the GPU before and after.
-
-    Returns:
-        Seconds.
-    """
-    _wait(device)
-    started = time.perf_counter()
-    turn()
-    _wait(device)
-    return time.perf_counter() - started
-
-
 def interleaved(
-    turns: Mapping[str, Turn], repetitions: int, *, warmups: int = 1, device: str = "cpu"
+    turns: Mapping[str, Turn], repetitions: int, *, warmups: int = 1
 ) -> dict[str, list[float]]:
     """Times several things in turn, A B A B …, so that the state of the machine is common to all.
+
+    The clock is that of `torch.utils.benchmark`, which waits for a GPU. Its `Timer` takes one thing
+    after the other, and warms each up twice for every repetition.
 
     Args:
         turns: What is timed, by name.
         repetitions: Of each.
         warmups: Repetitions of each before the first that counts.
-        device: As in `seconds`.
 
     Returns:
         Seconds of each repetition, by name.
@@ -112,10 +96,14 @@ def interleaved(
         >>> {name: len(of_one) for name, of_one in times.items()}
         {'ours': 3, 'theirs': 3}
     """
+    from torch.utils import benchmark
+
     found: dict[str, list[float]] = {name: [] for name in turns}
     for repetition in range(warmups + repetitions):
         for name, turn in turns.items():
-            taken = seconds(turn, device)
+            started = benchmark.timer()
+            turn()
+            taken = benchmark.timer() - started
             if repetition >= warmups:
                 found[name].append(taken)
     return found
@@ -233,10 +221,3 @@ def faster(
         return spread([taken if work is None else work / taken for taken in times[name]])
 
     return Row(what, baseline, unit, of("ours"), of("theirs"), "speedup", target)
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
