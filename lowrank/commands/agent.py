@@ -10,8 +10,8 @@ from pathlib import Path
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import printable
-from lowrank.config import Config
 from lowrank.config.flags import read_flags
+from lowrank.config.sources import of_machine
 from lowrank.config.values import read_value
 from lowrank.launch.processes import GRACE
 
@@ -132,8 +132,7 @@ def run(options: Options) -> int:
     grace = _grace()
     slots = find_slots(options.gpus, options.per_gpu)
     environment = {"LOWRANK_OUTPUT_DIR": options.output_dir} if options.output_dir else {}
-    default = os.environ.get("LOWRANK_OUTPUT_DIR") or Config.model_fields["output_dir"].default
-    output_dir = Path(options.output_dir or default).expanduser()
+    output_dir = Path(options.output_dir or of_machine("output_dir")).expanduser()
     with Status() as status, Interruption():
         sweep = preflight(options.sweep, slots, output_dir, status.line)
         status.line(f"slots: {', '.join(slot.name for slot in slots)}")

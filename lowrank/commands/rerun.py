@@ -126,8 +126,8 @@ def _run_here(original: Run, local: Path | None, options: Options) -> int:
     run_id = options.given.get("run_id") or new_run_id()
 
     # Loaded only now: what is wrong so far is answered before torch is here.
+    from lowrank.launch.programs import load_program
     from lowrank.launch.reruns.origin import summary, warnings
-    from lowrank.launch.sweeps.worker import load_program
     from lowrank.runs.environment import describe_environment
     from lowrank.training.steps import configure_torch
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from lowrank.common.texts import printable
 from lowrank.config import Config, Given, allowed
 from lowrank.config.flags import read_flags
 from lowrank.config.settings import FREE_ON_RESUME
-from lowrank.config.sources import bad_values
+from lowrank.config.sources import bad_values, of_machine
 from lowrank.config.sweepfile import load_sweep_file
 from lowrank.config.values import read_value
 from lowrank.launch.programs import PROGRAM, find_program
@@ -300,8 +299,7 @@ def _definition(search: Search) -> dict[str, Any]:
 
 
 def _output_dir(options: Options) -> Path:
-    given = options.overrides.get("output_dir") or os.environ.get("LOWRANK_OUTPUT_DIR")
-    return Path(given or Config().output_dir).expanduser()
+    return Path(options.overrides.get("output_dir") or of_machine("output_dir")).expanduser()
 
 
 def _storage_file(output_dir: Path, name: str) -> Path:

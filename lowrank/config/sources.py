@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -21,6 +22,18 @@ class Given(NamedTuple):
 
     value: Any
     where: str = ""
+
+
+def of_machine(name: str) -> Any:
+    """Returns what a field has on this machine where nobody says otherwise.
+
+    Args:
+        name: A field.
+
+    Returns:
+        Its variable's text (``LOWRANK_OUTPUT_DIR``), else its default.
+    """
+    return os.environ.get(f"LOWRANK_{name.upper()}") or Config.model_fields[name].default
 
 
 def allowed(name: str) -> str:

@@ -93,9 +93,7 @@ class Supervised:
             # the session's too, belongs to nobody else.
             if psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE:
                 return None
-            _kill(self.pid)
-            self._popen.wait()
-            os.close(self._lifeline)
+            self._bury()
         code = self._popen.returncode
         return 128 - code if code < 0 else code
 
@@ -112,10 +110,14 @@ class Supervised:
         """Ends the whole tree at once."""
         if self._popen.returncode is None:
             os.kill(self.pid, signal.SIGSTOP)  # it would answer each death
-            _kill(self.pid)
-            os.kill(self.pid, signal.SIGKILL)
-            self._popen.wait()
-            os.close(self._lifeline)
+            self._bury()
+
+    def _bury(self) -> None:
+        """Ends what is left of the session and its leader, which is still there or a zombie."""
+        _kill(self.pid)
+        os.kill(self.pid, signal.SIGKILL)
+        self._popen.wait()
+        os.close(self._lifeline)
 
 
 def _members(session: int) -> list[psutil.Process]:

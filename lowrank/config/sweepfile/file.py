@@ -171,13 +171,24 @@ class SweepFile:
     def configs(self, overrides: Mapping[str, Any] | None = None) -> list[Config]:
         """Returns the configuration of every point of a grid.
 
+        Args:
+            overrides: Fields that have another value at every point.
+
+        Returns:
+            The configurations, each once, in the order of `points`.
+        """
+        return list(self.distinct(overrides))
+
+    def distinct(self, overrides: Mapping[str, Any] | None = None) -> dict[Config, dict[str, Any]]:
+        """Returns the points of a grid by their configurations.
+
         An override replaces the values of a swept field; points that are then the same are one.
 
         Args:
             overrides: Fields that have another value at every point.
 
         Returns:
-            The configurations, each once, in the order of `points`.
+            Each configuration with its first point, in the order of `points`.
 
         Raises:
             InputError: A line for each thing that is wrong, at most 20 about the points.
@@ -185,16 +196,16 @@ class SweepFile:
         given = {name: Given(value, f"--{name}") for name, value in (overrides or {}).items()}
         if lines := list(bad_values(given).values()):
             raise InputError(lines)
-        found: dict[Config, None] = {}
+        found: dict[Config, dict[str, Any]] = {}
         for point in self.points():
             try:
-                found[self.config(point, overrides)] = None
+                found.setdefault(self.config(point, overrides), point)
             except InputError as error:
                 lines += error.lines
         if lines := [f"{self.path}: {line}" for line in dict.fromkeys(lines)]:
             more = [f"{self.path}: and {len(lines) - MOST_LINES} more"]
             raise InputError(lines[:MOST_LINES] + (more if len(lines) > MOST_LINES else []))
-        return list(found)
+        return found
 
 
 def load_sweep_file(path: str | Path) -> SweepFile:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import selectors
 import signal
 import socket
@@ -27,6 +26,7 @@ from lowrank.common.terminal import duration
 from lowrank.config import Config
 from lowrank.config.arguments import parse
 from lowrank.launch.agents.status import Point, Row, Status
+from lowrank.launch.logs import last_lines
 from lowrank.launch.processes import GRACE, Supervised
 from lowrank.launch.slots import Slot
 
@@ -38,7 +38,6 @@ REQUEUE = 75
 
 _LOOK = 0.25  # seconds between two looks at processes
 _REFRESH = 2.0  # seconds between two looks at run records
-_LONGEST_TAIL = 2**16  # bytes of a log that are read for its last lines
 _LONGEST_PAUSE = 60.0  # seconds before an agent that failed is started again
 
 
@@ -99,13 +98,6 @@ class _Worker:
             self.channel.sendall(f"{word}\n".encode())
         except OSError:  # its agent has died, which the next look shows
             return
-
-    def last_lines(self) -> list[str]:
-        with self.log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self.last_offset, size - _LONGEST_TAIL))
-            text = file.read().decode("utf-8", errors="replace")
-        return [line for line in re.split(r"[\r\n]+", text) if line.strip()][-LAST_LINES:]
 
 
 class Launcher:
@@ -347,7 +339,7 @@ class Launcher:
             f"stopped after {worker.failures_in_a_row} failures in a row{others}. "
             "The last lines of its log:",
         )
-        for line in worker.last_lines():
+        for line in last_lines(worker.log, worker.last_offset, LAST_LINES):
             self.status.line(f"    {line}")
 
     def _end(self, number: signal.Signals) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config
+from lowrank.config.sources import of_machine
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import read_mapping
 from lowrank.launch.agents import probes
@@ -251,10 +252,9 @@ def _resolve(given: Mapping[str, Any]) -> Iterator[Any]:
         InputError: If one cannot be read.
     """
     for name in _FIELDS:
-        field = Config.model_fields[name]
-        value = given.get(name, os.environ.get(f"LOWRANK_{name.upper()}") or field.default)
+        value = given.get(name, of_machine(name))
         try:
-            yield read_value(field.annotation, value)
+            yield read_value(Config.model_fields[name].annotation, value)
         except ValueError:
             raise InputError(f"{name}: got '{printable(str(value))}' in the sweep") from None
 

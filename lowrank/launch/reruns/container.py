@@ -19,7 +19,8 @@ from types import FrameType
 from lowrank.common.errors import Failure, InputError
 from lowrank.common.terminal import say
 from lowrank.common.texts import printable
-from lowrank.launch.reruns.restore import WITHOUT_FILES, is_directory, output_dir, own_data_dir
+from lowrank.config.sources import of_machine
+from lowrank.launch.reruns.restore import WITHOUT_FILES, is_directory, output_dir
 from lowrank.runs.find import Run
 
 _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
@@ -102,7 +103,7 @@ def container(
     flags = {**given, "output_dir": str(output)}
     written = [output]
     if run.config.get("dataset") not in WITHOUT_FILES:
-        recorded, own = str(run.config.get("data_dir")), own_data_dir()
+        recorded, own = str(run.config.get("data_dir")), of_machine("data_dir")
         if "data_dir" not in given and recorded != own and is_directory(recorded):
             raise InputError(
                 f"data_dir: the record names {printable(recorded, 200)}; the container sees only "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from lowrank.common.errors import InputError
 from lowrank.common.texts import ID, printable
 from lowrank.config import Config, Given, combine
 from lowrank.config.settings import FREE_ON_RESUME
+from lowrank.config.sources import of_machine
 from lowrank.runs.find import Run
 
 TAG = "rerun"
@@ -77,7 +77,7 @@ def restore(
     if "output_dir" not in given:
         changes["output_dir"] = output_dir(local)
     if "data_dir" not in given and config.dataset not in WITHOUT_FILES:
-        own = own_data_dir()
+        own = of_machine("data_dir")
         if config.data_dir != own and not is_directory(config.data_dir):
             notes.append(f"note: data_dir={config.data_dir} is not here, {own} is used")
             changes["data_dir"] = own
@@ -118,12 +118,7 @@ def output_dir(local: Path | None) -> str:
     """
     if local is not None:
         return str(local.parent)
-    return os.environ.get("LOWRANK_OUTPUT_DIR") or Config().output_dir
-
-
-def own_data_dir() -> str:
-    """Returns where this machine's data sets lie."""
-    return os.environ.get("LOWRANK_DATA_DIR") or Config().data_dir
+    return str(of_machine("output_dir"))
 
 
 def is_directory(path: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lowrank.common.errors import Failure
 from lowrank.common.signals import Interruption
+from lowrank.launch.logs import last_lines
 from lowrank.launch.sweeps.pool import Worker
 from lowrank.launch.sweeps.progress import Progress
 from lowrank.launch.sweeps.study import Ended, Point, SweepStudy, Tally
@@ -223,17 +224,9 @@ class Launcher:
             if message["died"] == 137:
                 why += ": killed, perhaps as memory ran out"
         else:
-            why = self._last_lines(job) or message.get("error") or f"exit code {message['code']}"
+            lines = last_lines(job.log, job.offset, LAST_LINES)
+            why = "\n".join(lines) or message.get("error") or f"exit code {message['code']}"
         return Ended("failed", why=why, log=str(job.log))
-
-    def _last_lines(self, job: _Job) -> str:
-        try:
-            with job.log.open("rb") as file:
-                file.seek(job.offset)
-                text = file.read().decode(errors="replace")
-        except OSError:
-            return ""
-        return "\n".join(text.strip().splitlines()[-LAST_LINES:])
 
     def _finish(self, point: Point, ended: Ended, seconds: float) -> None:
         self._study.finish(point, ended)

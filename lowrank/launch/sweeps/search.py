@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lowrank.common.errors import InputError
-from lowrank.config import Config
 from lowrank.config.sweepfile import Distribution, Fixed, SweepFile, Values
 from lowrank.config.sweepfile.parameters import choices
 
@@ -77,7 +76,8 @@ class Search:
         for parameter in self._varied.values():
             if isinstance(parameter, Values):
                 self._texts |= {_encode(v): v for v in parameter.values if _encode(v) is not v}
-        self.grid = self._grid() if sweep.method == "grid" else None
+        # Each point once: overrides can make several the same.
+        self.grid = list(sweep.distinct(overrides).values()) if sweep.method == "grid" else None
         cap = sweep.run_cap if count is None else count
         limits = [] if cap is None else [cap]
         if self.grid is not None:
@@ -148,18 +148,6 @@ class Search:
         }
         known = fixed | values
         return {name: known[name] for name in self.sweep.parameters if name in known}
-
-    def _grid(self) -> list[dict[str, Any]]:
-        """Makes a grid's points, each once: overrides can make several the same.
-
-        Returns:
-            Values by parameter.
-        """
-        self.sweep.configs(self.overrides)  # says all that is wrong at once
-        points: dict[Config, dict[str, Any]] = {}
-        for point in self.sweep.points():
-            points.setdefault(self.sweep.config(point, self.overrides), point)
-        return list(points.values())
 
 
 def _check_expressible(sweep: SweepFile, overrides: Mapping[str, Any]) -> None:

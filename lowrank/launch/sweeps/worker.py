@@ -9,7 +9,6 @@ process ends when the requests end.
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import os
 import signal
@@ -19,33 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lowrank.launch.programs import load_program
+
 KEPT_DATASETS = 2
 """Data sets that stay loaded; sweeps rarely go over more than one."""
-
-
-def load_program(path: Path) -> Callable[[Sequence[str]], int]:
-    """Loads a training program.
-
-    Args:
-        path: Of ``train.py``.
-
-    Returns:
-        Its ``main(argv)``, which returns the exit code.
-
-    Raises:
-        ImportError: If it is no Python program, or has no ``main``.
-    """
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if specification is None or specification.loader is None:
-        raise ImportError(f"{path} is not a Python program")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module
-    sys.path.insert(0, str(path.parent))  # as Python itself does for a program
-    specification.loader.exec_module(module)
-    if not callable(getattr(module, "main", None)):
-        raise ImportError(f"{path} has no function main(argv)")
-    main: Callable[[Sequence[str]], int] = module.main
-    return main
 
 
 def warm_up() -> None:
