@@ -18,22 +18,19 @@ from lowrank.common.errors import Failure
 _GROWS = b"bytearray"
 
 
-def unfinished(path: Path) -> Path:
-    """Returns where the only writer of a file puts it until it is whole; a kill may leave it there.
-
-    Args:
-        path: The file.
-    """
-    return path.with_name(f"{path.name}.new")
+UNFINISHED = ".new"
+"""What follows the name of a file that is being written; a kill may leave it there."""
 
 
 @contextmanager
 def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
     """Lets a file be written elsewhere, and puts it in its place in one step if that went well.
 
+    A process killed at any moment, or a power cut, leaves the old file or the new one.
+
     Args:
         path: The file; an older one is replaced.
-        alone: Whether no other process writes it. Then what a killed one left is overwritten.
+        alone: Whether no other process writes it. Then what a killed one left is removed.
 
     Yields:
         Where to write. It is removed if an exception comes.
@@ -41,17 +38,21 @@ def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
     Raises:
         OSError: If it cannot take its place.
     """
-    new = unfinished(path) if alone else path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    name = path.name if alone else f".{path.name}.{uuid.uuid4().hex}"
+    new = path.with_name(f"{name}{UNFINISHED}")
     try:
+        new.unlink(missing_ok=True)
         yield new
+        _sync(new)
         new.replace(path)
+        _sync(path.parent)
     finally:
         with suppress(OSError):
             new.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that it is there whole or not at all, also after a power cut.
+    """Writes a text file so that it is there whole or not at all.
 
     Args:
         path: Replaced if it exists. One process at a time writes it.
@@ -61,15 +62,29 @@ def write_atomically(path: Path, text: str) -> None:
         Failure: If it cannot be written, for example on a full disk.
     """
     try:
-        with replacing(path, alone=True) as new, new.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with replacing(path, alone=True) as new:
+            new.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Failure(
             f"{path}: cannot be written ({error.strerror}); make room or give write access and "
             "start the same command again"
         ) from error
+
+
+def _sync(path: Path) -> None:
+    """Makes what was written, or renamed in a directory, durable where the file system can.
+
+    Raises:
+        OSError: If the disk fails.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync a directory
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def open_file(path: str | Path) -> BinaryIO:

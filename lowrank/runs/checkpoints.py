@@ -8,7 +8,6 @@ its archives (of 400 random bit flips in a small one it noticed 28 and returned 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -40,8 +39,6 @@ class CheckpointWriteError(Failure):
 def save(path: str | Path, state: Mapping[str, Any]) -> None:
     """Writes a checkpoint, replacing the one before in one step.
 
-    A process killed at any moment, or a power cut, leaves the old or the new one.
-
     Args:
         path: The file. What an earlier, killed process left beside it is overwritten.
         state: Nested dictionaries and lists of tensors, numbers and strings.
@@ -54,9 +51,6 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
         with replacing(path, alone=True) as new, new.open("w+b") as file:
             torch.save(dict(state), file)
             _seal(file)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_directory(path.parent)
     except Exception as error:
         cause = error if isinstance(error, OSError) else error.__context__
         # torch reports a failed write as a RuntimeError of its archive writer.
@@ -157,22 +151,6 @@ def _digest(file: BinaryIO, size: int) -> str:
         digest.update(block)
         size -= len(block)
     return digest.hexdigest()
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes a renaming durable, where the file system can.
-
-    Raises:
-        OSError: If the disk fails.
-    """
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot sync a directory
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _explain(path: Path, error: OSError) -> str:

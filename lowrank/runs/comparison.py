@@ -4,37 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowrank.common.texts import printable
-from lowrank.measure.layers import Layer
-from lowrank.runs.columns import Array
+
+if TYPE_CHECKING:
+    from lowrank.runs.reader import Array, Run
 
 NOT_COMPARED = ("time/", "throughput/")
 """How metrics begin that no two runs have in common."""
-
-
-class Recorded(Protocol):
-    """What is compared of a run: `lowrank.runs.find.Run` has it."""
-
-    @property
-    def epochs(self) -> NDArray[np.int64]:
-        """The epochs recorded, ascending (E,)."""
-
-    @property
-    def metrics(self) -> Mapping[str, Array]:
-        """Name -> float64 (E,), NaN where not logged."""
-
-    @property
-    def spectra(self) -> Mapping[str, Array]:
-        """Layer name -> float64 (E, k) or (E, N, k), NaN where not measured."""
-
-    @property
-    def layers(self) -> Sequence[Layer]:
-        """What was measured, in network order."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +120,7 @@ class Comparison:
         ]
 
 
-def compare(original: Recorded, other: Recorded, last_epoch: int | None = None) -> Comparison:
+def compare(original: Run, other: Run, last_epoch: int | None = None) -> Comparison:
     """Compares every epoch of a run with that of another, bit for bit.
 
     Not compared are times and throughput. No value equals no value; 0.0 is not -0.0.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lowrank.common.errors import InputError
-from lowrank.common.files import unfinished, write_atomically
+from lowrank.common.files import UNFINISHED, write_atomically
 from lowrank.common.secrets import variable_of
 from lowrank.config import Config, Given, combine, differences, load
 from lowrank.measure.layers import Layer
@@ -171,7 +171,7 @@ def _settle(path: Path, requested: Config) -> RunDirectory:
     stored_path = path / CONFIG_NAME
     record = path / RECORD_NAME
     if not stored_path.exists() and not record.exists():
-        own = (LOCK_NAME, "wandb", unfinished(stored_path).name)
+        own = (LOCK_NAME, "wandb", f"{CONFIG_NAME}{UNFINISHED}")
         strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
         if strangers:
             raise InputError(

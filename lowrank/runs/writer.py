@@ -12,7 +12,7 @@ import math
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +21,11 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lowrank.common.files import replacing
 from lowrank.common.texts import nearest
 from lowrank.measure.layers import Layer
 from lowrank.runs.format import (
     APPLICATION_ID,
-    RECORD_NAME,
     SCHEMA,
     SCHEMA_VERSION,
     STATES,
@@ -40,15 +40,6 @@ from lowrank.runs.format import (
     spectrum_crc,
     text_crc,
 )
-
-__all__ = [
-    "RECORD_NAME",
-    "STATES",
-    "Layer",
-    "Record",
-    "RecordError",
-    "RecordWriteError",
-]
 
 
 class Record:
@@ -105,7 +96,6 @@ class Record:
         path = Path(path)
         if path.exists():
             raise RecordError(f"{path}: there already is a run record here")
-        unfinished = path.with_name(path.name + ".new")
         now = _now()
         meta = {
             "run_id": run_id,
@@ -116,10 +106,12 @@ class Record:
             "updated": now,
         }
         try:
-            _remove(unfinished)
-            database = sqlite3.connect(unfinished, isolation_level=None)
-            try:
-                database.execute("PRAGMA synchronous=FULL")
+            with (
+                replacing(path, alone=True) as new,
+                closing(sqlite3.connect(new, isolation_level=None)) as database,
+            ):
+                # Whole or thrown away, it needs no journal, which a kill would leave beside it.
+                database.execute("PRAGMA journal_mode=MEMORY")
                 database.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
                 database.execute("BEGIN")
@@ -129,12 +121,7 @@ class Record:
                 _add_session(database, environment, now)
                 _write_index(database)
                 database.execute("COMMIT")
-            finally:
-                database.close()
-            unfinished.rename(path)
         except (OSError, sqlite3.Error) as error:
-            with suppress(OSError):
-                _remove(unfinished)
             raise RecordWriteError(path, error) from error
         return cls.open(path)
 
@@ -355,9 +342,3 @@ def _add_checksums(
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _remove(unfinished: Path) -> None:
-    """Removes what a killed or failed `Record.create` left."""
-    for suffix in ("", "-journal"):
-        unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from lowrank.config import Config
 from lowrank.runs.find import Run, load_run
 from lowrank.runs.format import (
     APPLICATION_ID,
+    RECORD_NAME,
     SCHEMA,
     SCHEMA_VERSION,
     fingerprints,
@@ -39,7 +40,7 @@ from lowrank.runs.format import (
     text_crc,
 )
 from lowrank.runs.lock import LOCK_NAME, lock
-from lowrank.runs.writer import RECORD_NAME, Record
+from lowrank.runs.writer import Record
 from tests.hostile.calls import EVIL, answer, check, same
 
 LAYER = {"name": "a", "path": "a", "shape": [2, 3], "positions": None, "counted": True}

@@ -16,7 +16,7 @@ from lowrank.common.errors import InputError
 from lowrank.config.arguments import parse
 from lowrank.launch.agents import probes
 from lowrank.launch.agents.agent import refusal
-from lowrank.runs.writer import RecordError
+from lowrank.runs.format import RecordError
 from tests.hostile.calls import answer
 from tests.launch.agents.launching import Launch, make_sweep, noted
 from tests.wandb_server import mutations

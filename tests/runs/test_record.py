@@ -27,9 +27,9 @@ import pytest
 from lowrank.common.errors import Failure, InputError
 from lowrank.measure.layers import Layer
 from lowrank.runs.find import Run, find_runs, load_run, load_sweep
-from lowrank.runs.format import fingerprints
+from lowrank.runs.format import RECORD_NAME, RecordError, RecordWriteError, fingerprints
 from lowrank.runs.lock import lock
-from lowrank.runs.writer import RECORD_NAME, Record, RecordError, RecordWriteError
+from lowrank.runs.writer import Record
 
 LAYERS = (
     Layer("stem", "stem", (8, 27), 1024, True),

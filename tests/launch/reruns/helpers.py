@@ -10,7 +10,8 @@ from pathlib import Path
 
 from lowrank.cli import main
 from lowrank.runs.find import load_run
-from lowrank.runs.writer import RECORD_NAME, Record
+from lowrank.runs.format import RECORD_NAME
+from lowrank.runs.writer import Record
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = ("--train_size=80", "--width=8", "--depth=2", "--epochs=2", "--batch_size=32", "--threads=1")

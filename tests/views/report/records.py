@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from lowrank.config import Config
 from lowrank.measure import ranks
 from lowrank.measure.layers import Layer
-from lowrank.runs.format import text_crc
-from lowrank.runs.writer import RECORD_NAME, Record
+from lowrank.runs.format import RECORD_NAME, text_crc
+from lowrank.runs.writer import Record
 
 Floats = NDArray[np.float64]
 EPSILONS = (1e-3, 1e-2)

@@ -13,7 +13,8 @@ import numpy as np
 from lowrank.config import Config
 from lowrank.measure.layers import Layer
 from lowrank.measure.metrics import measurement_metrics, over_replicas
-from lowrank.runs.writer import RECORD_NAME, Record
+from lowrank.runs.format import RECORD_NAME
+from lowrank.runs.writer import Record
 from lowrank.views.table.rows import RunRow
 
 SIZE = 16

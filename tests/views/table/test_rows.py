@@ -12,7 +12,8 @@ import train
 from lowrank import load_run
 from lowrank.common.errors import InputError
 from lowrank.config import Config
-from lowrank.runs.writer import RECORD_NAME, Record
+from lowrank.runs.format import RECORD_NAME
+from lowrank.runs.writer import Record
 from lowrank.views.table import rows
 from lowrank.views.table.rows import Definition, common_definition, find, read_row, read_rows
 from tests.views.table.records import LAYERS, make_run, spectrum
