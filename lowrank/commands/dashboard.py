@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowrank.common.errors import Failure, InputError
-from lowrank.common.texts import nearest, one_line, printable, to_json
+from lowrank.common.terminal import say
+from lowrank.common.texts import nearest, printable, to_json
 from lowrank.config import Config
 from lowrank.config.flags import read_flags
 
@@ -124,8 +125,8 @@ def run(options: Options) -> int:
     panels = sum(len(section.panels) for section in workspace.sections)
     by = f" by {', '.join(swept)}" if swept else ""
     done = "updated" if replaced else "made"
-    print(one_line(f"{done} the workspace {workspace.name!r}, {panels} panels{by}"))
-    print(one_line(url))
+    say(printable(f"{done} the workspace {workspace.name!r}, {panels} panels{by}", None))
+    say(printable(url, None))
     return 0
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from lowrank.common.errors import Failure, InputError
 from lowrank.common.files import replacing
-from lowrank.common.texts import nearest, one_line, printable
+from lowrank.common.terminal import say
+from lowrank.common.texts import nearest, printable
 from lowrank.runs.find import Run
 from lowrank.views.figures.curves import curves_figure
 from lowrank.views.figures.landscape import landscape_figure
@@ -60,9 +61,9 @@ def run(options: Options) -> int:
     _make(options.directory)
     with rc_context({"text.parse_math": False}):  # a $ in a foreign text is one
         for layout in layouts:
-            print(one_line(_draw(layout, sweep, definition, options)), flush=True)
+            say(printable(_draw(layout, sweep, definition, options), None))
     for line in [*lines, *unread, *sweep.lines]:
-        print(one_line(line))
+        say(printable(line, None))
     return 0
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from lowrank.common.errors import InputError
 from lowrank.common.files import replacing
 from lowrank.common.secrets import redact
-from lowrank.common.texts import nearest, one_line, printable
+from lowrank.common.terminal import say
+from lowrank.common.texts import nearest, printable
 from lowrank.config.flags import is_on, read_flags
 from lowrank.runs.find import Run
 from lowrank.runs.format import RecordError
@@ -98,7 +99,7 @@ def run(options: Options) -> int:
     command = shlex.join(["lowrank", "report", *options.paths])
     written = write_report(options.paths, options.output, options.sections, command)
     for line in written.lines:
-        print(one_line(line))
+        say(printable(line, None))
     if options.show and not webbrowser.open(options.output.resolve().as_uri()):
         print("no browser could be started: open the file in one")
     return 0

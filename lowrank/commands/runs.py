@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lowrank.common.errors import InputError
-from lowrank.common.texts import cell, harmless, one_line, to_json
+from lowrank.common.terminal import aligned, column_widths, say
+from lowrank.common.texts import cell, printable, shortened, to_json
 from lowrank.config.flags import is_on, read_flags
 from lowrank.views.table.fields import RUN, plain, settings, text, varied
 from lowrank.views.table.rows import Definition, RunRow, common_definition, find, read_rows
@@ -91,7 +92,7 @@ def run(options: Options) -> int:
     else:
         print(table(entries, definition))
     for line in [*unread, *more]:
-        print(harmless(line), file=sys.stderr)
+        say(line, sys.stderr)
     return 0
 
 
@@ -164,70 +165,45 @@ def table(entries: Sequence[dict[str, Any]], definition: Definition) -> str:
             for entry in entries
         ],
     }
-    names = [one_line(entry["run"]) for entry in entries]
-    first = max(len(name) for name in ["run", *names] if len(name) <= _LONGEST_ID)
-    columns: list[tuple[list[str], list[str]]] = [(["state"], [e["state"] for e in entries])]
+    columns = [
+        (["run"], [printable(entry["run"], None) for entry in entries]),
+        (["state"], [entry["state"] for entry in entries]),
+    ]
     last = [([head], cells) for head, cells in ends.items()]
-    taken = first + sum(_width(*column) for column in [*columns, *last])
     left_out = []
     for name in fields:
-        column = (_head(name), [_short(entry[name]) for entry in entries])
-        if taken + _width(*column) <= WIDTH:
-            columns.append(column)
-            taken += _width(*column)
+        more = [*columns, (_head(name), [_short(entry[name]) for entry in entries])]
+        widths = column_widths(_rows([*more, *last]), longest=_LONGEST_ID)
+        if sum(widths) + _GAP * (len(widths) - 1) <= WIDTH:
+            columns = more
         else:
             left_out.append(name)
-    columns += last
-    lines = _aligned(names, first, columns)
+    rows = _rows([*columns, *last])
+    lines = aligned(rows, left=(0, 1), gap=_GAP, longest=_LONGEST_ID)
     count = f"{len(entries)} run{'s' if len(entries) > 1 else ''}"
     lines.append(f"{count}; rank: average over the counted layers, {definition}")
     same = [name for name in left_out if len({_short(e[name]) for e in entries}) > 1]
     if same:
-        lines.append(f"in --csv and --json also: {', '.join(map(one_line, same))}")
+        names = ", ".join(printable(name, None) for name in same)
+        lines.append(f"in --csv and --json also: {names}")
     return "\n".join(lines)
 
 
-def _aligned(
-    names: Sequence[str], first: int, columns: Sequence[tuple[list[str], list[str]]]
-) -> list[str]:
-    """Returns the lines of a table: heads of one line or several, then a row for each name."""
+def _rows(columns: Sequence[tuple[list[str], list[str]]]) -> list[tuple[str, ...]]:
+    """Returns the rows of a table of heads, of one line or several, and the cells below them."""
     height = max(len(head) for head, _ in columns)
-    lines = []
-    for level in range(height):
-        start = "run" if level == height - 1 else ""
-        heads = [([""] * (height - len(head)) + head)[level] for head, _ in columns]
-        lines.append(_line(start, first, heads, columns))
-    for place, name in enumerate(names):
-        if len(name) > _LONGEST_ID:
-            lines.append(name)
-        start = name if len(name) <= _LONGEST_ID else ""
-        lines.append(_line(start, first, [cells[place] for _, cells in columns], columns))
-    return lines
-
-
-def _line(
-    start: str, first: int, cells: Sequence[str], columns: Sequence[tuple[list[str], list[str]]]
-) -> str:
-    text = start.ljust(first)
-    for place, (each, column) in enumerate(zip(cells, columns, strict=True)):
-        width = _width(*column) - _GAP
-        text += " " * _GAP + (each.ljust(width) if place == 0 else each.rjust(width))
-    return text.rstrip()
-
-
-def _width(head: list[str], cells: Sequence[str]) -> int:
-    return _GAP + max(map(len, [*head, *cells]))
+    padded = ([*[""] * (height - len(head)), *head, *cells] for head, cells in columns)
+    return list(zip(*padded, strict=True))
 
 
 def _head(name: str) -> list[str]:
     """Returns a setting's name on lines that are no wider than they must be."""
-    words = one_line(name).split("_")
+    words = printable(name, None).split("_")
     return [f"{word}_" for word in words[:-1]] + words[-1:]
 
 
 def _short(value: Hashable) -> str:
-    found = text(value)
-    return found if len(found) <= 16 else f"{found[:15]}…"
+    return shortened(text(value), 16)
 
 
 def _progress(entry: dict[str, Any]) -> str:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lowrank.common.errors import InputError
-from lowrank.common.texts import harmless, one_line, printable
+from lowrank.common.terminal import counting, say
+from lowrank.common.texts import printable
 from lowrank.config import Given, combine
 from lowrank.config.flags import is_on, read_flags
-
-if TYPE_CHECKING:
-    from lowrank.views.spectra.weights import Weights
 
 _VALUES = {
     "model": "a torchvision model, a bundled one or a configuration",
@@ -24,7 +20,6 @@ _VALUES = {
     "plot": "a file that ends with .png, .pdf or .svg",
 }
 _SWITCHES = ("json", "csv")
-_LARGE = 10_000_000  # weights; fewer take less than a second
 
 
 @dataclass(frozen=True)
@@ -101,13 +96,20 @@ def run(options: Options) -> int:
 
     # All are opened before the first is measured: a mistake is answered at once.
     files = [read_weights(file, model=options.model) for file in options.files]
-    with _progress(files) as progress:
+    total, done = sum(len(weights.matrices) for weights in files), 0
+
+    def measured_more(matrices: int) -> None:
+        nonlocal done
+        done += matrices
+        progress(done, total)
+
+    with counting("matrices") as progress:
         measured = [
             measure(
                 weights,
                 epsilons=options.epsilons,
                 rank_norm=options.rank_norm,
-                progress=progress,
+                progress=measured_more,
             )
             for weights in files
         ]
@@ -117,11 +119,11 @@ def run(options: Options) -> int:
         print(to_csv(measured))
         for each in measured:
             for line in remarks(each):
-                print(one_line(f"{each.weights.path}: {line}"), file=sys.stderr)
+                say(printable(f"{each.weights.path}: {line}", None), sys.stderr)
     elif len(measured) == 2:
-        print(harmless(comparison(*measured)))
+        say(comparison(*measured))
     else:
-        print(harmless("\n\n".join(table(each) for each in measured)))
+        say("\n\n".join(table(each) for each in measured))
     if options.plot:
         from lowrank.views.spectra.figure import spectra_figure
 
@@ -133,20 +135,5 @@ def run(options: Options) -> int:
                 f"plot: cannot write {printable(str(options.plot), 200)} ({error.strerror})"
             ) from error
         if options.form == "table":
-            print(harmless(f"drawn in {options.plot}"))
+            say(f"drawn in {options.plot}")
     return 0
-
-
-@contextmanager
-def _progress(files: Sequence[Weights]) -> Iterator[Callable[[int], object]]:
-    """Yields what counts matrices on a bar, if there is a terminal and much to do."""
-    large = sum(rows * columns for w in files for rows, columns in (m.shape for m in w.matrices))
-    if large < _LARGE or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task("matrices", total=sum(len(weights.matrices) for weights in files))
-        yield lambda done: bar.advance(task, done)

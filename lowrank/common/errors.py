@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from lowrank.common.texts import one_line
+from lowrank.common.texts import printable
 
 
 class _LinesError(Exception):
@@ -18,7 +18,7 @@ class _LinesError(Exception):
     def __init__(self, lines: str | Iterable[str]) -> None:
         given = [lines] if isinstance(lines, str) else lines
         # Names of files and contents of foreign records stand in them.
-        self.lines = [one_line(line) for line in given]
+        self.lines = [printable(line, None) for line in given]
         super().__init__("\n".join(self.lines))
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from lowrank.common.errors import Failure, InputError
-from lowrank.common.texts import one_line
+from lowrank.common.texts import printable
 
 
 def exit_code_of(program: str, work: Callable[[], int]) -> int:
@@ -46,7 +46,7 @@ def exit_code_of(program: str, work: Callable[[], int]) -> int:
         if error.strerror is None:
             raise
         place = f"{error.filename}: " if error.filename is not None else ""
-        code, lines = 1, [one_line(f"{place}{error.strerror}")]
+        code, lines = 1, [printable(f"{place}{error.strerror}", None)]
     else:
         return code
     for line in lines:

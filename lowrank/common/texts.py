@@ -5,56 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 ID = r"[A-Za-z0-9_-]{1,64}"
 """What an id of a run or a sweep looks like: it becomes part of paths."""
 
-_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NAME = re.compile(r"[A-Za-z0-9_.+-]*")  # calls nothing, also where it begins with a sign
-
-
-def harmless(text: str) -> str:
-    r"""Returns a text that a terminal shows and does not obey.
-
-    Args:
-        text: Anything, of several lines too.
-
-    Returns:
-        The text with escapes such as ``\x1b`` for control characters other than the line feed, for
-        characters that change the direction of writing and for lone surrogates.
-
-    Example:
-        >>> print(harmless("red: \x1b[31m"))
-        red: \x1b[31m
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        c.encode("unicode_escape").decode()
-        if c != "\n" and unicodedata.category(c) in _OBEYED
-        else c
-        for c in text
-    )
-
-
-def one_line(text: str) -> str:
-    r"""Returns a text as `harmless` does, in one line.
-
-    Args:
-        text: Anything.
-
-    Returns:
-        One line.
-
-    Example:
-        >>> one_line("two\nlines")
-        'two\\nlines'
-    """
-    return harmless(text).replace("\n", "\\n")
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -74,9 +32,7 @@ def to_json(value: Any, indent: int | None = None) -> str:
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     if text.isprintable():
         return text
-    return "".join(
-        json.dumps(c)[1:-1] if c != "\n" and unicodedata.category(c) in _OBEYED else c for c in text
-    )
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def cell(value: Any) -> Any:
@@ -96,25 +52,50 @@ def cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     is_formula = value.startswith(_FORMULA) and not _NAME.fullmatch(value)
-    return one_line(f"'{value}" if is_formula else value)
+    return printable(f"'{value}" if is_formula else value, None)
 
 
-def printable(text: str, longest: int = 60) -> str:
-    r"""Returns a text as it can stand in one line of a message: escaped and shortened.
+def printable(text: str, longest: int | None = 60, *, lines: bool = False) -> str:
+    r"""Returns a text that a terminal shows and does not obey, by default for a line of a message.
 
     Args:
         text: Anything.
-        longest: Characters that are left.
+        longest: Characters that are left; None for all.
+        lines: Whether the text may have several lines.
 
     Returns:
-        The text for people.
+        The text with escapes such as ``\x1b`` for control characters, for characters that change
+        the direction of writing, for lone surrogates and for spaces other than the usual one.
 
     Example:
-        >>> printable("two\nlines")
-        'two\\nlines'
+        >>> print(printable("two\nlines"), printable("red: \x1b[31m"))
+        two\nlines red: \x1b[31m
     """
-    short = text if len(text) <= longest else f"{text[: longest - 12]}... ({len(text)} characters)"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    if longest is not None and len(text) > longest:
+        text = f"{text[: longest - 12]}... ({len(text)} characters)"
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def shortened(text: str, longest: int) -> str:
+    """Returns a text that fits into a cell of a table.
+
+    Args:
+        text: Of one line.
+        longest: Characters of the cell.
+
+    Returns:
+        The text, or its start with an ellipsis.
+
+    Example:
+        >>> shortened("layer4_0_conv1", 8)
+        'layer4_…'
+    """
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

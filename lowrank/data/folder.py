@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from lowrank.common.errors import InputError
+from lowrank.common.terminal import counting
 from lowrank.data.decode import GREY, Form, ImageFile, cached, decode
-from lowrank.data.files import printed_progress
 from lowrank.data.sets import Dataset, Request, Split
 from lowrank.data.subsets import balanced_subset
 
@@ -52,10 +52,10 @@ def load(request: Request) -> Dataset:
 
     def split(files: Sequence[ImageFile], folder: Path, name: str) -> Split:
         def make() -> Tensor:
-            show = request.progress
-            if show is None:
-                show = printed_progress(f"decoding {folder}")
-            images, found = decode(root, files, form, show)
+            what = f"decoding {folder}"
+            with counting(what, lambda *far: f"{what}: {_far(*far)}") as show:
+                given = show if request.progress is None else request.progress
+                images, found = decode(root, files, form, given)
             if found:
                 problems.extend(found)
                 raise _DamagedError
@@ -76,6 +76,10 @@ def load(request: Request) -> Dataset:
         )
     mean, std = channel_statistics(train.images)
     return Dataset(request.name, train, test, classes, mean, std, str(root.resolve()))
+
+
+def _far(done: int, total: int, seconds: float) -> str:
+    return f"{done:,} of {total:,} in {seconds:.1f} s"
 
 
 class _DamagedError(Exception):

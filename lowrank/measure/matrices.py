@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
+from lowrank.common.terminal import aligned
 from lowrank.measure.tensors import Found, Names, matched, sort_tensors, unused_name
 
 
@@ -198,14 +199,6 @@ def _mean(values: Sequence[int]) -> str:
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Returns aligned lines: columns of numbers to the right, all others to the left."""
-    columns = list(zip(head, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    numbers = [all(cell.isdigit() for cell in column[1:]) for column in columns]
-    numbers[0] = False  # a layer may be called 0
-    return [
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, numbers, strict=True)
-        ).rstrip()
-        for row in zip(*columns, strict=True)
-    ]
+    columns = enumerate(zip(head, *rows, strict=True))
+    texts = [place for place, (_, *cells) in columns if not all(map(str.isdigit, cells))]
+    return aligned([head, *rows], left=[0, *texts])  # a layer may be called 0

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from lowrank.common.terminal import duration, say
-from lowrank.common.texts import harmless
+from lowrank.common.terminal import Display, aligned, duration
 from lowrank.measure.metrics import deviation
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ COLUMNS = (
 """Head and width of each column; with a space between them, 80 columns."""
 
 
-class Console:
+class Console(Display):
     """Prints lines, and on a terminal also a bar with rate and time left.
 
     Args:
@@ -49,36 +47,13 @@ class Console:
         stream: TextIO | None = None,
         echo: Callable[[str], None] = lambda _: None,
     ) -> None:
+        super().__init__(stream)
         self.epochs = epochs
         self.steps = steps
         self.batch_size = batch_size
-        self.stream: TextIO | None = stream or sys.stdout
         self.echo = echo
-        self._bar: Any = None
         self._done = 0
         self._started = (0.0, 0)
-
-    def __enter__(self) -> Console:
-        if self.stream is not None and self.stream.isatty():
-            from rich.console import Console as Terminal
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.percentage:3.0f} %"),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(compact=True),
-                console=Terminal(file=self.stream),
-                transient=True,
-            )
-            self._bar.add_task("", total=max(1, self.epochs * self.steps), rate="")
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def line(self, text: str = "") -> None:
         """Prints one line above the bar.
@@ -87,10 +62,7 @@ class Console:
             text: Printed as it is.
         """
         self.echo(f"{text}\n")
-        if self._bar is None:
-            say(text, self.stream)
-        else:
-            self._bar.console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
+        super().line(text)
 
     def head(self) -> None:
         """Prints the names of the columns."""
@@ -110,8 +82,7 @@ class Console:
     def stepped(self) -> None:
         """Counts one optimiser step."""
         self._done += 1
-        if self._bar is not None:
-            self._update((self._done - 1) // self.steps)
+        self._update((self._done - 1) // self.steps)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Prints the line of one epoch.
@@ -130,17 +101,14 @@ class Console:
         return pace * (self.epochs * self.steps - self._done)
 
     def _update(self, epoch: int) -> None:
-        if self._bar is None:
+        if not self.is_terminal:
             return
         moment, done = self._started
         elapsed = time.monotonic() - moment
         rate = (self._done - done) * self.batch_size / elapsed if elapsed > 0 else 0.0
-        self._bar.update(
-            self._bar.task_ids[0],
-            completed=self._done,
-            description=f"epoch {min(epoch + 1, self.epochs)}/{self.epochs}",
-            rate=f"{rate:,.0f} images/s",
-        )
+        stands = f"epoch {min(epoch + 1, self.epochs)}/{self.epochs}"
+        note = f"{stands}, {rate:,.0f} images/s, left {duration(self._seconds_left())}"
+        self.bar("steps", self._done, max(1, self.epochs * self.steps), note)
 
 
 def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float], seconds_left: float) -> str:
@@ -182,33 +150,28 @@ def layer_table(
         Lines of at most 80 columns while names have at most 28 characters; a star marks layers
         that do not count in ``rank_mean``.
     """
-    width = max([len(layer.name) for layer in layers] + [len("rank_mean_all")]) + 1
-    lines = [f"{'layer':<{width}}{'shape':>12}{'full':>7}{'rank at 0':>11}{'now':>7}{'stable':>9}"]
-    for layer in layers:
-        name = layer.name + ("" if layer.counted else "*")
-        rows, columns = layer.shape
-        values = (
+    rows: list[tuple[str, ...]] = [("layer", "shape", "full", "rank at 0", "now", "stable")]
+    rows += [
+        (
+            layer.name + ("" if layer.counted else "*"),
+            f"{layer.shape[0]}×{layer.shape[1]}",
+            str(min(layer.shape)),
             _number(first.get(f"rank/{layer.name}"), ".0f"),
             _number(last.get(f"rank/{layer.name}"), ".0f"),
             _number(last.get(f"stable_rank/{layer.name}"), ".2f"),
         )
-        shape = f"{rows}×{columns}"
-        lines.append(
-            f"{name:<{width}}{shape:>12}{min(rows, columns):>7}"
-            f"{values[0]:>11}{values[1]:>7}{values[2]:>9}"
-        )
+        for layer in layers
+    ]
     for name, counted in (
         ("rank_mean", [layer for layer in layers if layer.counted]),
         ("rank_mean_all", layers),
     ):
         full = sum(min(layer.shape) for layer in counted) / len(counted) if counted else math.nan
-        values = (_number(first.get(name), ".1f"), _number(last.get(name), ".1f"), "")
-        if name == "rank_mean":
-            values = (*values[:2], _number(last.get("stable_rank_mean"), ".2f"))
-        lines.append(
-            f"{name:<{width}}{'':>12}{_number(full, '.1f'):>7}"
-            f"{values[0]:>11}{values[1]:>7}{values[2]:>9}".rstrip()
-        )
+        means = (_number(row.get(name), ".1f") for row in (first, last))
+        stable = _number(last.get("stable_rank_mean"), ".2f") if name == "rank_mean" else ""
+        rows.append((name, "", _number(full, ".1f"), *means, stable))
+    first_width = max(len(row[0].rstrip("*")) for row in rows) + 1
+    lines = aligned(rows, widths=(first_width, 11, 6, 10, 6, 8), gap=1)
     if any(not layer.counted for layer in layers):
         lines.append("* not counted in rank_mean: the classifier and 1×1 shortcuts")
     return "\n".join(lines)
@@ -240,7 +203,7 @@ def deviation_lines(row: Mapping[str, float], replicas: int) -> list[str]:
 
 
 def _row(texts: Iterable[str]) -> str:
-    return " ".join(text.rjust(width) for text, (_, width) in zip(texts, COLUMNS, strict=True))
+    return aligned([tuple(texts)], left=(), widths=[width for _, width in COLUMNS], gap=1)[0]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from lowrank.common.terminal import duration, say
-from lowrank.common.texts import harmless
+from lowrank.common.terminal import Display, aligned, duration
+from lowrank.common.texts import shortened
 from lowrank.config import Config
 from lowrank.runs.find import load_run
 from lowrank.runs.format import RecordError
@@ -101,7 +100,7 @@ class Row:
     point: Point | None
 
 
-class Status:
+class Status(Display):
     """Prints events, and on a terminal keeps a table below them; elsewhere now and then one.
 
     Args:
@@ -109,27 +108,8 @@ class Status:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
-        self._live: Any = None
+        super().__init__(stream)
         self._printed = time.monotonic()
-
-    def __enter__(self) -> Status:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def line(self, text: str) -> None:
-        """Prints one line.
-
-        Args:
-            text: Printed as it is.
-        """
-        if self._live is None:
-            say(text, self._stream)
-        else:
-            self._live.console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
 
     def show(self, rows: Sequence[Row]) -> None:
         """Brings the table up to date.
@@ -137,16 +117,8 @@ class Status:
         Args:
             rows: One for each slot.
         """
-        if self._live is None and self._stream is not None and self._stream.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(console=Console(file=self._stream), auto_refresh=False)
-            self._live.start()
-        if self._live is not None:
-            from rich.text import Text
-
-            self._live.update(Text(table(rows), no_wrap=True), refresh=True)
+        if self.is_terminal:
+            self.text(table(rows))
         elif time.monotonic() >= self._printed + PIPED_EVERY:
             self._printed = time.monotonic()
             self.line(table(rows))
@@ -166,7 +138,7 @@ def table(rows: Sequence[Row]) -> str:
         slot        state       run             epoch rank_mean  done failed   left
         gpu0        waiting     -                   -         -     2      0      -
     """
-    lines = [_line([head for head, _ in COLUMNS])]
+    found = [[head for head, _ in COLUMNS]]
     for row in rows:
         point = row.point
         texts = ["-"] * 3
@@ -179,17 +151,11 @@ def table(rows: Sequence[Row]) -> str:
             left = point.seconds_left
         counts = [str(row.done), str(row.failed)]
         state = "uploading" if point is not None and point.is_trained else row.state
-        lines.append(_line([row.slot, state, *texts, *counts, duration(left)]))
+        found.append([row.slot, state, *texts, *counts, duration(left)])
     if len(rows) > 1:
         sums = [str(sum(row.done for row in rows)), str(sum(row.failed for row in rows))]
-        lines.append(_line(["in all", "", "", "", "", *sums, ""]))
-    return "\n".join(lines)
-
-
-def _line(texts: Sequence[str]) -> str:
-    cells = []
-    for text, (_, width) in zip(texts, COLUMNS, strict=True):
-        size = abs(width)
-        short = text if len(text) <= size else text[: size - 1] + "…"
-        cells.append(short.ljust(size) if width < 0 else short.rjust(size))
-    return " ".join(cells).rstrip()
+        found.append(["in all", "", "", "", "", *sums, ""])
+    sizes = [abs(width) for _, width in COLUMNS]
+    short = [[shortened(*cell) for cell in zip(texts, sizes, strict=True)] for texts in found]
+    left_set = [place for place, (_, width) in enumerate(COLUMNS) if width < 0]
+    return "\n".join(aligned(short, left=left_set, widths=sizes, gap=1))

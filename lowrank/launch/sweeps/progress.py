@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
-from lowrank.common.terminal import duration, say
-from lowrank.common.texts import harmless
+from lowrank.common.terminal import Display, duration
 from lowrank.launch.sweeps.search import described
 from lowrank.launch.sweeps.study import Ended, Point, Tally
 from lowrank.runs.find import load_run
@@ -21,7 +19,7 @@ EVERY = 1.0
 """Seconds between two looks into the records of running points."""
 
 
-class Progress:
+class Progress(Display):
     """Prints a line for each point that ends, above bars if there is a terminal.
 
     Args:
@@ -40,52 +38,18 @@ class Progress:
         output_dir: Path,
         stream: TextIO | None = None,
     ) -> None:
+        super().__init__(stream)
         self._slots = slots
         self._swept = swept
         self._metric = metric
         self._output_dir = output_dir
-        self._stream = stream or sys.stdout
-        self._bars: Any = None
         self._looked = 0.0
         self._started = time.monotonic()
         self._at_start = 0
         self._tally: Tally | None = None
         self._begun = 0.0
-
-    def __enter__(self) -> Progress:
-        if self._stream.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-            from rich.progress import Progress as Bars
-
-            self._bars = Bars(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}", markup=False),
-                console=Console(file=self._stream),
-                transient=True,
-            )
-            self._bars.add_task("points", total=None, note="starting")
-            for slot in self._slots:
-                self._bars.add_task(slot, total=None, note="starting")
-            self._bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-
-    def line(self, text: str) -> None:
-        """Prints a line.
-
-        Args:
-            text: Printed as it is.
-        """
-        if self._bars is None:
-            say(text, self._stream)
-        else:
-            self._bars.console.print(harmless(text), markup=False, highlight=False, soft_wrap=True)
+        for name in ("points", *slots):
+            self.bar(name, 0, None, "starting")
 
     def start(self, tally: Tally) -> None:
         """Begins to count.
@@ -132,19 +96,19 @@ class Progress:
         Args:
             running: Points by slot.
         """
-        if self._bars is None or time.monotonic() - self._looked < EVERY:
+        if not self.is_terminal or time.monotonic() - self._looked < EVERY:
             return
         self._looked = time.monotonic()
         self._begun = 0.0
-        for task in self._bars.tasks[1:]:
-            point = running.get(task.description)
+        for slot in self._slots:
+            point = running.get(slot)
             if point is None:
-                self._bars.update(task.id, total=None, completed=0, note="idle")
+                self.bar(slot, 0, None, "idle")
                 continue
             epoch, epochs, rank = self._stand(point)
             self._begun += epoch / epochs if epochs else 0.0
             note = f"{point.run_id} rank_mean {rank:.1f}" if epochs else point.run_id
-            self._bars.update(task.id, total=epochs or None, completed=epoch, note=note)
+            self.bar(slot, epoch, epochs or None, note)
         if self._tally is not None:
             self._update(self._tally)
 
@@ -160,15 +124,13 @@ class Progress:
 
     def _update(self, tally: Tally) -> None:
         self._tally = tally
-        if self._bars is None:
-            return
         done = tally.done + len(tally.failed)
         elapsed = time.monotonic() - self._started
         rate = 60 * (done - self._at_start) / elapsed if elapsed > 0 else 0.0
         note = f"{rate:.1f} a minute, left {duration(self._seconds_left(tally))}"
         for name, count in (("collapsed", tally.collapsed), ("failed", len(tally.failed))):
             note += f", {count} {name}" if count else ""
-        self._bars.update(self._bars.task_ids[0], total=tally.size, completed=done, note=note)
+        self.bar("points", done, tally.size, note)
 
     def _seconds_left(self, tally: Tally) -> float:
         """Returns the time left, also counting the epochs of points that are running."""

@@ -9,6 +9,7 @@ from textwrap import wrap
 
 import numpy as np
 
+from lowrank.common.terminal import aligned, column_widths
 from lowrank.views.spectra.quantities import Measured, Row
 
 WIDTH = 80
@@ -205,26 +206,16 @@ def _aligned(
     Returns:
         Lines, the heads first, and a number of groups.
     """
-    names = [row[0] for row in body if len(row[0]) <= _LONGEST_NAME]
-    first = max(map(len, ["matrix", *names]))
-    columns = zip(
-        chain.from_iterable(heads for _, heads in groups), *(r[1:] for r in body), strict=True
-    )
-    widths = [max(map(len, column)) for column in columns]
+    heads = list(chain.from_iterable(heads for _, heads in groups))
+    first, *widths = column_widths([["matrix", *heads], *body], longest=_LONGEST_NAME)
     total, kept, end = first, 0, 0
     above = " " * first
-    for title, heads in groups:
-        width = sum(2 + w for w in widths[end : end + len(heads)])
+    for title, found in groups:
+        width = sum(2 + w for w in widths[end : end + len(found)])
         if total + width > WIDTH and kept > 1:
             break
         above += title.rjust(width)
-        total, kept, end = total + width, kept + 1, end + len(heads)
+        total, kept, end = total + width, kept + 1, end + len(found)
+    shown = [row[: end + 1] for row in [["matrix", *heads], *body]]
     lines = [above.rstrip()] if above.strip() else []
-    shown = list(chain.from_iterable(heads for _, heads in groups))[:end]
-    for name, *cells in [["matrix", *shown], *body]:
-        if len(name) > _LONGEST_NAME:
-            lines.append(name)
-        start = name if len(name) <= _LONGEST_NAME else ""
-        padded = (f"  {cell:>{width}}" for cell, width in zip(cells[:end], widths, strict=False))
-        lines.append((start.ljust(first) + "".join(padded)).rstrip())
-    return lines, kept
+    return lines + aligned(shown, longest=_LONGEST_NAME), kept

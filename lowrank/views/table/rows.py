@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowrank.common.errors import InputError
+from lowrank.common.terminal import counting
 from lowrank.common.texts import printable
 from lowrank.measure.metrics import at
 from lowrank.measure.ranks import RANK_NORMS, frobenius_norm, rank
@@ -191,13 +189,13 @@ def read_rows(runs: Sequence[Run], definition: Definition) -> tuple[list[RunRow]
         The rows, and a line for every record whose content cannot be read.
     """
     rows, unread = [], []
-    with _progress(len(runs)) as advance:
-        for run in runs:
+    with counting("reading runs", _progress_line, QUIET_SECONDS) as progress:
+        for done, run in enumerate(runs, 1):
             try:
                 rows.append(read_row(run, definition))
             except RecordError as error:
                 unread += [f"left out: {line}" for line in error.lines]
-            advance()
+            progress(done, len(runs))
     return rows, unread
 
 
@@ -304,28 +302,6 @@ def _counted_ranks(run: Run, definition: Definition, measured: NDArray[np.bool_]
     return np.asarray(np.where(np.isnan(recorded), np.nan, ranks)[None])
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """Yields what counts a run: on a bar of a terminal, else in a line now and then."""
-    if sys.stderr is not None and sys.stderr.isatty() and total > 20:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        columns = ("reading runs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda: bar.advance(task)
-        return
-    done, started = 0, time.monotonic()
-    said = started
-
-    def advance() -> None:
-        nonlocal done, said
-        done += 1
-        now = time.monotonic()
-        if now - said >= QUIET_SECONDS and done < total:
-            said = now
-            left = (now - started) / done * (total - done)
-            print(f"read {done} of {total} runs, {left:.0f} s left", file=sys.stderr, flush=True)
-
-    yield advance
+def _progress_line(done: int, total: int, seconds: float) -> str:
+    left = f"{seconds / done * (total - done):.0f} s left"
+    return f"read {done} of {total} runs, {left}" if done < total else ""

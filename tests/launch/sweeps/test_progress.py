@@ -62,8 +62,8 @@ def test_a_terminal_shows_every_slot_and_the_time_left_before_any_point_has_ende
         shown.start(tally(0))
         clock[0] += 10
         shown.show({"cpu.0": point(0, "a"), "cpu.1": point(1, "b")})
-        shown._bars.refresh()
-        notes = {task.description: task.fields["note"] for task in shown._bars.tasks}
+        shown._below.refresh()
+        notes = {task.description: task.fields["note"] for task in shown._below.tasks}
     assert notes["points"].endswith("left 1:10")
     assert notes["cpu.0"] == "a rank_mean 9.0"
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
