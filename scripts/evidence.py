@@ -16,12 +16,15 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lowrank import Run, load_sweep
 from lowrank.cli import main as lowrank
+from lowrank.commands.runs import to_csv
+from lowrank.measure.bounds import forgetting_efolds
+from lowrank.views.table.rows import Definition, read_row
 
 ROOT = Path(__file__).resolve().parent.parent
 SWEEP = "sweeps/smoke_cifar10.yaml"
@@ -72,42 +75,26 @@ def result_of(run: Run) -> Result:
     Returns:
         Its numbers.
     """
-    config, metrics = run.config, run.metrics
-    counted = [min(layer.shape) for layer in run.layers if layer.counted]
+    config, row = run.config, read_row(run, Definition())
     steps = math.ceil(config["train_size"] / config["batch_size"])
+    rates = run.metrics["lr_now"][1:].tolist()
     return Result(
         weight_decay=config["weight_decay"],
         lr=config["lr"],
         batch_size=config["batch_size"],
         seed=config["seed"],
         state=run.state,
-        efolds=float(metrics["lr_now"][1:].sum()) * steps * config["weight_decay"],
-        full_rank=sum(counted) / len(counted),
-        rank_first=float(metrics["rank_mean"][0]),
-        rank_last=float(metrics["rank_mean"][-1]),
-        train_accuracy=float(metrics["train_accuracy"][-1]),
-        test_accuracy=float(metrics["test_accuracy"][-1]),
+        efolds=forgetting_efolds(rates, steps, config["weight_decay"]),
+        full_rank=row.full_rank,
+        rank_first=float(row.ranks[0, 0]),
+        rank_last=float(row.ranks[0, -1]),
+        train_accuracy=float(row.train_accuracy[-1]),
+        test_accuracy=float(row.test_accuracy[-1]),
     )
 
 
-def to_csv(results: Sequence[Result]) -> str:
-    """Writes the results as CSV, a line for each run.
-
-    Args:
-        results: Of all runs.
-
-    Returns:
-        The text; `from_csv` reads it back exactly.
-    """
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, [f.name for f in fields(Result)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(result) for result in results)
-    return stream.getvalue()
-
-
 def from_csv(text: str) -> list[Result]:
-    """Reads what `to_csv` wrote.
+    """Reads what `lowrank.commands.runs.to_csv` wrote of results.
 
     Args:
         text: The file.
@@ -268,7 +255,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
         (result_of(run) for run in runs),
         key=lambda r: (r.weight_decay, r.lr, r.batch_size, r.seed),
     )
-    (docs / "runs.csv").write_text(to_csv(results), encoding="utf-8")
+    (docs / "runs.csv").write_text(to_csv([asdict(result) for result in results]), encoding="utf-8")
     readme = root / "README.md"
     text = section(results, describe_machine(runs[0]))
     page, found = BLOCK.subn(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_the_readme_has_the_table_of_these_runs(evidence):
 
 def test_results_are_read_back_exactly(evidence):
     text = CSV.read_text(encoding="utf-8")
-    assert evidence.to_csv(evidence.from_csv(text)) == text
+    assert evidence.to_csv([asdict(result) for result in evidence.from_csv(text)]) == text
 
 
 def test_a_rank_that_does_not_fall_is_told(evidence):
