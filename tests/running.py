@@ -101,7 +101,7 @@ class Training:
             epoch: The epoch.
             run_dir: Of its run.
         """
-        wait_until(lambda: last_epoch(run_dir) >= epoch or self.ended())
+        wait_until(lambda: last_epoch(run_dir) >= epoch or self.ended(), pause=0.002)
 
 
 def _train(
@@ -130,21 +130,26 @@ def _train(
     sys.exit(train.main(list(flags)))
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 300) -> None:
+def wait_until(true: Callable[[], Any], seconds: float = 300, pause: float = 0.05) -> Any:
     """Waits until something holds.
 
     Args:
         true: Asks for it.
         seconds: How long at most.
+        pause: Between two questions.
+
+    Returns:
+        What it answered.
 
     Raises:
         TimeoutError: If it does not.
     """
     end = time.monotonic() + seconds
-    while not true():
+    while not (answer := true()):
         if time.monotonic() > end:
             raise TimeoutError(f"not within {seconds} s")
-        time.sleep(0.002)
+        time.sleep(pause)
+    return answer
 
 
 def last_epoch(run_dir: Path) -> int:

@@ -31,7 +31,8 @@ from lowrank.runs.checkpoints import CheckpointError
 from lowrank.runs.format import RecordError
 from tests import faults
 from tests.running import TINY, Training, differences, last_epoch
-from tests.test_train import assert_each_epoch_once, inspect, segments
+from tests.segments import inspect, segments
+from tests.test_train import assert_each_epoch_once
 from tests.tracking.test_online import assert_arrived, sync, wait_for_row
 
 EPOCHS = 4

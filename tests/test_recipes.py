@@ -15,8 +15,8 @@ from torch import nn
 
 import lowrank
 from lowrank.data import load_dataset
+from tests.segments import records
 from tests.test_docs import ROOT, examples
-from tests.test_watch import inspect
 
 pytestmark = pytest.mark.slow
 PACKAGES = "is not installed; `make test-slow` installs it"
@@ -57,7 +57,7 @@ def check_wandb(wandb_run, run, others):
     """Ends a W&B run; checks that it has each epoch of a record once, and still other rows."""
     segment = Path(wandb_run.settings.sync_dir)
     wandb_run.finish()
-    rows, _ = inspect(segment)
+    rows = [record["item"] for record in records(segment, "history")]
     ours = [row for row in rows if "rank_mean" in row]
     assert [row["epoch"] for row in ours] == run.epochs.tolist()
     assert [row["rank_mean"] for row in ours] == run.metrics["rank_mean"].tolist()

@@ -6,7 +6,6 @@ with numpy's float64 SVD of the weights in the checkpoint; W&B's rows as ``wandb
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
@@ -24,7 +23,8 @@ import torch
 import yaml
 
 import lowrank
-from tests.running import piped
+from tests.running import differences, is_timing, piped
+from tests.segments import inspect, segments
 from train import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,33 +72,9 @@ def wait_for_epoch(process, epoch):
     raise AssertionError("".join(lines))
 
 
-def is_timing(name):
-    return name.startswith(("time/", "throughput/"))
-
-
 def assert_same_record(one, other):
     """Compares everything but times, bit for bit."""
-    one, other = lowrank.load_run(one), lowrank.load_run(other)
-    assert one.epochs.tolist() == other.epochs.tolist()
-    assert one.layers == other.layers
-    names = {name for name in one.metrics if not is_timing(name)}
-    assert names == {name for name in other.metrics if not is_timing(name)}
-    for name in names:
-        assert one.metrics[name].tobytes() == other.metrics[name].tobytes(), name
-    for layer in one.spectra:
-        assert one.spectra[layer].tobytes() == other.spectra[layer].tobytes(), layer
-
-
-def segments(run_dir):
-    return sorted(path.parent for path in run_dir.glob("wandb/offline-run-*/run-*.wandb"))
-
-
-def inspect(segment, *flags):
-    """Reads a W&B segment with the client's own tool: its summary, or a list of its records."""
-    wandb = Path(sys.executable).with_name("wandb")
-    command = [wandb, "leet", "inspect", "--json", *flags, segment]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return json.loads(output if "--summary" in flags else f"[{','.join(output.splitlines())}]")
+    assert differences(one, other) == []
 
 
 def test_a_run_records_every_name_of_the_design_from_epoch_0(train, tmp_path):

@@ -8,7 +8,6 @@ own. Run with ``pytest tests/test_watch.py``.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import signal
@@ -25,6 +24,7 @@ import lowrank
 from lowrank.common.errors import InputError
 from lowrank.measure.metrics import HISTOGRAM_EDGES
 from lowrank.measure.watcher import Watcher
+from tests.segments import records
 
 
 def network(seed=0):
@@ -458,18 +458,6 @@ def test_how_a_program_ends_is_recorded(ended, ending):
 # W&B.
 
 
-def inspect(segment):
-    """Returns the rows and the metric definitions of an offline run, by wandb's own reader."""
-    from wandb.util import get_core_path
-
-    (log,) = segment.glob("*.wandb")
-    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file"]
-    text = subprocess.check_output([*command, log, segment.parent], text=True)
-    lines = [json.loads(line) for line in text.splitlines()]
-    rows = [line["history"]["item"] for line in lines if line["type"] == "history"]
-    return rows, [line["metric"] for line in lines if line["type"] == "metric"]
-
-
 def test_a_wandb_run_gets_the_rows_and_keeps_its_own(tmp_path):
     import wandb
 
@@ -490,7 +478,8 @@ def test_a_wandb_run_gets_the_rows_and_keeps_its_own(tmp_path):
     run.finish()
     watcher.close()
 
-    rows, defined = inspect(Path(segment))
+    rows = [record["item"] for record in records(Path(segment), "history")]
+    defined = records(Path(segment), "metric")
     assert [row["_step"] for row in rows] == list(range(10))  # W&B counts, no row is lost
     ours = [row for row in rows if "rank_mean_all" in row or "epoch" in row]
     assert [row["epoch"] for row in ours] == [0, 1, 2]

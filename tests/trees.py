@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import psutil
 
@@ -45,20 +43,3 @@ class Tree:
         for process in self.alive():
             with contextlib.suppress(psutil.Error):
                 process.kill()
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Waits for a condition to hold.
-
-    Args:
-        condition: Asked again and again.
-        seconds: How long at most.
-
-    Returns:
-        What it returned.
-    """
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return result

@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from lowrank.launch.processes import Supervised
-from tests.trees import Tree, wait_until
+from tests.running import wait_until
+from tests.trees import Tree
 
 CORE = """
 import os, sys, time

@@ -11,7 +11,6 @@ import random
 import re
 import resource
 import signal
-import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import torch
 from lowrank.common.errors import Failure, InputError
 from lowrank.runs import checkpoints
 from lowrank.runs.checkpoints import CheckpointError, CheckpointWriteError
+from tests.faults import mounted
 
 
 def state_of(epoch: int, size: int = 1000) -> dict[str, Any]:
@@ -170,18 +170,11 @@ def test_killing_the_saver_20_times_leaves_a_whole_state(path):
 def small_disk(request, tmp_path) -> Iterator[Path]:
     """A directory with room for a checkpoint of 300 kB but not for one of 4 MB."""
     place = tmp_path / "disk"
-    place.mkdir()
     if request.param == "tmpfs":
-        command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("mounting a tmpfs needs root and the right to mount")
-        try:
+        with mounted(place, "1m"):
             yield place
-        finally:
-            subprocess.run(["umount", str(place)], check=True)
         return
+    place.mkdir()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:

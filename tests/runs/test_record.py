@@ -12,7 +12,6 @@ import resource
 import shutil
 import signal
 import sqlite3
-import subprocess
 import tempfile
 import threading
 import time
@@ -30,6 +29,7 @@ from lowrank.runs.find import Run, find_runs, load_run, load_sweep
 from lowrank.runs.format import RECORD_NAME, RecordError, RecordWriteError, fingerprints
 from lowrank.runs.lock import lock
 from lowrank.runs.writer import Record
+from tests.faults import mounted
 
 LAYERS = (
     Layer("stem", "stem", (8, 27), 1024, True),
@@ -594,20 +594,13 @@ def test_a_record_is_read_where_nothing_may_be_written(half_written):
 def small_disk(request, tmp_path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A directory that runs full, and what makes room in it."""
     place = tmp_path / "disk"
-    place.mkdir()
     if request.param == "tmpfs":
-        command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("mounting a tmpfs needs root and the right to mount")
-        filler = place / "filler"
-        filler.write_bytes(bytes(200 * 1024))
-        try:
+        with mounted(place, "400k"):
+            filler = place / "filler"
+            filler.write_bytes(bytes(200 * 1024))
             yield place, filler.unlink
-        finally:
-            subprocess.run(["umount", str(place)], check=True)
         return
+    place.mkdir()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (150 * 1024, hard))
     try:

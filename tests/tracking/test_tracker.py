@@ -7,7 +7,6 @@ Run with ``pytest tests/tracking/test_tracker.py``.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -19,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from wandb.util import get_core_path
 
 from lowrank.common.errors import InputError
 from lowrank.measure.metrics import HISTOGRAM_EDGES
 from lowrank.tracking import segments, tracker
 from lowrank.tracking.tracker import start_tracking
+from tests.segments import inspect, records
 
 CONFIG = {
     "tracking": "auto",
@@ -75,19 +74,6 @@ def run(script, directory, *, environ=None, config=None):
         text=True,
         timeout=120,
     )
-
-
-@functools.cache
-def inspect(segment, *options):
-    """Returns what `wandb leet inspect` prints about a segment."""
-    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", *options]
-    log = next(segment.glob("*.wandb"))
-    return subprocess.check_output([*command, "--run-file", log, segment.parent], text=True)
-
-
-def records(segment, kind):
-    lines = [json.loads(line) for line in inspect(segment).splitlines()]
-    return [line[kind] for line in lines if line["type"] == kind]
 
 
 KILLED = """
@@ -159,7 +145,7 @@ def test_what_is_not_finite_is_left_out_of_row_and_summary(logs):
     assert not {"rank_mean", "rank/b", "train_loss"} & last.keys()
     assert not any(name.startswith("spectrum/b") for name in last)
     assert any(name.startswith("spectrum/a") for name in last)
-    summary = json.loads(inspect(logs[1].parent, "--summary"))["summary"]
+    summary = inspect(logs[1].parent, "--summary")["summary"]
     assert not {"rank_mean", "rank/b", "train_loss"} & summary.keys()
     assert summary["rank/a"] == 3
     assert summary["state"] == "collapsed"
@@ -204,7 +190,7 @@ def test_figures_are_images_and_need_no_pyplot(continued, logs):
 
 
 def test_config_group_and_log_lines_are_recorded(logs):
-    summary = json.loads(inspect(logs[0].parent, "--summary"))
+    summary = inspect(logs[0].parent, "--summary")
     assert summary["config"] == CONFIG
     assert (summary["project"], summary["run_id"], summary["tags"]) == ("ranks", "abc", ["digits"])
     (lines,) = records(logs[1].parent, "output_logger")
@@ -343,7 +329,7 @@ def test_under_an_agent_text_is_recorded_as_the_number_it_means(tmp_path):
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     (log,) = segments.find(tmp_path / "runs/abc", "abc")
-    recorded = json.loads(inspect(log.parent, "--summary"))
+    recorded = inspect(log.parent, "--summary")
     assert recorded["config"] == CONFIG | {
         "tracking": "offline",
         "lr": 1e-4,

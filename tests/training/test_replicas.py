@@ -26,7 +26,9 @@ from lowrank.models import build_model
 from lowrank.training import replicas, steps
 from lowrank.training.learner import Learner
 from lowrank.training.replicas import Replicas
-from tests.test_train import assert_same_record, inspect, is_timing, segments, spawn, wait_for_epoch
+from tests.running import is_timing
+from tests.segments import inspect, segments
+from tests.test_train import assert_same_record, spawn, wait_for_epoch
 from train import main
 
 SEEDS = range(3, 6)

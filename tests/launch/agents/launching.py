@@ -19,7 +19,8 @@ import psutil
 import wandb
 import yaml
 
-from tests.trees import Tree, wait_until
+from tests.running import wait_until
+from tests.trees import Tree
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -16,7 +16,7 @@ import pytest
 
 import lowrank
 from tests.launch.agents.launching import ROOT, Launch, change, make_sweep, noted
-from tests.trees import wait_until
+from tests.running import wait_until
 from tests.wandb_server import State
 
 
