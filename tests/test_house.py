@@ -37,6 +37,28 @@ def in_package():
     return names
 
 
+WHERE = {  # what a stranger looks for: the words of one room's line, and a name of that room
+    "the learning-rate schedule": ("learning-rate schedules", "training.steps.learning_rate"),
+    "the rank at ε": ("ranks", "measure.ranks.rank"),
+    "W&B's histograms": ("histograms", "tracking.rows.RowLogger"),
+    "a disk that is full": ("full disks", "runs.format.RecordWriteError"),
+    "the heat map": ("heat maps", "views.figures.one_run.rank_heatmap"),
+    "a sweep's retries": ("retries", "launch.sweeps.study.SweepStudy"),
+    "downloading data": ("downloaded", "data.vision.load"),
+    "padding images": ("padded", "data.sizes.pad"),
+    "the rank bound": ("bounds", "measure.bounds.rank_bound"),
+    "resuming a run": ("resume", "runs.directory.open_run_directory"),
+}
+
+
+@pytest.mark.parametrize(("words", "name"), WHERE.values(), ids=WHERE)
+def test_a_stranger_finds_the_room_from_the_readmes_tree(words, name):
+    (line,) = [line for line in ENTRIES if words in line.partition("  ")[2]]
+    module, _, attribute = f"lowrank.{name}".rpartition(".")
+    assert line.split()[0] == f"{name.split('.')[0]}/"
+    assert getattr(importlib.import_module(module), attribute).__module__ == module
+
+
 def imported(path):
     """Yields the modules of lowrank that a file imports, as names below the package."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
