@@ -20,7 +20,7 @@ from lowrank.common.texts import nearest, printable
 from lowrank.config.flags import is_on, read_flags
 from lowrank.runs.find import Run
 from lowrank.runs.format import RecordError
-from lowrank.views.report.many import NEEDED, overview
+from lowrank.views.report.many import needed, overview
 from lowrank.views.report.one import section
 from lowrank.views.report.packing import spread
 from lowrank.views.report.page import page
@@ -176,7 +176,7 @@ def _preload(run: Run) -> None:
     """Reads in one look what a row needs. What is damaged is told when the row is read."""
     with suppress(RecordError):
         names = [n for n in run.metrics if n == "rank_mean" or n.startswith("rank_mean@")]
-        run.preload([*names, *NEEDED, "collapsed", "dead"])
+        run.preload([*names, *needed(), "collapsed", "dead"])
 
 
 def _named(path: Path) -> str:

@@ -19,34 +19,27 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from torch import Tensor, nn
 
 from lowrank.common.terminal import aligned
-from lowrank.measure.tensors import Found, Names, matched, sort_tensors, unused_name
+from lowrank.measure.layers import Layer
+from lowrank.measure.tensors import Names, matched, sort_tensors, unused_name
 
 
-@dataclass(frozen=True)
-class WeightMatrix:
-    """One weight matrix of a module. It follows the module: `view` reads the present weight.
+@dataclass(frozen=True, kw_only=True)
+class WeightMatrix(Layer):
+    """A layer with its values. Of a module it follows the module: `view` reads the present weight.
 
     Attributes:
-        name: ``<layer>`` in the names of metrics, unique in its model: ``layer1_0_conv1``.
-        path: Path of the parameter, before any parametrisation: ``layer1.0.conv1.weight``.
-        shape: Rows and columns.
-        counted: Whether ``rank_mean`` includes it.
         module: Path of the owning module, ``layer1.0.conv1``; empty for the root.
     """
 
-    name: str
-    path: str
-    shape: tuple[int, int]
-    counted: bool
-    module: str
-    _source: Found = field(repr=False, compare=False)
-    _index: int = field(repr=False, compare=False)
+    module: str = ""
+    _view: Callable[[], Tensor] = field(repr=False, compare=False)
 
     def view(self) -> Tensor:
         """Returns the present effective weight, leaving the module as it is.
@@ -56,7 +49,7 @@ class WeightMatrix:
             parameter's memory unless it has to be computed or reordered (parametrised modules,
             transposed convolutions): treat it as read-only and clone it to keep it.
         """
-        return self._source.matrix(self._index)
+        return self._view()
 
 
 @dataclass(frozen=True)
@@ -115,14 +108,13 @@ def weight_matrices(
                     shape=(rows, columns),
                     counted=not found.is_shortcut,
                     module=found.module,
-                    _source=found,
-                    _index=index,
+                    _view=partial(found.matrix, index),
                 )
             )
     labels = [(m.name, m.path, m.module) for m in matrices]
     out = matched("exclude", exclude, labels, "weight matrix")
     return [
-        replace(m, counted=m.counted and m is not matrices[-1] and not excluded)
+        replace(m, counted=bool(m.counted) and m is not matrices[-1] and not excluded)
         for m, excluded in zip(matrices, out, strict=True)
     ]
 

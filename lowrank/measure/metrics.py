@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lowrank.measure import ranks
+from lowrank.measure.layers import Layer
+from lowrank.measure.quantities import TABLE, averaged, described
 from lowrank.measure.ranks import Quantity, quantity_of
 
 HISTOGRAM_EDGES = np.linspace(-8.0, 0.0, 65)
 """Edges of the bins of log10(σ/‖W‖): the same in every epoch, layer and run."""
-
-LAYER_QUANTITIES = (
-    "stable_rank",
-    "effective_rank",
-    "spectral_norm",
-    "frobenius_norm",
-    "distance",
-    "rank_bound",
-    "spectrum",
-)
-"""Names before ``/<layer>``, besides ``rank`` and ``rank@ε``."""
-
-
-class MeasuredLayer(Protocol):
-    """What is needed of a layer: `lowrank.measure.layers.Layer` has it."""
-
-    @property
-    def name(self) -> str:
-        """The layer's name in metrics."""
-
-    @property
-    def counted(self) -> bool:
-        """Whether it belongs to the layer set of ``rank_mean``."""
 
 
 def at(name: str, epsilon: float) -> str:
@@ -72,11 +50,12 @@ def is_hidden(name: str) -> bool:
     quantity, _, layer = name.partition("/")
     if quantity.startswith(("rank@", "rank_mean@")):
         return True
-    return bool(layer) and quantity in LAYER_QUANTITIES
+    known = TABLE.get(quantity)
+    return bool(layer) and (quantity == "spectrum" or (known is not None and known.is_hidden))
 
 
 def measurement_metrics(
-    layers: Sequence[MeasuredLayer],
+    layers: Sequence[Layer],
     spectra: Mapping[str, NDArray[np.float64]],
     *,
     epsilons: Sequence[float],
@@ -100,20 +79,20 @@ def measurement_metrics(
 
     Returns:
         Numbers by name, (N,) of N replicas, NaN where there is none. Per layer: ``rank``,
-        ``rank@ε``, ``stable_rank``, ``effective_rank``, ``spectral_norm``, ``frobenius_norm`` and,
-        where given, ``distance``, each followed by ``/<layer>``. Over the counted layers:
-        ``rank_mean``, ``rank_mean@ε``, ``stable_rank_mean``, ``effective_rank_mean``.
-        Over all: ``rank_mean_all``. ``collapsed`` is a number of matrices.
+        ``rank@ε``, what `lowrank.measure.quantities.TABLE` has and, where given, ``distance``, each
+        followed by ``/<layer>``. Over the counted layers, means of those that are averaged:
+        ``rank_mean``, ``rank_mean@ε``, ``stable_rank_mean``, …. Over all: ``rank_mean_all``.
+        ``collapsed`` is a number of matrices.
 
     Example:
-        >>> from types import SimpleNamespace as Layer
-        >>> layers = [Layer(name="layers_0", counted=True), Layer(name="head", counted=False)]
-        >>> spectra = {"layers_0": np.array([1.0, 0.1, 1e-5]), "head": np.array([1.0])}
+        >>> layers = [Layer("0", "0.weight", (3, 3)), Layer("2", "2.weight", (1, 3), counted=False)]
+        >>> spectra = {"0": np.array([1.0, 0.1, 1e-5]), "2": np.array([1.0])}
         >>> row = measurement_metrics(layers, spectra, epsilons=[1e-3])
-        >>> row["rank/layers_0"], row["rank_mean"], row["rank_mean_all"], row["collapsed"]
+        >>> row["rank/0"], row["rank_mean"], row["rank_mean_all"], row["collapsed"]
         (2.0, 2.0, 1.5, 0.0)
     """
     primary, *further = epsilons
+    functions = {e.name: e.function for e in TABLE.values() if e.is_logged and e.function}
     row: dict[str, Quantity] = {}
     gone = []
     for layer in layers:
@@ -123,12 +102,11 @@ def measurement_metrics(
         of_layer = {
             "rank": ranks.rank(values, primary, rank_norm),
             **{at("rank", epsilon): ranks.rank(values, epsilon, rank_norm) for epsilon in further},
-            "stable_rank": ranks.stable_rank(values),
-            "effective_rank": ranks.effective_rank(values),
+            **{name: function(values) for name, function in functions.items()},
         }
-        of_layer = {name: np.where(gone[-1], np.nan, value) for name, value in of_layer.items()}
-        of_layer["spectral_norm"] = ranks.spectral_norm(values)
-        of_layer["frobenius_norm"] = ranks.frobenius_norm(values)
+        for name in of_layer:
+            if described(name).is_rank:
+                of_layer[name] = np.where(gone[-1], np.nan, of_layer[name])
         if distances is not None and layer.name in distances:
             of_layer["distance"] = distances[layer.name]
         row |= {f"{quantity}/{layer.name}": quantity_of(v) for quantity, v in of_layer.items()}
@@ -141,8 +119,7 @@ def measurement_metrics(
     return {
         "rank_mean": mean("rank", counted),
         "rank_mean_all": mean("rank", (layer.name for layer in layers)),
-        "stable_rank_mean": mean("stable_rank", counted),
-        "effective_rank_mean": mean("effective_rank", counted),
+        **{entry.mean: mean(entry.name, counted) for entry in averaged()},
         **{at("rank_mean", epsilon): mean(at("rank", epsilon), counted) for epsilon in further},
         "collapsed": quantity_of(np.sum(gone, axis=0, dtype=np.float64)),
         **row,

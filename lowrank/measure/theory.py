@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from lowrank.measure.bounds import (
     check_counts,
@@ -17,33 +16,34 @@ from lowrank.measure.bounds import (
     rank_bound,
     settled_window,
 )
+from lowrank.measure.layers import Layer
 
 VISIBLE = 5.0
 """Forgetting e-folds below which no lower rank was seen at ε = 1e-3, in own measurements."""
 
 
-@dataclass(frozen=True)
-class TheoryLayer:
-    """What the theory needs to know of a weight matrix.
+def TheoryLayer(  # noqa: N802  # once a class, and still called as one
+    name: str, shape: tuple[int, int], positions: int | None, groups: int = 1
+) -> Layer:
+    """Returns a layer of no model, for what the theory says of its size.
 
-    Attributes:
-        name: Its layer name.
+    Args:
+        name: Its name.
         shape: Rows and columns.
         positions: Positions m per sample; None where unknown: no claim.
         groups: Groups g of a convolution.
-    """
 
-    name: str
-    shape: tuple[int, int]
-    positions: int | None
-    groups: int = 1
+    Returns:
+        The layer.
+    """
+    return Layer(name, name, shape, positions, groups=groups)
 
 
 class Theory:
     """The bounds of one run, from its schedule and the norms it records.
 
     Args:
-        layers: The weight matrices.
+        layers: The weight matrices; of one whose positions are not known nothing is claimed.
         optimizer: Its name. Only ``sgd`` takes steps of the form (1).
         weight_decay: wd of the optimiser, the same for all layers, 0 or more.
         momentum: β in [0, 1); with any, all bounds are approximate.
@@ -61,7 +61,7 @@ class Theory:
 
     def __init__(
         self,
-        layers: Sequence[TheoryLayer],
+        layers: Sequence[Layer],
         *,
         optimizer: str,
         weight_decay: float,

@@ -17,7 +17,7 @@ from lowrank.measure.metrics import bound_metrics, measurement_metrics
 from lowrank.measure.positions import Applied, ExampleInput, output_positions
 from lowrank.measure.ranks import Quantity, quantity_of
 from lowrank.measure.spectra import singular_values
-from lowrank.measure.theory import Theory, TheoryLayer
+from lowrank.measure.theory import Theory
 
 COLLAPSE = 1e-6
 """A matrix whose Frobenius norm falls below this multiple of its first has collapsed."""
@@ -87,17 +87,16 @@ class Watcher:
         applied: Mapping[str, Applied | None] = {}
         if example_input is not None:
             applied = output_positions(networks[0], self._matrices, example_input)
-        positions = {name: use.positions if use else None for name, use in applied.items()}
-        self.layers = [
-            Layer(m.name, m.path, m.shape, positions.get(m.name), m.counted) for m in self._matrices
-        ]
+        self.layers = []
+        for matrix in self._matrices:
+            use = applied.get(matrix.name)
+            positions, groups = (use.positions, use.groups) if use else (None, 1)
+            self.layers.append(
+                Layer(matrix.name, matrix.path, matrix.shape, positions, matrix.counted, groups)
+            )
         self.theory: Theory | None = None
         if theory is not None and example_input is not None:
-            layers = [
-                TheoryLayer(m.name, m.shape, positions[m.name], use.groups if use else 1)
-                for m, use in zip(self._matrices, applied.values(), strict=True)
-            ]
-            self.theory = Theory(layers, epsilon=self.epsilons[0], **theory)
+            self.theory = Theory(self.layers, epsilon=self.epsilons[0], **theory)
         self._first_norms: dict[str, Quantity] = {}
         self._norms: dict[int, dict[str, Quantity]] = {}
         self._previous: dict[str, Tensor] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from lowrank.common.terminal import Display, aligned, duration
 from lowrank.measure.metrics import deviation
+from lowrank.measure.quantities import TABLE
 
 if TYPE_CHECKING:
     from lowrank.measure.layers import Layer
@@ -150,15 +151,16 @@ def layer_table(
         Lines of at most 80 columns while names have at most 28 characters; a star marks layers
         that do not count in ``rank_mean``.
     """
-    rows: list[tuple[str, ...]] = [("layer", "shape", "full", "rank at 0", "now", "stable")]
+    rank, *shown = [TABLE["rank"], *(entry for entry in TABLE.values() if entry.in_console)]
+    heads = ("layer", "shape", "full", "rank at 0", "now", *(entry.head for entry in shown))
+    rows: list[tuple[str, ...]] = [heads]
     rows += [
         (
             layer.name + ("" if layer.counted else "*"),
             f"{layer.shape[0]}×{layer.shape[1]}",
             str(min(layer.shape)),
-            _number(first.get(f"rank/{layer.name}"), ".0f"),
-            _number(last.get(f"rank/{layer.name}"), ".0f"),
-            _number(last.get(f"stable_rank/{layer.name}"), ".2f"),
+            *(_number(row.get(f"rank/{layer.name}"), rank.form) for row in (first, last)),
+            *(_number(last.get(f"{each.name}/{layer.name}"), each.form) for each in shown),
         )
         for layer in layers
     ]
@@ -167,11 +169,14 @@ def layer_table(
         ("rank_mean_all", layers),
     ):
         full = sum(min(layer.shape) for layer in counted) / len(counted) if counted else math.nan
-        means = (_number(row.get(name), ".1f") for row in (first, last))
-        stable = _number(last.get("stable_rank_mean"), ".2f") if name == "rank_mean" else ""
-        rows.append((name, "", _number(full, ".1f"), *means, stable))
+        means = [_number(row.get(name), ".1f") for row in (first, last)]
+        means += [
+            _number(last.get(each.mean), each.form) if each.mean and name == rank.mean else ""
+            for each in shown
+        ]
+        rows.append((name, "", _number(full, ".1f"), *means))
     first_width = max(len(row[0].rstrip("*")) for row in rows) + 1
-    lines = aligned(rows, widths=(first_width, 11, 6, 10, 6, 8), gap=1)
+    lines = aligned(rows, widths=(first_width, 11, 6, 10, 6, *(8 for _ in shown)), gap=1)
     if any(not layer.counted for layer in layers):
         lines.append("* not counted in rank_mean: the classifier and 1×1 shortcuts")
     return "\n".join(lines)

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lowrank.measure.quantities import TABLE
+
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
 
@@ -83,23 +85,13 @@ def build_workspace(
 
 def _rank(swept: Sequence[str]) -> Section:
     """Returns what the project is about: ranks by what was varied, then layer by layer."""
-    import wandb_workspaces.reports.v2 as wr
-
     by_parameter = [_curve("rank_mean", RANK, field) for field in swept[:MOST_CURVES]]
     return _section(
         "Rank",
         [
             *(by_parameter or [_curve("rank_mean", RANK)]),
-            wr.LinePlot(
-                title="Rank of every layer",
-                x="epoch",
-                metric_regex="^rank/",
-                title_x="epoch",
-                title_y="rank",
-                max_runs_to_show=5,
-            ),
-            _curve("stable_rank_mean", "average stable rank", *swept[:1]),
-            _curve("effective_rank_mean", "average effective rank", *swept[:1]),
+            _of_layers("Rank of every layer", "^rank/", "rank"),
+            *_others(swept),
         ],
         is_open=True,
     )
@@ -178,13 +170,11 @@ def _theory() -> Section:
     return _section(
         "Theory",
         [
-            wr.LinePlot(
-                title="Rank bound beside measured rank, where the bound is not vacuous",
-                x="epoch",
-                metric_regex="^(rank|rank_bound)/",
-                title_x="epoch",
-                title_y="rank",
-                max_runs_to_show=1,
+            _of_layers(
+                "Rank bound beside measured rank, where the bound is not vacuous",
+                "^(rank|rank_bound)/",
+                "rank",
+                most_runs=1,
             ),
             wr.LinePlot(
                 title="Learning rate",
@@ -200,6 +190,35 @@ def _theory() -> Section:
     )
 
 
+def _others(swept: Sequence[str]) -> list[Any]:
+    """Returns a panel of each further quantity that is to have one."""
+    return [
+        _curve(entry.mean, f"average {entry.words}", *swept[:1])
+        if entry.mean
+        else _of_layers(f"{_capital(entry.words)} of every layer", f"^{entry.name}/", entry.meaning)
+        for entry in TABLE.values()
+        if entry.on_dashboard
+    ]
+
+
+def _of_layers(title: str, metrics: str, label: str, most_runs: int = 5) -> Any:
+    """Returns metrics of every layer over epochs, found by a regular expression."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.LinePlot(
+        title=title,
+        x="epoch",
+        metric_regex=metrics,
+        title_x="epoch",
+        title_y=label,
+        max_runs_to_show=most_runs,
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _curve(metric: str, label: str, field: str | None = None) -> Any:
     """Returns a metric over epochs: of every run, or mean ± sd for each value of a field."""
     import wandb_workspaces.reports.v2 as wr
@@ -212,7 +231,7 @@ def _curve(metric: str, label: str, field: str | None = None) -> Any:
             "groupby_rangefunc": "stddev",
         }
     return wr.LinePlot(
-        title=f"{label[0].upper()}{label[1:]}" + (f" by {field}" if field else ""),
+        title=_capital(label) + (f" by {field}" if field else ""),
         x="epoch",
         y=[metric],
         title_x="epoch",

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lowrank.common.secrets import redact
-from lowrank.measure.metrics import at
+from lowrank.measure.metrics import at, deviation
+from lowrank.measure.quantities import averaged
 from lowrank.runs.find import Run
 from lowrank.views.report.packing import Floats, every, pack
 from lowrank.views.table.fields import in_order, plain, settings, text, varied, words
@@ -25,11 +26,12 @@ POINTS = (40, 200)
 """A curve has at least and at most so many points: more than 200 a plot does not show."""
 
 ACCURACIES = ("train_accuracy", "test_accuracy")
-OTHER_MEANS = {
-    "stable_rank_mean": "average stable rank ‖W‖_F²/‖W‖_2²",
-    "effective_rank_mean": "average effective rank",
-}
-NEEDED = (*OTHER_MEANS, *ACCURACIES, *(f"{name}_std" for name in ACCURACIES))
+
+
+def needed() -> list[str]:
+    """Returns the metrics of a run that the overview shows beside its ranks."""
+    names = [*(entry.mean for entry in averaged()), *ACCURACIES]
+    return [*names, *(deviation(name) for name in ACCURACIES)]
 
 
 def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None]]:
@@ -53,9 +55,9 @@ def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None
         f"rank {definition}": (f"average rank at {definition}", definition)
         for definition in [*first, *rest]
     }
-    for name, meaning in OTHER_MEANS.items():
-        if any(name in run.metrics for run in runs):
-            found[name] = (meaning, None)
+    for entry in averaged():
+        if any(entry.mean in run.metrics for run in runs):
+            found[entry.mean] = (f"average {entry.meaning}", None)
     return found
 
 

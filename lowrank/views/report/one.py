@@ -11,6 +11,7 @@ import numpy as np
 
 from lowrank.common.secrets import redact
 from lowrank.measure.metrics import at
+from lowrank.measure.quantities import TABLE
 from lowrank.measure.ranks import frobenius_norm, spectral_norm
 from lowrank.measure.theory import Theory
 from lowrank.runs.find import Run
@@ -27,11 +28,6 @@ SPECTRUM_POINTS = 100
 """A spectrum is drawn through so many of its values: all of them up to full rank 100."""
 
 SCALARS = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
-NORMS = {
-    "frobenius_norm": "Frobenius norm ‖W‖_F",
-    "spectral_norm": "spectral norm ‖W‖_2",
-    "distance": "distance of W/‖W‖ from the epoch before",
-}
 
 
 def section(run: Run, sections: int) -> dict[str, Any]:
@@ -49,14 +45,12 @@ def section(run: Run, sections: int) -> dict[str, Any]:
         "rank" if definition == own[0] else at("rank", definition.epsilon): f"rank at {definition}"
         for definition in own
     } or {"rank": "rank"}
-    of_layers = ranks | {
-        "stable_rank": "stable rank ‖W‖_F²/‖W‖_2²",
-        "effective_rank": "effective rank",
-        **NORMS,
-    }
+    others = [e for e in TABLE.values() if e.is_logged and e.in_report and e.name != "rank"]
+    of_layers = ranks | {entry.name: entry.meaning for entry in others}
     names = [layer.name for layer in run.layers]
     quantities = [*of_layers, "rank_bound"]
-    means = {quantity: _mean_name(quantity) for quantity in of_layers if quantity not in NORMS}
+    means = {name: name.replace("rank", "rank_mean", 1) for name in ranks}
+    means |= {entry.name: entry.mean for entry in others if entry.mean}
     wanted = [f"{quantity}/{name}" for quantity in quantities for name in names]
     scalars = [each for name in SCALARS for each in (name, f"{name}_std")]
     run.preload([*wanted, *means.values(), *scalars, "collapsed"])
@@ -82,6 +76,7 @@ def section(run: Run, sections: int) -> dict[str, Any]:
         ],
         "quantities": {q: words for q, words in of_layers.items() if q in present},
         "ranks": [q for q in ranks if q in present],
+        "sizes": [e.name for e in others if not e.is_rank and e.name in present],
         "epsilons": [definition.epsilon for definition in own],
         "norm": "‖W‖_2" if own and own[0].rank_norm == "spectral" else "‖W‖_F",
         "epochs": pack(run.epochs[shown]),
@@ -98,17 +93,6 @@ def section(run: Run, sections: int) -> dict[str, Any]:
         "scalars": {name: pack(values[every_epoch]) for name, values in columns.items()},
         "spectra": spectra,
     }
-
-
-def _mean_name(quantity: str) -> str:
-    """Returns the metric that averages a quantity over the counted layers.
-
-    Example:
-        >>> _mean_name("rank"), _mean_name("rank@0.01"), _mean_name("stable_rank")
-        ('rank_mean', 'rank_mean@0.01', 'stable_rank_mean')
-    """
-    name, sign, epsilon = quantity.partition("@")
-    return f"{name}_mean{sign}{epsilon}"
 
 
 def _measured(run: Run) -> Places:

@@ -13,42 +13,27 @@ import numpy as np
 
 from lowrank.common.texts import cell
 from lowrank.common.texts import to_json as as_json
-from lowrank.measure import ranks
+from lowrank.measure.layers import Layer
+from lowrank.measure.metrics import at
+from lowrank.measure.quantities import TABLE, described
+from lowrank.measure.ranks import rank
 from lowrank.measure.spectra import Spectrum, singular_values
 from lowrank.measure.watcher import COLLAPSE
 from lowrank.views.spectra.weights import Weights
 
 _TOGETHER = 8_000_000  # entries; small matrices are faster together, one thread each
-QUANTITIES = (
-    "stable_rank",
-    "effective_rank",
-    "energy_rank",
-    "frobenius_norm",
-    "spectral_norm",
-)
-"""Functions of `lowrank.measure.ranks`, beside the rank at each ε."""
-
-_NORMS = ("frobenius_norm", "spectral_norm")
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, kw_only=True)
+class Row(Layer):
     """What was found about one matrix.
 
     Attributes:
-        name: Layer name.
-        path: Path of its parameter.
-        shape: Rows and columns.
-        counted: Whether ``rank_mean`` includes it; None where no model says so.
         spectrum: Singular values (min(rows, columns),), descending; NaN if it is not finite.
         quantities: Numbers by name, NaN where there is none.
         remark: Why some of them are NaN; empty if none is.
     """
 
-    name: str
-    path: str
-    shape: tuple[int, int]
-    counted: bool | None
     spectrum: Spectrum
     quantities: dict[str, float]
     remark: str
@@ -94,7 +79,7 @@ class Measured:
             name: {
                 quantity: float(np.mean([row.quantities[quantity] for row in rows]))
                 for quantity in self.rows[0].quantities
-                if quantity not in _NORMS
+                if described(quantity).is_rank
             }
             for name, rows in sets.items()
             if rows
@@ -133,10 +118,17 @@ def measure(
             if not (remark or spectrum.any()):
                 remark = "zero: it has no stable and no effective rank"
             elif remark:
-                quantities |= {name: math.nan for name in quantities if name not in _NORMS}
-            counted = None if weights.model is None else matrix.counted
+                quantities |= {name: math.nan for name in quantities if described(name).is_rank}
             rows.append(
-                Row(matrix.name, matrix.path, matrix.shape, counted, spectrum, quantities, remark)
+                Row(
+                    matrix.name,
+                    matrix.path,
+                    matrix.shape,
+                    counted=None if weights.model is None else matrix.counted,
+                    spectrum=spectrum,
+                    quantities=quantities,
+                    remark=remark,
+                )
             )
         progress(len(group))
     return Measured(weights, tuple(epsilons), rank_norm, rows)
@@ -154,8 +146,8 @@ def _groups(sizes: Sequence[int]) -> Iterable[tuple[int, int]]:
 
 
 def _quantities(s: Spectrum, epsilons: Sequence[float], rank_norm: str) -> dict[str, float]:
-    found = {f"rank@{epsilon:g}": ranks.rank(s, epsilon, rank_norm) for epsilon in epsilons}
-    found |= {name: getattr(ranks, name)(s) for name in QUANTITIES}
+    found = {at("rank", epsilon): rank(s, epsilon, rank_norm) for epsilon in epsilons}
+    found |= {entry.name: entry.function(s) for entry in TABLE.values() if entry.function}
     return {name: float(value) for name, value in found.items()}
 
 

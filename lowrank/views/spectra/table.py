@@ -10,6 +10,7 @@ from textwrap import wrap
 import numpy as np
 
 from lowrank.common.terminal import aligned, column_widths
+from lowrank.measure.quantities import described
 from lowrank.views.spectra.quantities import Measured, Row
 
 WIDTH = 80
@@ -17,13 +18,6 @@ WIDTH = 80
 
 _LONGEST_NAME = 32  # a longer one has a line of its own
 _STAR = "* not counted in rank_mean"
-_COLUMNS = {
-    "stable_rank": ("stable", ".2f"),
-    "effective_rank": ("effective", ".1f"),
-    "energy_rank": ("energy", ".0f"),
-    "frobenius_norm": ("‖W‖", ".4g"),
-    "spectral_norm": ("‖W‖₂", ".4g"),
-}
 
 
 def table(measured: Measured) -> str:
@@ -179,11 +173,11 @@ def _shape(row: Row) -> str:
 
 
 def _head(quantity: str) -> str:
-    return _COLUMNS.get(quantity, (quantity, ""))[0]
+    return quantity if "@" in quantity else described(quantity).head or quantity
 
 
 def _form(quantity: str) -> str:
-    return _COLUMNS.get(quantity, ("", ".0f"))[1]
+    return described(quantity).form
 
 
 def _change(then: float, now: float, form: str) -> list[str]:

@@ -11,10 +11,11 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,51 +37,6 @@ CHECKPOINT_NAME = "checkpoint.pt"
 _PARTS = re.compile(r"weight_([gvu]|orig|mask|scale\w*)$|(^|\.)parametrizations\.")
 
 
-class Matrix(Protocol):
-    """What is needed of a matrix: `StoredMatrix` and `lowrank.WeightMatrix` have it."""
-
-    @property
-    def name(self) -> str:
-        """Layer name."""
-
-    @property
-    def path(self) -> str:
-        """Path of the parameter."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-
-    @property
-    def counted(self) -> bool:
-        """Whether ``rank_mean`` includes it."""
-
-    def view(self) -> Tensor:
-        """Returns the matrix (rows, columns)."""
-
-
-@dataclass(frozen=True)
-class StoredMatrix:
-    """A tensor of a file whose module is not known, seen as (first dimension, all others).
-
-    Attributes:
-        name: Layer name as of a `WeightMatrix`: ``layer1_0_conv1``.
-        path: Its name in the file, without the prefixes of wrappers.
-        shape: Rows and columns.
-        counted: False: which matrices ``rank_mean`` includes is not known either.
-    """
-
-    name: str
-    path: str
-    shape: tuple[int, int]
-    counted: bool
-    _tensor: Tensor = field(repr=False, compare=False)
-
-    def view(self) -> Tensor:
-        """Returns the matrix (rows, columns), in the file's type, sharing its memory."""
-        return self._tensor.detach().flatten(1)
-
-
 @dataclass(frozen=True)
 class Weights:
     """The weight matrices of one file.
@@ -95,7 +51,7 @@ class Weights:
 
     path: str
     model: str | None
-    matrices: Sequence[Matrix]
+    matrices: Sequence[WeightMatrix]
     skipped: list[Skipped]
     first_norms: Mapping[str, float]
 
@@ -136,7 +92,7 @@ def read_weights(path: str | Path, *, model: str | None = None) -> Weights:
             f"{printable(str(file), 200)}: holds the stacked weights of {replicas} replicas; their "
             "recorded spectra are lowrank.load_run(...).spectra"
         )
-    matrices: Sequence[Matrix]
+    matrices: Sequence[WeightMatrix]
     if model is None and config is None:
         matrices, skipped = _by_first_dimension(tensors)
         name = None
@@ -172,8 +128,8 @@ def _checkpoint(directory: Path) -> Path:
 
 def _by_first_dimension(
     tensors: Mapping[str, Tensor],
-) -> tuple[list[StoredMatrix], list[Skipped]]:
-    matrices: list[StoredMatrix] = []
+) -> tuple[list[WeightMatrix], list[Skipped]]:
+    matrices: list[WeightMatrix] = []
     skipped: list[Skipped] = []
     names: set[str] = set()
     paths: dict[object, str] = {}
@@ -193,7 +149,8 @@ def _by_first_dimension(
             continue
         name = unused_name(path.removesuffix(".weight").replace(".", "_"), names)
         shape = (tensor.shape[0], tensor[0].numel())
-        matrices.append(StoredMatrix(name, path, shape, False, tensor))
+        view = partial(tensor.detach().flatten, 1)
+        matrices.append(WeightMatrix(name, path, shape, counted=False, _view=view))
     return matrices, skipped
 
 

@@ -12,7 +12,7 @@ class RunSection {
     this.epochs = unpack(section.epochs);
     this.tables = {};
     this.quantity = section.ranks[0] || Object.keys(section.quantities)[0];
-    this.norm = ["frobenius_norm", "spectral_norm", "distance"].find((q) => q in section.quantities);
+    [this.norm] = section.sizes;
     this.picked = -1;
     this.panels = [];
   }
@@ -336,7 +336,8 @@ class RunSection {
     const ranks = this.section.ranks;
     const first = (quantity, i) => this.table(quantity)[i][0];
     const last = (quantity, i) => this.table(quantity)[i][this.epochs.length - 1];
-    const further = [...ranks.slice(1), ...["stable_rank", "effective_rank"].filter((q) => q in this.section.quantities)];
+    const { quantities, sizes } = this.section;
+    const further = Object.keys(quantities).filter((q) => q !== ranks[0] && !sizes.includes(q));
     const bound = this.section.bound ? unpackRows(this.section.bound, this.epochs.length) : null;
     const heads = ["layer", "shape", "in rank_mean", "full rank",
       ...(ranks.length ? ["rank at the start", "rank at the end", "share of full rank"] : []),
@@ -372,8 +373,7 @@ class RunSection {
       return [element("p", {}, "No epoch has been recorded yet: there is nothing to draw."),
         this.facts("Configuration", this.section.config), this.facts("Environment", this.section.environment)];
     }
-    const { quantities } = this.section;
-    const norms = ["frobenius_norm", "spectral_norm", "distance"].filter((q) => q in quantities);
+    const { quantities, sizes: norms } = this.section;
     const choices = Object.entries(quantities).filter(([q]) => !norms.includes(q));
     const picks = [[-1, "all"], ...this.names.map((name, i) => [i, name])];
     const controls = element("div", { class: "controls section-controls" },
