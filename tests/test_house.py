@@ -110,6 +110,42 @@ def test_a_room_imports_only_from_lower_ones(path):
     assert not set(imported(path)) - set(allowed)
 
 
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def graph():
+    """Returns which modules of lowrank each imports, within functions and for types too."""
+    paths = {module_name(path): path for path in (ROOT / "lowrank").rglob("*.py")}
+    found = {name: set() for name in paths}
+    for name, path in paths.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    found[name].add(inner if inner in paths else node.module)
+    return {name: imports & paths.keys() - {name} for name, imports in found.items()}
+
+
+def circles(imports):
+    """Returns what is left when modules that import nothing left, or nothing imports, go."""
+    left = dict(imports)
+    while True:
+        wanted = set().union(*left.values())
+        ends = {name for name in left if name not in wanted or not left[name] & left.keys()}
+        if not ends:
+            return left
+        left = {name: each - ends for name, each in left.items() if name not in ends}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circles({"a": {"b", "d"}, "b": {"c"}, "c": {"b"}, "d": set()}).keys() == {"b", "c"}
+    assert not circles(graph())
+
+
 def test_the_package_never_imports_the_entry_point():
     for path in modules():
         names = {

@@ -108,12 +108,12 @@ def run(options: Options) -> int:
     sweep, swept = options.sweep, list(options.by)
     kind = "sweep_id"
     if sweep and _is_file(sweep):
+        from lowrank.config.settings import SAME_EXPERIMENT
         from lowrank.config.sweepfile import load_sweep_file
-        from lowrank.views.dashboard.swept import PLACES
 
         file = load_sweep_file(sweep)
         sweep, kind = file.name, "local_sweep"
-        swept = swept or [field for field in file.swept if field not in PLACES]
+        swept = swept or [field for field in file.swept if field not in SAME_EXPERIMENT]
     elif options.dump is None:
         kind, found = _ask(options)
         swept = swept or found

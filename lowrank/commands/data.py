@@ -35,15 +35,14 @@ def run(config: Config) -> int:
     Returns:
         The exit code 0.
     """
-    from lowrank.data import prepare
+    from lowrank.data import describe, load_dataset
 
-    print(
-        prepare(
-            config.dataset,
-            data_dir=config.data_dir,
-            download=config.download,
-            train_size=config.train_size,
-            image_size=config.image_size,
-        )
+    dataset = load_dataset(
+        config.dataset,
+        data_dir=config.data_dir,
+        download=config.download,
+        train_size=config.train_size,
+        image_size=config.image_size,
     )
+    print(describe(dataset))
     return 0

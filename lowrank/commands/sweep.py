@@ -16,7 +16,7 @@ from lowrank.common.terminal import say
 from lowrank.common.texts import printable
 from lowrank.config import Config, Given, allowed
 from lowrank.config.flags import read_flags
-from lowrank.config.settings import FREE_ON_RESUME
+from lowrank.config.settings import FREE_ON_RESUME, with_role
 from lowrank.config.sources import bad_values, of_machine
 from lowrank.config.sweepfile import load_sweep_file
 from lowrank.config.values import read_value
@@ -38,8 +38,6 @@ OWN = {
     "dry_run": "True or False",
 }
 """The command's own flags and what they take; all others are fields of the configuration."""
-
-_SET_HERE = ("run_id", "resume", "sweep")
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def parse(arguments: Sequence[str]) -> Options:
         own["dry_run"] = read_value(bool, given.pop("dry_run", "False"))
     except ValueError:
         lines.append("dry_run: allowed: True or False")
-    for name in _SET_HERE:
+    for name in with_role("identity"):
         if name in given:
             lines.append(f"{name}: lowrank sweep sets it for each point; leave it out")
             del given[name]

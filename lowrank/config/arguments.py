@@ -9,7 +9,7 @@ from typing import Any
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, printable
-from lowrank.config.settings import Config
+from lowrank.config.settings import Config, declared
 from lowrank.config.sources import Given, allowed, combine
 from lowrank.config.yamltext import read_file, read_mapping
 
@@ -240,10 +240,8 @@ def help_text() -> str:
     parts = [_HEAD]
     group = ""
     for name, field in Config.model_fields.items():
-        extra = field.json_schema_extra
-        assert isinstance(extra, dict)
-        if extra["group"] != group:
-            group = str(extra["group"])
+        if declared(name)["group"] != group:
+            group = declared(name)["group"]
             parts.append(f"\n{group}:\n")
         default = field.default
         shown = list(default) if isinstance(default, tuple) else default

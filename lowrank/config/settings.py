@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -23,26 +24,41 @@ from pydantic import (
 )
 
 from lowrank.common.texts import ID
+from lowrank.config.datasets import DATASETS
 from lowrank.config.families import FAMILIES
+from lowrank.config.optimizers import OPTIMIZERS
 from lowrank.config.rules import LARGEST_IMAGE, LARGEST_SEED, conflicts
 from lowrank.config.values import read_value
 
 LARGEST_WHOLE = 2**31 - 1
-_NEW_RUN = ("run_id", "resume")  # not recorded, so that a stored configuration starts a new run
-FREE_ON_RESUME = (
-    *("tracking", "project", "entity", "group", "sweep", "tags", "name", "output_dir", "run_id"),
-    *("resume", "data_dir", "download", "checkpoint_every", "keep_checkpoint"),
-)
 FIELDS_ONLY = object()  # validation context: leave out the rules between fields
 
+Role = Literal["identity", "replicate", "place", "machine", "tracking", "measurement", "science"]
+"""What a field decides: ``identity`` which run it is, ``replicate`` which of an experiment's random
+draws, ``place`` where files lie, ``machine`` what computes and how, ``tracking`` what is kept and
+told of the run, ``measurement`` what is measured, ``science`` the experiment itself."""
 
-def _field(group: str, default: Any, meaning: str, allowed: str = "", **limits: Any) -> Any:
-    extra: dict[str, Any] = {"group": group, "allowed": allowed}
+_ROLES: dict[str, Role] = {
+    "machine": "machine", "tracking": "tracking", "measurement": "measurement"
+}  # fmt: skip
+
+
+def _field(
+    group: str, default: Any, meaning: str, allowed: str = "", *, role: Role | None = None,
+    **limits: Any,
+) -> Any:  # fmt: skip
+    # Its role is that of its group in the help, else science.
+    extra: dict[str, Any] = {
+        "group": group,
+        "allowed": allowed,
+        "role": role or _ROLES.get(group, "science"),
+    }
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
 
-def _name(group: str, default: Any, meaning: str) -> Any:
-    return _field(group, default, meaning, "a text of 1 to 128 characters", max_length=128)
+def _name(meaning: str, role: Role = "tracking") -> Any:
+    allowed = "a text of 1 to 128 characters"
+    return _field("tracking", None, meaning, allowed, role=role, max_length=128)
 
 
 class Config(BaseModel):
@@ -96,21 +112,14 @@ class Config(BaseModel):
         "model", 768, "hidden units of a block's feed-forward part", ge=1, le=1_000_000
     )
 
-    dataset: Literal[
-        "digits",
-        "mnist",
-        "fashion_mnist",
-        "cifar10",
-        "cifar100",
-        "svhn",
-        "stl10",
-        "imagefolder",
-        "synthetic",
-    ] = _field("data", "digits", "images; digits come with the package")
-    data_dir: str = _field(
-        "data", "data", "folder of the data sets, or the image folder itself", "a path"
+    dataset: Literal[tuple(DATASETS)] = _field(  # type: ignore[valid-type]
+        "data", "digits", "images; digits come with the package"
     )
-    download: bool = _field("data", True, "fetch a data set that data_dir lacks")
+    data_dir: str = _field(
+        "data", "data", "folder of the data sets, or the image folder itself", "a path",
+        role="place",
+    )  # fmt: skip
+    download: bool = _field("data", True, "fetch a data set that data_dir lacks", role="place")
     train_size: int | None = _field(
         "data",
         None,
@@ -128,7 +137,9 @@ class Config(BaseModel):
     )
     augment: bool = _field("data", False, "crop and flip training images at random")
 
-    optimizer: Literal["sgd", "adam", "adamw"] = _field("optimisation", "sgd", "optimiser")
+    optimizer: Literal[tuple(OPTIMIZERS)] = _field(  # type: ignore[valid-type]
+        "optimisation", "sgd", "optimiser"
+    )
     lr: float = _field("optimisation", 0.1, "learning rate", gt=0)
     momentum: float = _field("optimisation", 0.0, "momentum (sgd)", ge=0, lt=1)
     weight_decay: float = _field(
@@ -160,11 +171,11 @@ class Config(BaseModel):
     )
     seed: int | None = _field(
         "optimisation", 0, "seed of everything random; None draws one and records it", ge=0,
-        le=LARGEST_SEED,
+        le=LARGEST_SEED, role="replicate",
     )  # fmt: skip
     replicas: int = _field(
         "optimisation", 1, "networks with seeds seed, seed + 1, ... trained at once as one run",
-        ge=1, le=4096,
+        ge=1, le=4096, role="replicate",
     )  # fmt: skip
 
     epsilons: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = _field(
@@ -195,7 +206,9 @@ class Config(BaseModel):
         "auto, cpu, cuda or cuda:N",
         pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
     )
-    precision: Literal["fp32", "tf32", "bf16"] = _field("machine", "fp32", "arithmetic of training")
+    precision: Literal["fp32", "tf32", "bf16"] = _field(
+        "machine", "fp32", "arithmetic of training", role="science"
+    )
     threads: int | None = _field(
         "machine",
         None,
@@ -226,23 +239,26 @@ class Config(BaseModel):
         "1 to 128 characters, none of /\\#?%:",
         pattern=r"^[^/\\#?%:]{1,128}$",
     )
-    entity: str | None = _name("tracking", None, "W&B user or team; None is the account's default")
-    group: str | None = _name("tracking", None, "W&B group")
-    sweep: str | None = _name("tracking", None, "name of the sweep without a server; it sets this")
+    entity: str | None = _name("W&B user or team; None is the account's default")
+    group: str | None = _name("W&B group")
+    sweep: str | None = _name("name of the sweep without a server; it sets this", "identity")
     tags: tuple[Annotated[str, Field(max_length=64)], ...] = _field(
         "tracking", (), "W&B tags", "a list of texts of 1 to 64 characters such as [a,b]"
     )
-    name: str | None = _name("tracking", None, "display name; None lets W&B choose")
-    output_dir: str = _field("tracking", "runs", "folder in which <run_id>/ is written", "a path")
+    name: str | None = _name("display name; None lets W&B choose")
+    output_dir: str = _field(
+        "tracking", "runs", "folder in which <run_id>/ is written", "a path", role="place"
+    )
     run_id: str | None = _field(
         "tracking",
         None,
         "identity of the run here and in W&B; None makes a new one",
         "1 to 64 letters, digits, _ or -",
+        role="identity",
         pattern=f"^{ID}$",
     )
     resume: Literal["auto", "never", "must"] = _field(
-        "tracking", "auto", "whether to continue the run whose folder exists"
+        "tracking", "auto", "whether to continue the run whose folder exists", role="identity"
     )
     checkpoint_every: int = _field(
         "tracking", 1, "epochs from one checkpoint to the next", ge=1, le=LARGEST_WHOLE
@@ -273,7 +289,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self, info: ValidationInfo) -> Config:
-        if info.context is not FIELDS_ONLY and (found := list(conflicts(self))):
+        if info.context is not FIELDS_ONLY and (found := list(conflicts(self, defaults()))):
             raise ValueError("; ".join(text for _, text in found))
         return self
 
@@ -282,17 +298,16 @@ class Config(BaseModel):
         """Height and width that images are brought to; None leaves them as they are."""
         if self.image_size is not None:
             return self.image_size
-        padded = self.dataset in ("mnist", "fashion_mnist") or (
-            self.dataset == "digits" and FAMILIES[self.model].convolutional
-        )
-        return 32 if padded else None
+        source = DATASETS[self.dataset]
+        convolved = source.convolved_size if FAMILIES[self.model].convolutional else None
+        return source.image_size or convolved
 
     def recorded(self) -> dict[str, Any]:
         """Returns what W&B's config and ``config.yaml`` hold: all but `run_id` and `resume`."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in self
-            if name not in _NEW_RUN
+            if name not in ("run_id", "resume")  # so that it starts a new run
         }
 
     def to_yaml(self) -> str:
@@ -305,18 +320,53 @@ class Config(BaseModel):
             width=math.inf,
         )
 
-    def replace(self, **changes: Any) -> Config:
-        """Returns a copy with some fields changed, validated as a whole.
 
-        Args:
-            **changes: New values by field.
+def with_role(*roles: Role) -> tuple[str, ...]:
+    """Returns the fields that have one of some roles.
 
-        Returns:
-            The new configuration.
+    Args:
+        *roles: The roles.
 
-        Raises:
-            InputError: A line for every unknown name, bad value and conflict.
-        """
-        from lowrank.config.sources import Given, combine  # they build on this class
+    Returns:
+        The fields, in their order.
 
-        return combine([{name: Given(value) for name, value in (dict(self) | changes).items()}])
+    Example:
+        >>> with_role("place")
+        ('data_dir', 'download', 'output_dir')
+    """
+    return tuple(name for name in Config.model_fields if declared(name)["role"] in roles)
+
+
+def declared(name: str) -> dict[str, Any]:
+    """Returns what a field's declaration says beside type, limits, default and meaning.
+
+    Args:
+        name: The field.
+
+    Returns:
+        Its ``group`` in the help, ``allowed`` in words (else empty), and ``role``.
+    """
+    extra = Config.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return extra
+
+
+def defaults() -> dict[str, Any]:
+    """Returns the default of every field, in their order."""
+    return {name: field.default for name, field in Config.model_fields.items()}
+
+
+FREE_ON_RESUME = with_role("identity", "place", "tracking")
+"""Fields in which a run may differ from itself when it goes on."""
+
+SAME_EXPERIMENT = frozenset(Config.model_fields) - {*with_role("science")}
+"""Fields in which two runs of one experiment may differ."""
+
+
+def is_of_train_py(config: Mapping[str, Any]) -> bool:
+    """Returns whether a recorded configuration is one of train.py, of whatever version.
+
+    Args:
+        config: What a record holds: of another training loop it may be anything.
+    """
+    return config.keys() >= {"model", "dataset", "lr"}

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, one_of, printable
 from lowrank.config.rules import conflicts
-from lowrank.config.settings import FIELDS_ONLY, FREE_ON_RESUME, Config
+from lowrank.config.settings import FIELDS_ONLY, FREE_ON_RESUME, Config, declared, defaults
 from lowrank.config.yamltext import read_file, read_mapping
 
 
@@ -53,10 +53,8 @@ def allowed(name: str) -> str:
     annotation = field.annotation
     optional = get_origin(annotation) in (Union, UnionType)
     kind = get_args(annotation)[0] if optional else annotation
-    extra = field.json_schema_extra
-    assert isinstance(extra, dict)
-    if extra["allowed"]:
-        words = str(extra["allowed"])
+    if words := declared(name)["allowed"]:
+        pass
     elif get_origin(kind) is Literal:
         words = one_of(get_args(kind))
     elif kind is bool:
@@ -108,7 +106,7 @@ def combine(sources: Sequence[Mapping[str, Given]], lines: Iterable[str] = ()) -
         merged = dict(source) | merged
     good = {name: given.value for name, given in merged.items() if name not in bad}
     config = Config.model_validate(good, context=FIELDS_ONLY)
-    for names, text in conflicts(config):
+    for names, text in conflicts(config, defaults()):
         if bad.isdisjoint(names):
             places = [
                 f"{name} from {merged[name].where}"
@@ -119,6 +117,26 @@ def combine(sources: Sequence[Mapping[str, Given]], lines: Iterable[str] = ()) -
     if lines:
         raise InputError(lines)
     return config
+
+
+def replace(config: Config, **changes: Any) -> Config:
+    """Returns a copy with some fields changed, validated as a whole.
+
+    Args:
+        config: Stays as it is.
+        **changes: New values by field.
+
+    Returns:
+        The new configuration.
+
+    Raises:
+        InputError: A line for every unknown name, bad value and conflict.
+
+    Example:
+        >>> replace(Config(seed=None), seed="7").seed
+        7
+    """
+    return combine([{name: Given(value) for name, value in (dict(config) | changes).items()}])
 
 
 def bad_values(source: Mapping[str, Given]) -> dict[str, str]:

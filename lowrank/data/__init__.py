@@ -1,20 +1,20 @@
 """Data sets as uint8 tensors on the device, and batches drawn there.
 
-``load_dataset`` looks a name up in ``DATASETS`` and returns train and test images as tensors;
-``Batches`` draws normalised mini-batches from them without worker processes. A new data set is one
-entry in ``DATASETS`` (or, where torchvision has it, in ``vision.SOURCES``).
+``load_dataset`` looks a name up in the table of `lowrank.config.datasets` and returns train and
+test images as tensors; ``Batches`` draws normalised mini-batches from them, without worker
+processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
 from pathlib import Path
 
 import torch
 
 from lowrank.common.errors import InputError, out_of_memory
 from lowrank.common.texts import nearest
-from lowrank.data import digits, folder, synthetic, vision
+from lowrank.config.datasets import DATASETS
 from lowrank.data.batches import Batches, normalise
 from lowrank.data.files import Progress
 from lowrank.data.kept import KEPT
@@ -29,15 +29,7 @@ __all__ = [
     "describe",
     "load_dataset",
     "normalise",
-    "prepare",
 ]
-
-DATASETS: Mapping[str, Callable[[Request], Dataset]] = {
-    "digits": digits.load,
-    **dict.fromkeys(vision.SOURCES, vision.load),
-    "imagefolder": folder.load,
-    "synthetic": synthetic.load,
-}
 
 
 def load_dataset(
@@ -85,15 +77,25 @@ def load_dataset(
     for field, value in (("train_size", train_size), ("image_size", image_size)):
         if value is not None and value < 1:
             raise InputError(f"{field}={value} is not possible: 1 or more")
-    request = Request(name, Path(data_dir).expanduser(), download, train_size, image_size, progress)
+    source = DATASETS[name]
+    request = Request(
+        name,
+        source,
+        Path(data_dir).expanduser(),
+        download,
+        train_size,
+        image_size or source.image_size,
+        progress,
+    )
     where = (request.data_dir.absolute(), torch.device(device))
+    loader = importlib.import_module(f"lowrank.data.{source.file}")
     with out_of_memory(
         f"dataset={name} does not fit; a smaller train_size or image_size, or a machine with more "
         "memory, is needed"
     ):
         return KEPT.get(
             (name, download, train_size, image_size, *where),
-            lambda: DATASETS[name](request).to(device),
+            lambda: loader.load(request).to(device),
         )
 
 
@@ -124,38 +126,4 @@ def describe(dataset: Dataset) -> str:
         f"{dataset.num_classes} classes: {shown}{more}\n"
         f"normalised by mean ({mean}), std ({std})\n"
         f"from: {dataset.where}"
-    )
-
-
-def prepare(
-    name: str,
-    *,
-    data_dir: str | Path = "data",
-    download: bool = True,
-    train_size: int | None = None,
-    image_size: int | None = None,
-    progress: Progress | None = None,
-) -> str:
-    """Downloads or decodes a data set, so that later runs find it ready.
-
-    Args:
-        name: One of ``DATASETS``.
-        data_dir: As in ``load_dataset``.
-        download: As in ``load_dataset``.
-        train_size: As in ``load_dataset``.
-        image_size: As in ``load_dataset``.
-        progress: As in ``load_dataset``.
-
-    Returns:
-        What is there now, as ``describe`` says it.
-    """
-    return describe(
-        load_dataset(
-            name,
-            data_dir=data_dir,
-            download=download,
-            train_size=train_size,
-            image_size=image_size,
-            progress=progress,
-        )
     )

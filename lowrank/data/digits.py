@@ -14,14 +14,9 @@ import numpy.typing as npt
 import torch
 
 from lowrank.data.sets import Dataset, Request, Split
-from lowrank.data.sizes import pad
 from lowrank.data.subsets import balanced_subset, stratified
 
 _FACTOR = 15
-_TRAIN_SIZE = 1440
-
-# Mean and standard deviation of the 1,440 × 64 training pixels, bytes / 255.
-MEAN, STD = 0.2876, 0.3541
 
 
 def read() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -43,22 +38,22 @@ def load(request: Request) -> Dataset:
     Returns:
         The data set.
     """
+    source = request.source
+    assert source.train_size is not None
     pixels, labels = read()
-    in_train = stratified(labels, _TRAIN_SIZE)
+    in_train = stratified(labels, source.train_size)
     kept = balanced_subset(labels[in_train], request.train_size, request.name)
 
     def split(images: npt.NDArray[np.uint8], digits: npt.NDArray[np.int64]) -> Split:
         tensor = torch.from_numpy(images * np.uint8(_FACTOR))[:, None]
-        if request.image_size is not None:
-            tensor = pad(tensor, request.image_size, request.name)
-        return Split(tensor, torch.from_numpy(digits))
+        return Split(request.fit(tensor), torch.from_numpy(digits))
 
     return Dataset(
         name=request.name,
         train=split(pixels[in_train][kept], labels[in_train][kept]),
         test=split(pixels[~in_train], labels[~in_train]),
-        classes=tuple("0123456789"),
-        mean=(MEAN,),
-        std=(STD,),
+        classes=source.classes,
+        mean=source.mean,
+        std=source.std,
         where="the package",
     )

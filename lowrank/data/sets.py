@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lowrank.config.datasets import Source
 from lowrank.data.files import Progress
+from lowrank.data.sizes import pad, resize
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +73,30 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Request:
-    """What `load_dataset` was asked for; see there."""
+    """What `load_dataset` was asked for, see there, with its entry's `image_size` for None."""
 
     name: str
+    source: Source
     data_dir: Path
     download: bool
     train_size: int | None
     image_size: int | None
     progress: Progress | None
+
+    def fit(self, images: Tensor) -> Tensor:
+        """Brings images to the size that is asked for.
+
+        Args:
+            images: uint8 of shape (n, C, H, W).
+
+        Returns:
+            Padded or resized, as the entry says.
+
+        Raises:
+            InputError: The size is below that of images that are padded.
+        """
+        if self.image_size is None:
+            return images
+        if self.source.padded:
+            return pad(images, self.image_size, self.name)
+        return resize(images, self.image_size)

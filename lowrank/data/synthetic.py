@@ -15,15 +15,9 @@ from lowrank.data.sets import Dataset, Request, Split
 
 TRAIN_SIZE = 1000  # where train_size is not given
 TEST_SIZE = 1000
-IMAGE_SIZE = 32  # where image_size is not given
-CLASSES = 10
 _GRID = 4
 _BLOCK = 1024  # images made at a time
 _PATTERN_SEED, _TRAIN_SEED, _TEST_SEED = 0, 1, 2
-
-# Of (pattern + 3 · noise) // 4, both uniform over 256 bytes: 127.5 − 0.375 and √(10/16 · 256²/12),
-# over 255.
-MEAN, STD = 0.4985, 0.2291
 
 
 def load(request: Request) -> Dataset:
@@ -37,17 +31,18 @@ def load(request: Request) -> Dataset:
     Returns:
         The data set, three channels.
     """
-    size = request.image_size or IMAGE_SIZE
-    grid = _bytes(np.random.PCG64(_PATTERN_SEED), (CLASSES, 3, _GRID, _GRID))
+    source, size = request.source, request.image_size
+    assert size is not None  # it has one of its own
+    grid = _bytes(np.random.PCG64(_PATTERN_SEED), (len(source.classes), 3, _GRID, _GRID))
     cell = np.arange(size) * _GRID // size
     patterns = grid[:, :, cell[:, None], cell]
     return Dataset(
         name=request.name,
         train=_split(patterns, request.train_size or TRAIN_SIZE, _TRAIN_SEED),
         test=_split(patterns, TEST_SIZE, _TEST_SEED),
-        classes=tuple(f"pattern {k}" for k in range(CLASSES)),
-        mean=(MEAN,) * 3,
-        std=(STD,) * 3,
+        classes=source.classes,
+        mean=source.mean,
+        std=source.std,
         where="made by a fixed seed",
     )
 
@@ -60,7 +55,7 @@ def _bytes(stream: np.random.PCG64, shape: tuple[int, ...]) -> npt.NDArray[np.ui
 
 def _split(patterns: npt.NDArray[np.uint8], n: int, seed: int) -> Split:
     stream = np.random.PCG64(seed)
-    labels = np.arange(n) % CLASSES
+    labels = np.arange(n) % len(patterns)
     images = np.empty((n, *patterns.shape[1:]), dtype=np.uint8)
     for start in range(0, n, _BLOCK):
         block = images[start : start + _BLOCK]

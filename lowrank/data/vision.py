@@ -17,48 +17,13 @@ import torch
 from lowrank.common.errors import Failure, InputError
 from lowrank.data.files import exclusive
 from lowrank.data.sets import Dataset, Request, Split
-from lowrank.data.sizes import pad, resize
 from lowrank.data.subsets import balanced_subset
 
 _TIMEOUT = 30.0  # seconds without an answer, so that a silent firewall does not hang a run
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from and how it is normalised.
-
-    Attributes:
-        loader: Name of the class in `torchvision.datasets`.
-        mean: Per channel, of pixel values scaled to 0 … 1.
-        std: Per channel, likewise.
-        image_size: Height and width where none is asked for; None for native.
-        padded: Whether another size is reached by zero-padding instead of resizing.
-    """
-
-    loader: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_size: int | None = None
-    padded: bool = False
-
-
-# The paper's code normalises CIFAR-10 by CIFAR-100's constants; those of STL-10 are its training
-# set's, as commonly used.
-_CIFAR = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-_STL = (0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)
-
-SOURCES = {
-    "mnist": Source("MNIST", (0.1307,), (0.3081,), image_size=32, padded=True),
-    "fashion_mnist": Source("FashionMNIST", (0.1307,), (0.3081,), image_size=32, padded=True),
-    "cifar10": Source("CIFAR10", *_CIFAR),
-    "cifar100": Source("CIFAR100", *_CIFAR),
-    "svhn": Source("SVHN", (0.5,) * 3, (0.5,) * 3),
-    "stl10": Source("STL10", *_STL),
-}
-
-
 def load(request: Request) -> Dataset:
-    """Loads one of `SOURCES`, fetching and unpacking it first where that is needed and allowed.
+    """Loads a data set of torchvision, fetching and unpacking it first where that is needed.
 
     Archives put into `data_dir` by hand are unpacked also without `download`. Processes that start
     together prepare the files one after the other.
@@ -74,8 +39,8 @@ def load(request: Request) -> Dataset:
     """
     from torchvision import datasets  # takes two seconds
 
-    source, root = SOURCES[request.name], request.data_dir
-    cls = getattr(datasets, source.loader)
+    source, root = request.source, request.data_dir
+    cls = getattr(datasets, source.torchvision)
     if request.download:
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -85,20 +50,16 @@ def load(request: Request) -> Dataset:
         train, test = (_open(cls, request, train=train) for train in (True, False))
 
     kept = torch.from_numpy(balanced_subset(_labels(train), request.train_size, request.name))
-    size = request.image_size or source.image_size
 
     def split(loaded: Any, index: torch.Tensor | slice) -> Split:
-        images = _images(loaded)[index]
-        if size is not None:
-            images = pad(images, size, request.name) if source.padded else resize(images, size)
+        images = request.fit(_images(loaded)[index])
         return Split(images, torch.from_numpy(_labels(loaded))[index])
 
-    classes = getattr(train, "classes", None) or "0123456789"  # svhn has none
     return Dataset(
         name=request.name,
         train=split(train, kept),
         test=split(test, slice(None)),
-        classes=tuple(classes),
+        classes=source.classes or tuple(train.classes),
         mean=source.mean,
         std=source.std,
         where=str(root.resolve()),

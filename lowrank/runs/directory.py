@@ -13,7 +13,8 @@ from typing import Any
 from lowrank.common.errors import InputError
 from lowrank.common.files import UNFINISHED, write_atomically
 from lowrank.common.secrets import variable_of
-from lowrank.config import Config, Given, combine, differences, load
+from lowrank.config import Config, Given, combine, differences, load, replace
+from lowrank.config.families import FAMILIES
 from lowrank.measure.layers import Layer
 from lowrank.runs.environment import available_cores
 from lowrank.runs.find import load_run
@@ -22,9 +23,6 @@ from lowrank.runs.lock import LOCK_NAME, lock
 from lowrank.runs.writer import Record
 
 CONFIG_NAME = "config.yaml"
-
-NARROW = 256
-"""Width up to which one thread trains an MLP at least as fast as two."""
 
 ENDED = ("finished", "collapsed")
 """States of a run that has nothing left to do."""
@@ -100,7 +98,7 @@ def open_run_directory(requested: Config) -> Iterator[RunDirectory]:
         raise InputError(f"resume=must, but there is no run directory {path}")
     held = lock(path)
     try:
-        directory = _settle(path, requested.replace(run_id=run_id))
+        directory = _settle(path, replace(requested, run_id=run_id))
         yield directory
     except BaseException:
         if not existed and not (path / RECORD_NAME).exists():
@@ -196,7 +194,7 @@ def _settle(path: Path, requested: Config) -> RunDirectory:
             "another run_id"
             for name, (before, now) in differing.items()
         )
-    config = requested.replace(seed=stored.seed, threads=stored.threads)
+    config = replace(requested, seed=stored.seed, threads=stored.threads)
     ended = run is not None and run.state in ENDED and config.epochs <= stored.epochs
     return RunDirectory(path, run_id, config, resumed=True, ended=ended)
 
@@ -230,17 +228,17 @@ def complete(requested: Config) -> Config:
 
     Args:
         requested: Where ``seed`` is None one is drawn; where ``threads`` is None it is one for
-            a narrow MLP, residual or not, which more only slow down, and else the number of cores
-            this process may use. Replicas take up to one each.
+            a network so narrow that more only slow it down, and else the number of cores this
+            process may use. Replicas take up to one each.
 
     Returns:
         A configuration that describes the run completely.
     """
     seed = secrets.randbelow(2**31) if requested.seed is None else requested.seed
-    is_narrow = requested.model in ("mlp", "resmlp") and requested.width <= NARROW
+    is_narrow = requested.width <= FAMILIES[requested.model].one_thread
     useful = requested.replicas if is_narrow else available_cores()
     threads = requested.threads or min(useful, available_cores())
-    return requested.replace(seed=seed, threads=threads)
+    return replace(requested, seed=seed, threads=threads)
 
 
 def new_run_id() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import itertools
 import math
 import os
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lowrank.common.errors import InputError
+from lowrank.config.optimizers import OPTIMIZERS
 from lowrank.measure.ranks import Quantity, quantity_of
 from lowrank.training import allocator
 
@@ -69,20 +69,21 @@ def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     """Returns the configured optimiser with weight decay on all parameters, as in the paper.
 
     Args:
-        config: Reads ``optimizer``, ``lr``, ``momentum`` and ``weight_decay``.
+        config: Reads ``optimizer``, ``lr``, ``weight_decay`` and the optimiser's own fields.
         model: Its parameters are optimised.
 
     Returns:
-        The optimiser. Its step is one fused kernel, which matters for small networks.
+        The optimiser. Where there is one its step is a fused kernel, which matters for small
+        networks.
     """
-    optimizers: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "sgd": functools.partial(torch.optim.SGD, momentum=config.momentum),
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-    }
-    return optimizers[config.optimizer](
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+    entry = OPTIMIZERS[config.optimizer]
+    settings = {name: getattr(config, name) for name in ("lr", "weight_decay", *entry.fields)}
+    if entry.fused:
+        settings["fused"] = True
+    optimizer: torch.optim.Optimizer = getattr(torch.optim, entry.torch)(
+        model.parameters(), **settings
     )
+    return optimizer
 
 
 def make_loss(name: str) -> Loss:

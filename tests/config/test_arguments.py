@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowrank.common.errors import InputError
-from lowrank.config import Config
+from lowrank.config import Config, replace
 from lowrank.config.arguments import help_text, parse
 
 WHOLE = "a whole number from 1 to 2147483647"
@@ -593,7 +593,7 @@ def test_a_stored_configuration_repeats_the_run_as_a_new_one(tmp_path: Path):
     config = Config(lr=3e-7, run_id="abc", name="a: b", tags=("x, y",), milestones=(2, 3))
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
-    assert parse([f"--config={path}"], {}) == config.replace(run_id=None)
+    assert parse([f"--config={path}"], {}) == replace(config, run_id=None)
     assert parse([f"--config={path}", "--config={lr: 0.1}"], {}).lr == 0.1
 
 
@@ -718,4 +718,4 @@ def test_any_command_line_is_a_configuration_or_lines_of_complaint(argv: list[st
         assert error.lines
         assert all(line.isprintable() for line in error.lines)
     else:
-        assert config == config.replace()
+        assert config == replace(config)

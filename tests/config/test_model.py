@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lowrank.common.errors import InputError
-from lowrank.config import Config, differences, load
+from lowrank.config import Config, differences, load, replace
 from lowrank.config.arguments import parse
+from lowrank.config.settings import Role, with_role
 from lowrank.config.yamltext import read_yaml
 
 DEFAULTS = {
@@ -234,7 +235,7 @@ def test_text_is_read_as_the_type_of_the_field(field: str, given: Any, read: Any
 def test_every_configuration_comes_back_from_its_file(config: Config, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "config.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
-    assert load(path) == config.replace(run_id=None, resume="auto")
+    assert load(path) == replace(config, run_id=None, resume="auto")
     # and any reader of YAML 1.1 sees numbers as numbers, to the last bit
     assert yaml.safe_load(path.read_text(encoding="utf-8")) == config.recorded()
 
@@ -262,9 +263,9 @@ def test_what_is_recorded_is_plain_python():
 
 
 def test_replace_validates_the_whole():
-    assert Config(seed=None).replace(seed="7").seed == 7
+    assert replace(Config(seed=None), seed="7").seed == 7
     with pytest.raises(InputError) as caught:
-        Config(optimizer="adam").replace(momentum=0.9, lr=0, depht=3)
+        replace(Config(optimizer="adam"), momentum=0.9, lr=0, depht=3)
     assert caught.value.lines == [
         "unknown name 'depht', did you mean 'depth'?",
         "lr: got 0; allowed: a finite number above 0",
@@ -382,3 +383,24 @@ def test_any_text_is_yaml_or_one_line_of_complaint(text: str):
         read_yaml(text)
     except ValueError as error:
         assert str(error).isprintable()
+
+
+ROLES = {
+    "identity": "sweep run_id resume",
+    "replicate": "seed replicas",
+    "place": "data_dir download output_dir",
+    "machine": "device threads compile deterministic",
+    "tracking": "tracking project entity group tags name checkpoint_every keep_checkpoint",
+    "measurement": "epsilons rank_norm measure_every on_collapse",
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_field_has_the_role_that_it_should(role: Role):
+    assert with_role(role) == tuple(ROLES[role].split())
+
+
+def test_all_other_fields_are_the_experiment():
+    others = {name for names in ROLES.values() for name in names.split()}
+    assert set(with_role("science")) == set(Config.model_fields) - others
+    assert "precision" in with_role("science")

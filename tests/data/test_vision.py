@@ -27,7 +27,7 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from lowrank.common.errors import Failure, InputError
-from lowrank.data import load_dataset, prepare
+from lowrank.data import describe, load_dataset
 from tests.data.processes import at_once
 
 TRAIN, TEST = 20, 10
@@ -189,7 +189,7 @@ def test_archives_put_there_by_hand_are_read(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", MAKERS)
 def test_nothing_is_fetched_that_is_there(name, tmp_path, monkeypatch):
     MAKERS[name](tmp_path, monkeypatch)
-    assert "20 images to train, 10 to test" in prepare(name, data_dir=tmp_path)
+    assert "20 images to train, 10 to test" in describe(load_dataset(name, data_dir=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -282,10 +282,10 @@ def test_half_an_archive_is_named(name, tmp_path, monkeypatch):
 
 def test_a_damaged_unpacked_file_is_named_or_mended_from_the_archive(tmp_path, monkeypatch):
     make_cifar(tmp_path, monkeypatch)
-    prepare("cifar10", data_dir=tmp_path)
+    load_dataset("cifar10", data_dir=tmp_path)
     path = tmp_path / "cifar-10-batches-py" / "data_batch_2"
     path.write_bytes(path.read_bytes()[:50])
-    prepare("cifar10", data_dir=tmp_path, download=False)
+    load_dataset("cifar10", data_dir=tmp_path, download=False)
     path.write_bytes(path.read_bytes()[:50])
     (tmp_path / "cifar-10-python.tar.gz").unlink()
     assert (
@@ -296,7 +296,7 @@ def test_a_damaged_unpacked_file_is_named_or_mended_from_the_archive(tmp_path, m
 
 def test_mnist_cut_off_while_unpacking_says_what_to_delete(tmp_path, monkeypatch):
     make_mnist(tmp_path, monkeypatch)
-    prepare("mnist", data_dir=tmp_path)
+    load_dataset("mnist", data_dir=tmp_path)
     raw = tmp_path / "MNIST" / "raw"
     path = raw / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:5000])
@@ -358,7 +358,7 @@ def test_a_download_that_ends_too_early_is_named_and_the_next_one_mends_it(
         f"put {address}{archive.name} at {data / archive.name}",
     ]
     shutil.copy(whole, archive)
-    assert "20 images to train" in prepare("cifar10", data_dir=data)
+    assert "20 images to train" in describe(load_dataset("cifar10", data_dir=data))
 
 
 def test_a_data_dir_that_is_a_file_is_refused(tmp_path):

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from lowrank import models
 from lowrank.common.errors import Failure, InputError
-from lowrank.config import Config
+from lowrank.config import Config, replace
 from lowrank.data import load_dataset
 from lowrank.measure.matrices import skipped_parameters, weight_matrices
 from lowrank.measure.positions import output_positions
@@ -274,7 +274,7 @@ WEIGHT_NORM = Config(depth=3, width=20, batch_norm=False, weight_norm=True)
 
 def test_weight_normalised_matrices_have_one_gain_each_and_an_ordinary_classifier():
     model = build(WEIGHT_NORM, (1, 8, 8))
-    plain = build(WEIGHT_NORM.replace(weight_norm=False), (1, 8, 8))
+    plain = build(replace(WEIGHT_NORM, weight_norm=False), (1, 8, 8))
     gains = [p for name, p in model.named_parameters() if name.endswith("weight.original0")]
     assert [gain.numel() for gain in gains] == [1, 1, 1]
     assert parameters(model) == parameters(plain) + 3

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from lowrank.common.errors import InputError
 from lowrank.common.texts import printable
 from lowrank.config import Config, Given
+from lowrank.config.settings import with_role
 from lowrank.config.sources import bad_values
 from lowrank.config.sweepfile import schema
 from lowrank.config.values import read_value
@@ -23,7 +24,6 @@ COUPLED = "config"
 _DEFAULTS = {"mu": 0.0, "sigma": 1.0, "a": 1, "b": 1, "q": 1.0}  # W&B's, of a distribution
 _ARGUMENTS = ("min", "max", *_DEFAULTS)
 _WHOLE = ("int_uniform", "q_uniform", "q_log_uniform_values", "q_normal", "q_log_normal", "q_beta")
-_OF_ONE_RUN = ("run_id", "resume")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def complaints(name: str, parameter: Parameter, method: str, where: str) -> Iter
 
 def _of_value(field: str, value: Any, where: str, inline: bool) -> Iterator[str]:
     """Yields what is wrong with one value of a field."""
-    if field in _OF_ONE_RUN:
+    if field in with_role("identity"):
         yield f"{field} from {where} belongs to one run, not to a sweep; leave it out"
         return
     if not inline and field in Config.model_fields and _is_numeric(field):

@@ -31,7 +31,7 @@ answer(int(sys.argv[1]), **call)
 
 
 class DataSet(NamedTuple):
-    """A data set as `lowrank.data.prepare` wants it."""
+    """A data set as `lowrank.data.load_dataset` wants it."""
 
     name: str
     data_dir: str
@@ -251,13 +251,15 @@ def load_data(wanted: Sequence[DataSet]) -> list[str]:
     Raises:
         InputError: With the lines of all that cannot be loaded.
     """
-    from lowrank.data import prepare
+    from lowrank.data import describe, load_dataset
 
     found, lines = [], []
     for name, data_dir, download, image_size in wanted:
         try:
-            text = prepare(name, data_dir=data_dir, download=download, image_size=image_size)
-            found.append(text.splitlines()[0])
+            dataset = load_dataset(
+                name, data_dir=data_dir, download=download, image_size=image_size
+            )
+            found.append(describe(dataset).splitlines()[0])
         except InputError as error:
             lines += error.lines
     if lines:

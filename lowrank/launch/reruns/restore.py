@@ -12,22 +12,22 @@ import yaml
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import ID, printable
-from lowrank.config import Config, Given, combine
-from lowrank.config.settings import FREE_ON_RESUME
+from lowrank.config import Config, Given, combine, replace
+from lowrank.config.datasets import DATASETS
+from lowrank.config.settings import FREE_ON_RESUME, is_of_train_py, with_role
 from lowrank.config.sources import of_machine
 from lowrank.runs.find import Run
 
 TAG = "rerun"
 """W&B tag of a rerun; beside it stands the original's id."""
 
-COMPARABLE = (*FREE_ON_RESUME, "device", "threads", "epochs")
+COMPARABLE = (*FREE_ON_RESUME, *with_role("machine"), "epochs")
 """Fields that may differ where the rerun is compared with the original."""
 
-WITHOUT_FILES = ("digits", "synthetic")
+WITHOUT_FILES = tuple(name for name, source in DATASETS.items() if not source.in_data_dir)
 """Data sets that need no data_dir."""
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
-_OF_TRAIN_PY = {"model", "dataset", "lr"}  # a configuration with these is train.py's
 
 
 def restore(
@@ -88,7 +88,7 @@ def restore(
         lines.append(f"{run.path}: holds no seed or no threads; give --seed=N --threads=N")
     if lines:
         raise InputError(lines)
-    return config.replace(**changes), notes
+    return replace(config, **changes), notes
 
 
 def arguments(config: Config, run_id: str) -> list[str]:
@@ -136,7 +136,7 @@ def is_directory(path: str) -> bool:
 def _problems(run: Run, given: Mapping[str, str]) -> list[str]:
     """Returns why a record is not that of a run that this train.py can repeat."""
     recorded, fields = run.config, Config().recorded()
-    if not _is(re.compile(ID), run.id) or not recorded.keys() >= _OF_TRAIN_PY:
+    if not _is(re.compile(ID), run.id) or not is_of_train_py(recorded):
         return [
             f"{run.path}: is not the record of a run of train.py: only the program that made it "
             "can run it again"

@@ -7,14 +7,9 @@ from typing import Any
 
 from lowrank.common.errors import InputError
 from lowrank.config import Config
+from lowrank.config.settings import SAME_EXPERIMENT
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import read_mapping
-
-PLACES = frozenset(
-    {"seed", "device", "threads", "data_dir", "download", "output_dir", "project", "entity"}
-    | {"group", "tags", "name", "tracking", "checkpoint_every", "keep_checkpoint"}
-)
-"""Fields that tell runs apart but are no parameters."""
 
 
 def swept_by_sweep(parameters: Mapping[str, Any]) -> list[str]:
@@ -68,7 +63,7 @@ def swept_by_runs(configurations: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _parameters(names: Iterable[str]) -> list[str]:
     unique = dict.fromkeys(names)
-    return [name for name in unique if name in Config.model_fields and name not in PLACES]
+    return [name for name in unique if name in Config.model_fields and name not in SAME_EXPERIMENT]
 
 
 def _read(name: str, value: Any) -> Any:

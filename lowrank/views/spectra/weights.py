@@ -260,9 +260,10 @@ def _networks(model: str) -> list[nn.Module]:
 
 
 def _bundled(config: Config) -> nn.Module:
-    # Channels, classes and sizes are those of the file, whatever is said here: only a ViT's patches
+    # Channels, classes and sizes are those of the file, whatever is said here: only patches
     # must divide it.
-    size = config.resolved_image_size or (config.vit_patch if config.model == "vit" else 32)
+    patch = FAMILIES[config.model].patch
+    size = config.resolved_image_size or (getattr(config, patch) if patch else 32)
     return _without_memory(lambda: build_model(config, (3, size, size), 10))
 
 

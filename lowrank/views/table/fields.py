@@ -9,6 +9,7 @@ from typing import Any
 
 from lowrank.common.texts import printable
 from lowrank.config import Config
+from lowrank.config.settings import SAME_EXPERIMENT, defaults, is_of_train_py
 from lowrank.views.table.rows import RunRow
 
 RUN = "run"
@@ -17,16 +18,6 @@ RUN = "run"
 LONGEST_TEXT = 200
 """Characters of a foreign text in a legend."""
 
-SAME_RUN = {"seed", "replicas", "data_dir", "download"} | {
-    # Where and how a run is computed, tracked and measured does not make it another experiment.
-    name
-    for name, field in Config.model_fields.items()
-    if isinstance(field.json_schema_extra, dict)
-    and field.json_schema_extra["group"] in ("measurement", "machine", "tracking")
-    and name != "precision"
-}
-"""Fields in which two runs of one experiment may differ."""
-_OF_TRAIN_PY = {"model", "dataset", "lr"}  # a configuration with these is train.py's
 _WORDS = {
     "lr": "learning rate",
     "optimizer": "optimiser",
@@ -47,10 +38,9 @@ def settings(row: RunRow) -> dict[str, Hashable]:
 
     """
     config = dict(row.config)
-    if config.keys() >= _OF_TRAIN_PY:
-        defaults = {name: field.default for name, field in Config.model_fields.items()}
-        config = {**defaults, **config}
-    kept = {name: plain(value) for name, value in config.items() if name not in SAME_RUN}
+    if is_of_train_py(config):
+        config = {**defaults(), **config}
+    kept = {name: plain(value) for name, value in config.items() if name not in SAME_EXPERIMENT}
     if config.get("dataset") == "imagefolder":
         kept["data_dir"] = plain(config.get("data_dir"))
     if "seed" not in config:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from lowrank.config.settings import SAME_EXPERIMENT
 from lowrank.views.table.factors import Values, factors_of, grid, is_grid
 from lowrank.views.table.fields import (
-    SAME_RUN,
     assignments,
     in_order,
     plain,
@@ -88,7 +88,7 @@ class Plan:
         Returns:
             The plan.
         """
-        fields = tuple(name for name in swept if name not in SAME_RUN)
+        fields = tuple(name for name in swept if name not in SAME_EXPERIMENT)
         seeds: dict[Values, list[Hashable]] = defaultdict(list)
         for config in configs:
             first = config["seed"] if "seed" in swept or config["replicas"] > 1 else None

@@ -44,3 +44,22 @@ def test_the_fields_that_differ_between_runs():
     ]
     assert swept_by_runs(runs) == ["lr", "milestones"]
     assert swept_by_runs(runs[:1]) == swept_by_runs([]) == []
+
+
+OTHERS = {  # no parameters of an experiment, however they differ
+    "replicas": 2,
+    "measure_every": 5,
+    "compile": True,
+    "sweep": "grid",
+    "on_collapse": "stop",
+    "deterministic": True,
+    "epsilons": [0.1],
+    "rank_norm": "spectral",
+}
+
+
+def test_how_a_run_is_computed_and_measured_is_no_swept_parameter():
+    assert swept_by_runs([{"lr": 0.1}, {"lr": 0.2, **OTHERS}, {"lr": 0.2}]) == ["lr"]
+    parameters = {name: {"values": [1, 2]} for name in ("lr", *OTHERS)}
+    assert swept_by_sweep(parameters) == ["lr"]
+    assert swept_by_sweep({"precision": {"values": ["fp32", "bf16"]}}) == ["precision"]

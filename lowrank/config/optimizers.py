@@ -1,0 +1,33 @@
+"""The table of optimisers: a new one of ``torch.optim`` is an entry."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Optimizer(NamedTuple):
+    """What the configuration and `lowrank.training` need to know of an optimiser.
+
+    Attributes:
+        torch: The class of ``torch.optim``.
+        fields: The fields that it reads besides ``lr`` and ``weight_decay``, each under the
+            name of the class's argument; those of other optimisers are refused beside it.
+        shrinks: Whether a step multiplies the weights by 1 - lr x weight_decay.
+        fused: Whether the class takes ``fused=True``, one kernel for the whole step.
+        elementwise: Whether a parameter's step depends on its own entry of the gradient only, so
+            that the parameters of several networks may be stacked.
+    """
+
+    torch: str
+    fields: tuple[str, ...] = ()
+    shrinks: bool = False
+    fused: bool = True
+    elementwise: bool = True
+
+
+OPTIMIZERS = {
+    "sgd": Optimizer("SGD", ("momentum",), shrinks=True),
+    "adam": Optimizer("Adam"),
+    "adamw": Optimizer("AdamW", shrinks=True),
+}
+"""Name of an optimiser → its entry."""
