@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks import table
-from benchmarks.program import add_flags, check_device, describe_place, say
+from benchmarks.program import add_flags, check_device, describe_place
 from benchmarks.table import Results
 from benchmarks.timing import Row
 from lowrank.common.errors import InputError
 from lowrank.common.program import exit_code_of
-from lowrank.common.terminal import duration
+from lowrank.common.terminal import duration, say
 from lowrank.common.texts import nearest, one_of
 from lowrank.runs.environment import available_cores
 

@@ -26,9 +26,10 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import ours
-from benchmarks.program import Options, quiet_environment, run, say
+from benchmarks.program import Options, quiet_environment, run
 from benchmarks.timing import Row, number, spread
 from lowrank.common.errors import Failure
+from lowrank.common.terminal import say
 
 TRAIN_IMAGES = 50_000
 EVALUATED_IMAGES = 60_000

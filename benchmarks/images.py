@@ -21,9 +21,10 @@ from torch import nn
 
 from benchmarks import ours, plain
 from benchmarks.apart import Apart
-from benchmarks.program import Options, run, say
+from benchmarks.program import Options, run
 from benchmarks.timing import Row, Turn, faster, interleaved
 from lowrank.common.errors import Failure
+from lowrank.common.terminal import say
 from lowrank.config import Config
 from lowrank.data import Dataset
 from lowrank.training import steps

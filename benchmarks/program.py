@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.timing import Row
 from lowrank.common.errors import InputError
 from lowrank.common.program import exit_code_of
+from lowrank.common.terminal import aligned, say
 from lowrank.runs.environment import describe_environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,15 +126,6 @@ def quiet_environment() -> dict[str, str]:
     return {**kept, **quiet, "PYTHONPATH": path}
 
 
-def say(text: str) -> None:
-    """Prints a line at once, also into a pipe.
-
-    Args:
-        text: The line.
-    """
-    print(text, flush=True)
-
-
 def text_table(rows: Sequence[Row], *, judged: bool = True) -> str:
     """Lays rows out for a terminal.
 
@@ -158,11 +150,7 @@ def text_table(rows: Sequence[Row], *, judged: bool = True) -> str:
         )
         for row in rows
     ]
-    widths = [max(len(line[place]) for line in (head, *cells)) for place in range(len(head))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in (head, *cells)
-    )
+    return "\n".join(aligned([head, *cells], left=range(len(head))))
 
 
 def describe_place(device: str) -> str:

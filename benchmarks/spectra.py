@@ -21,9 +21,10 @@ import torch
 from torch import nn
 
 from benchmarks import ours
-from benchmarks.program import Options, run, say
+from benchmarks.program import Options, run
 from benchmarks.timing import Row, Turn, faster, interleaved, spread
 from lowrank.common.errors import Failure, InputError
+from lowrank.common.terminal import say
 from lowrank.measure.matrices import WeightMatrix, weight_matrices
 from lowrank.measure.watcher import Watcher
 from lowrank.runs.environment import available_cores

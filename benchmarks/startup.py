@@ -18,9 +18,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.program import ROOT, Options, quiet_environment, run, say
+from benchmarks.program import ROOT, Options, quiet_environment, run
 from benchmarks.timing import Row, number, spread
 from lowrank.common.errors import Failure
+from lowrank.common.terminal import say
 
 TARGET = 1.15
 ANSWER = 0.5

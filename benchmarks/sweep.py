@@ -28,6 +28,7 @@ from benchmarks.program import ROOT, Options, quiet_environment, run
 from benchmarks.timing import Row, Spread
 from lowrank import load_sweep
 from lowrank.common.errors import Failure
+from lowrank.common.terminal import aligned, say
 from lowrank.runs.find import Run
 
 ALLOWED = 1.2
@@ -68,14 +69,20 @@ class Result:
     whole: Sequence[float]
     slots: int
 
-    def line(self) -> str:
+    def cells(self) -> tuple[str, ...]:
         """Returns the result as a line of the table."""
         strict, whole = sum(self.only) / self.slots, sum(self.whole) / self.slots
         return (
-            f"{self.name:<14}{len(self.trained):>7}{statistics.mean(self.trained):>9.2f}"
-            f"{statistics.pstdev(self.trained):>7.2f}{self.ideal:>9.1f}{self.seconds:>9.1f}"
-            f"{self.seconds / self.ideal:>8.3f}{self.seconds / strict:>12.3f}"
-            f"{self.seconds / whole:>12.3f}{self.lost:>11.2f}"
+            self.name,
+            f"{len(self.trained)}",
+            f"{statistics.mean(self.trained):.2f}",
+            f"{statistics.pstdev(self.trained):.2f}",
+            f"{self.ideal:.1f}",
+            f"{self.seconds:.1f}",
+            f"{self.seconds / self.ideal:.3f}",
+            f"{self.seconds / strict:.3f}",
+            f"{self.seconds / whole:.3f}",
+            f"{self.lost:.2f}",
         )
 
     @property
@@ -90,8 +97,8 @@ class Result:
 
 
 HEAD = (
-    f"{'':<14}{'points':>7}{'training':>9}{'± std':>7}{'ideal':>9}{'taken':>9}{'ratio':>8}"
-    f"{'steps only':>12}{'whole runs':>12}{'lost/point':>11}"
+    *("", "points", "training", "± std", "ideal", "taken", "ratio"),
+    *("steps only", "whole runs", "lost/point"),
 )
 
 
@@ -113,7 +120,7 @@ def measure(options: Options) -> list[Row]:
         setting = {**SETTING, "train_size": train_size}
         ours = run_sweep(directory, setting, points, SLOTS)
         theirs = run_agents(directory, setting, agent_points, SLOTS)
-    print(f"{SLOTS} slots; seconds\n\n{HEAD}\n{ours.line()}\n{theirs.line()}", flush=True)
+    say("\n".join([f"{SLOTS} slots; seconds\n", *aligned([HEAD, ours.cells(), theirs.cells()])]))
     what = f"`lowrank sweep`, {points} points of {SECONDS:g} s on {SLOTS} slots"
     return [
         Row(
