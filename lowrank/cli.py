@@ -159,7 +159,10 @@ replaced. Save a copy in W&B to keep such changes.
         "FILE... [--model=NAME] [--NAME=VALUE ...]",
         "Measures the weight matrices of checkpoints on disk; two files are compared.",
         """
-FILE             .pt or .pth, .safetensors, or a run directory
+FILE             .pt or .pth, .safetensors, .npz, a run directory, or the shards
+                 of one model: their index (.index.json) or their directory
+--key=PATH       which of several state dicts of a file, such as
+                 ema.state_dict; default: the one nested least, which is said
 --model=NAME     what the tensors are: a torchvision model such as resnet50, a
                  bundled one, or its configuration '{model: mlp, depth: 3}';
                  a run directory says it itself; default: rows are each

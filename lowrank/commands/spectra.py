@@ -14,6 +14,7 @@ from lowrank.config import Given, combine
 from lowrank.config.flags import is_on, read_flags
 
 _VALUES = {
+    "key": "where in the file the weights are, such as ema.state_dict",
     "model": "a torchvision model, a bundled one or a configuration",
     "epsilons": "a list such as [1e-3, 1e-2]",
     "rank_norm": "frobenius or spectral",
@@ -28,6 +29,7 @@ class Options:
 
     Attributes:
         files: Files and run directories, at least one.
+        key: Where in a file the weights are; None to find them.
         model: Name of the model; None for none.
         epsilons: Thresholds of the rank.
         rank_norm: The norm they refer to.
@@ -36,6 +38,7 @@ class Options:
     """
 
     files: list[str]
+    key: str | None
     model: str | None
     epsilons: tuple[float, ...]
     rank_norm: str
@@ -75,7 +78,9 @@ def parse(arguments: Sequence[str]) -> Options:
     measured = ("epsilons", "rank_norm")
     config = combine([{n: Given(given[n], f"--{n}") for n in measured if n in given}], lines)
     form = forms[0] if forms else "table"
-    return Options(files, given.get("model"), config.epsilons, config.rank_norm, form, plot)
+    return Options(
+        files, given.get("key"), given.get("model"), config.epsilons, config.rank_norm, form, plot
+    )
 
 
 def run(options: Options) -> int:
@@ -91,11 +96,15 @@ def run(options: Options) -> int:
         InputError: A file or the model cannot be used, or the figure cannot be written.
     """
     from lowrank.views.spectra.quantities import measure, to_csv, to_json
+    from lowrank.views.spectra.shards import together
     from lowrank.views.spectra.table import comparison, remarks, table
     from lowrank.views.spectra.weights import read_weights
 
     # All are opened before the first is measured: a mistake is answered at once.
-    files = [read_weights(file, model=options.model) for file in options.files]
+    files = [
+        read_weights(paths, model=options.model, key=options.key)
+        for paths in together(options.files)
+    ]
     total, done = sum(len(weights.matrices) for weights in files), 0
 
     def measured_more(matrices: int) -> None:
@@ -118,7 +127,7 @@ def run(options: Options) -> int:
     elif options.form == "csv":
         print(to_csv(measured))
         for each in measured:
-            for line in remarks(each):
+            for line in filter(None, [each.weights.origin, *remarks(each)]):
                 say(printable(f"{each.weights.path}: {line}", None), sys.stderr)
     elif len(measured) == 2:
         say(comparison(*measured))

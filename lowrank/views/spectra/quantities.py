@@ -172,6 +172,7 @@ def to_json(files: Sequence[Measured]) -> str:
         {
             "file": measured.weights.path,
             "model": measured.weights.model,
+            "origin": measured.weights.origin,
             "view": measured.view.replace("\n", " "),
             "epsilons": measured.epsilons,
             "rank_norm": measured.rank_norm,

@@ -50,7 +50,7 @@ def table(measured: Measured) -> str:
     lines += _left_out(quantities[kept - 1 :])
     if any(row.counted is False for row in measured.rows):
         lines.append(_STAR)
-    return "\n".join([*_heading(measured), "", *lines, *remarks(measured)])
+    return "\n".join([*_heading(measured), *_definitions(measured), "", *lines, *remarks(measured)])
 
 
 def comparison(then: Measured, now: Measured) -> str:
@@ -72,8 +72,8 @@ def comparison(then: Measured, now: Measured) -> str:
     ]
     lines: list[str] = []
     for label, measured in (("then", then), ("now", now)):
-        lines += [f"{label}: {line}" for line in _heading(measured)[:1]]
-    lines += [*_heading(now)[1:], ""]
+        lines += [f"{label}: {line}" for line in _heading(measured)]
+    lines += [*_definitions(now), ""]
     if pairs:
         quantities = list(now.rows[0].quantities)
         body = [
@@ -133,6 +133,12 @@ def _heading(measured: Measured) -> list[str]:
     return [
         f"{measured.weights.path}: {count} weight {'matrix' if count == 1 else 'matrices'}, "
         f"{total:,} weights",
+        *filter(None, [measured.weights.origin]),
+    ]
+
+
+def _definitions(measured: Measured) -> list[str]:
+    return [
         *measured.view.splitlines(),
         f"rank@ε: number of σ/‖W‖ > ε, with the {measured.rank_norm} norm",
     ]

@@ -6,21 +6,30 @@ Only the format of torch before 1.6 is read as a whole.
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from torch import Tensor
 
 from lowrank.common.errors import InputError
 from lowrank.common.files import may_grow, open_file
-from lowrank.common.texts import one_of, printable
+from lowrank.common.texts import nearest, one_of, printable
+from lowrank.views.spectra.inert import STAND_INS
 
-FORMATS = "what torch.save writes (.pt, .pth), .safetensors, and run directories"
+FORMATS = (
+    "what torch.save writes (.pt, .pth, .bin), .safetensors, .npz, an index of shards "
+    "(.index.json) or their directory, and run directories"
+)
 """What can be read, in words."""
 
 _NESTS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "weights")
@@ -58,6 +67,8 @@ def read_file(file: Path) -> Any:
         raise InputError(f"{where}: is empty")
     if head[8:] == b"{" or file.suffix == ".safetensors":
         return _read_safetensors(file, where)
+    if head.startswith(b"PK") and (arrays := _arrays(file)):
+        return _read_npz(file, where, arrays)
     if head.startswith((b"PK", b"\x80")):  # an archive, or the pickle of torch before 1.6
         return _read_torch(file, where, mapped=head.startswith(b"PK"))
     raise InputError(f"{where}: is no checkpoint; read are {FORMATS}")
@@ -81,13 +92,53 @@ def _natural(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
+def _arrays(file: Path) -> list[str]:
+    """Returns the members of an archive of numpy's, by which it is known; else nothing."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError):
+        return []
+    return names if all(name.endswith(".npy") for name in names) else []
+
+
+def _read_npz(file: Path, where: str, arrays: Iterable[str]) -> dict[str, Any]:
+    """Returns the arrays of numbers as tensors, any other as None: that may hold a pickle.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    found: dict[str, Any] = {}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for name in arrays:
+                content = archive.read(
+                    name
+                )  # not compressed, so that it is no larger than the file
+                start = io.BytesIO(content)
+                read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
+                shape, by_columns, kind = read[read_magic(start)](start)
+                if kind.kind not in "biufc" or kind.itemsize > 16:
+                    found[name.removesuffix(".npy")] = None
+                    continue
+                values = np.frombuffer(content, kind, offset=start.tell())
+                values = values.reshape(shape, order="F" if by_columns else "C")
+                native = np.ascontiguousarray(values, kind.newbyteorder("="))
+                found[name.removesuffix(".npy")] = torch.from_numpy(native)
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, TypeError, OSError) as error:
+        raise InputError(
+            f"{where}: is truncated or damaged ({printable(str(error), 160)})"
+        ) from error
+    return found
+
+
 def _read_torch(file: Path, where: str, *, mapped: bool) -> Any:
     remedy = (
         "if you trust its source, save the weights alone where it was made: "
         "torch.save(model.state_dict(), 'weights.pt')"
     )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
             warnings.simplefilter("ignore")  # of deprecated kinds of tensors in it
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except MemoryError:
@@ -99,6 +150,12 @@ def _read_torch(file: Path, where: str, *, mapped: bool) -> Any:
                 f"{where}: was not loaded, because that could run code: beside tensors and plain "
                 f"values it holds {printable(found[1])}; {remedy}"
             ) from error
+        if isinstance(error, UnpicklingError) and "DTensor" in text:
+            raise InputError(
+                f"{where}: holds DTensors, of which each process has a part: save whole ones where "
+                "it was made, with get_model_state_dict(model, options=StateDictOptions("
+                "full_state_dict=True)) of torch.distributed.checkpoint.state_dict"
+            ) from error
         if "TorchScript" in text:
             raise InputError(
                 f"{where}: was not loaded, because it is a TorchScript program; {remedy}"
@@ -109,15 +166,34 @@ def _read_torch(file: Path, where: str, *, mapped: bool) -> Any:
         ) from error
 
 
-def state_dict(file: Path, content: Any) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class StateDict:
+    """The dictionary of a file that holds the weights.
+
+    Attributes:
+        tensors: By name, without the prefixes of wrappers (``module.``, ``_orig_mod.``).
+        key: Where it is in the file, such as ``ema.state_dict``; empty where it is the file's all.
+        left: Where there are others.
+    """
+
+    tensors: dict[str, Tensor]
+    key: str
+    left: tuple[str, ...]
+
+
+def state_dict(file: Path, content: Any, key: str | None = None) -> StateDict:
     """Finds the dictionary that holds the weights.
+
+    Of several, that is the one with the fewest dictionaries around it; where these are as many, the
+    only one with a name such as ``model``.
 
     Args:
         file: The file, for errors.
         content: What `read_file` found in it.
+        key: The path of the one that is meant, with dots; None to find it.
 
     Returns:
-        Tensors by name, without the prefixes of wrappers (``module.``, ``_orig_mod.``).
+        The dictionary, and where it and others were found.
 
     Raises:
         InputError: There is none, or none that is surely it.
@@ -125,27 +201,52 @@ def state_dict(file: Path, content: Any) -> dict[str, Tensor]:
     where = printable(str(file), 200)
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: holds a {type(content).__name__}, not a state dict")
-    found = list(_dictionaries(content, set()))
-    if (held := _bytes_held(state for _, state in found)) > file.stat().st_size:
+    found = {".".join(map(str, path)): state for path, state in _dictionaries(content, set())}
+    if (held := _bytes_held(found.values())) > file.stat().st_size:
         raise InputError(
             f"{where}: describes tensors of {held:,} bytes, but has only {file.stat().st_size:,}"
         )
     if not found:
         raise InputError(f"{where}: holds no tensor of two or more dimensions")
-    named = [(path, state) for path, state in found if path and path[-1] in _NESTS]
-    if named:
-        _, state = min(named, key=lambda item: (_NESTS.index(item[0][-1]), len(item[0])))
-    else:
-        depth = min(len(path) for path, _ in found)
-        shallow = [(path, state) for path, state in found if len(path) == depth]
-        if len(shallow) > 1:
-            keys = ", ".join(printable(".".join(map(str, path)), 30) for path, _ in shallow)
+    likely = {path: state for path, state in found.items() if any(map(_says_weight, state))}
+    likely = likely or found
+    keys = ", ".join(printable(path or ".", 60) for path in likely)
+    if key is not None:
+        chosen = "" if key == "." else key
+        if chosen not in found:
+            near = nearest(key[:60], found)
             raise InputError(
-                f"{where}: holds tensors under {keys}, and none of them is called "
-                f"{one_of(_NESTS)}: save the state dict alone"
+                f"key: got '{printable(key)}'; {where} holds tensors under {keys}{near}"
             )
-        state = shallow[0][1]
-    return _unwrapped({str(k): value for k, value in state.items() if isinstance(value, Tensor)})
+    else:
+        chosen = _shallowest(likely, where, keys)
+    tensors = {str(k): value for k, value in found[chosen].items() if isinstance(value, Tensor)}
+    left = tuple(path or "." for path in likely if path != chosen)
+    return StateDict(_unwrapped(tensors), chosen, left)
+
+
+def _says_weight(name: object) -> bool:
+    return isinstance(name, str) and ("weight" in name or "." in name)
+
+
+def _shallowest(found: Collection[str], where: str, keys: str) -> str:
+    """Returns the path of the dictionary that is meant.
+
+    Raises:
+        InputError: Several may be.
+    """
+    depths = {path: len(path.split(".")) if path else 0 for path in found}
+    shallow = [path for path, depth in depths.items() if depth == min(depths.values())]
+    named = [path for path in shallow if path.rpartition(".")[2] in _NESTS]
+    if len(named) != 1 and len(shallow) > 1:
+        known = f"several of them are called {one_of(_NESTS)}"
+        if not named:
+            known = f"none of them is called {one_of(_NESTS)}"
+        raise InputError(
+            f"{where}: holds tensors under {keys}, and {known}: "
+            f"choose one with --key, such as --key={printable((named or shallow)[0], 60)}"
+        )
+    return (named or shallow)[0]
 
 
 def _dictionaries(

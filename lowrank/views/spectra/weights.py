@@ -30,10 +30,15 @@ from lowrank.measure.tensors import unused_name
 from lowrank.models import FAMILIES, build_model
 from lowrank.runs.checkpoints import verify
 from lowrank.runs.directory import CONFIG_NAME
-from lowrank.views.spectra.tensor_files import FORMATS, read_file, state_dict
+from lowrank.views.spectra.shards import files_of, missing_shards
+from lowrank.views.spectra.tensor_files import FORMATS, StateDict, read_file, state_dict
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
+_EMBEDDING = re.compile(
+    r"(?i)(^|[_a-z])(emb|embed|embeddings?)(_?(table|layer))?\d*$"
+    r"|^(wte|wpe|embed_(tokens|positions|in)|relative_attention_bias)$"
+)  # the module of an embedding, in the models that people share
 _PARTS = re.compile(r"weight_([gvu]|orig|mask|scale\w*)$|(^|\.)parametrizations\.")
 
 
@@ -47,6 +52,8 @@ class Weights:
         matrices: In the order of the model, else of the file; at least one.
         skipped: Tensors of two or more dimensions that are no weight matrix, with the reason.
         first_norms: ‖W‖_F at epoch 0 by layer name, for a run directory; else empty.
+        origin: Which dictionary of which files was read and which were left, in words; empty where
+            one file holds one.
     """
 
     path: str
@@ -54,9 +61,12 @@ class Weights:
     matrices: Sequence[WeightMatrix]
     skipped: list[Skipped]
     first_norms: Mapping[str, float]
+    origin: str = ""
 
 
-def read_weights(path: str | Path, *, model: str | None = None) -> Weights:
+def read_weights(
+    path: str | Path | Sequence[str], *, model: str | None = None, key: str | None = None
+) -> Weights:
     """Finds the weight matrices of a checkpoint.
 
     The state dict may be nested (``{"state_dict": …}``, ``{"model": …}`` and the like) and its
@@ -64,9 +74,11 @@ def read_weights(path: str | Path, *, model: str | None = None) -> Weights:
     Numbers of classes and the like need not be the model's own: shapes are those of the file.
 
     Args:
-        path: A file, or a run directory, whose configuration names the model.
+        path: A file, or a run directory, whose configuration names the model; or the shards of one
+            model, their directory or their index (``*.index.json``).
         model: A torchvision model, a bundled one, or a configuration of a bundled one: a YAML file
             or mapping, as for ``train.py --config``.
+        key: Where in the file the state dict is, with dots; None to find it.
 
     Returns:
         The matrices; each is read when it is viewed.
@@ -75,9 +87,9 @@ def read_weights(path: str | Path, *, model: str | None = None) -> Weights:
         InputError: The file is missing, damaged, of another format, would run code, does not fit
             the model, or holds no weight matrix; or the model is unknown.
     """
-    file, config = Path(path), None
-    if file.is_dir():
-        file = _checkpoint(file)
+    given = (path,) if isinstance(path, str | Path) else path
+    files, config = [file for each in given for file in _files(Path(each))], None
+    file = files[0]
     stored = file.with_name(CONFIG_NAME)
     is_run = file.name == CHECKPOINT_NAME and file.is_file() and stored.is_file()
     if is_run:
@@ -85,7 +97,14 @@ def read_weights(path: str | Path, *, model: str | None = None) -> Weights:
             verify(file, opened)
         config = load(stored)
     content = read_file(file)
-    tensors = state_dict(file, content)
+    found = state_dict(file, content, key)
+    tensors = found.tensors
+    for further in files[1:]:
+        more = state_dict(further, read_file(further), key).tensors
+        if twice := next((name for name in more if name in tensors), ""):
+            where = printable(str(further), 200)
+            raise InputError(f"{where}: {printable(twice)} is in another of the files as well")
+        tensors |= more
     replicas = content.get("replicas", 1) if isinstance(content, dict) else 1
     if isinstance(replicas, int) and replicas > 1:
         raise InputError(
@@ -103,27 +122,55 @@ def read_weights(path: str | Path, *, model: str | None = None) -> Weights:
     if not matrices:
         raise InputError(
             [
-                f"{printable(str(file), 200)}: holds no weight matrix among its "
+                f"{printable(str(given[0]), 200)}: holds no weight matrix among its "
                 f"{len(tensors)} tensors",
                 *(f"skipped {printable(s.path)} {s.shape}: {s.reason}" for s in skipped[:5]),
             ]
         )
     first = content.get("watcher", {}).get("first_norms", {}) if is_run else {}
-    return Weights(str(path), name, matrices, skipped, first)
+    label = str(given[0]) + (f" and {len(given) - 1} more" if given[1:] else "")
+    lost = missing_shards(file) if len(files) == 1 else 0
+    return Weights(label, name, matrices, skipped, first, _origin(found, len(files), lost))
 
 
-def _checkpoint(directory: Path) -> Path:
-    file, where = directory / CHECKPOINT_NAME, printable(str(directory), 200)
-    if not (directory / CONFIG_NAME).is_file():
+def _origin(found: StateDict, files: int, lost: int) -> str:
+    """Returns which dictionary of which files was read, where a file holds several."""
+    parts = [f"of {files} files" if files > 1 else ""]
+    if lost:
+        parts.append(f"this is one of {lost + 1} shards of a model")
+    if found.key or found.left:
+        parts.append(f"read: {printable(found.key or '.', 60)}")
+    if found.left:
+        others = ", ".join(printable(key, 60) for key in found.left)
+        parts.append(f"left: {others} (--key reads another)")
+    return "; ".join(filter(None, parts))
+
+
+def _files(path: Path) -> list[Path]:
+    """Finds the files that a path stands for.
+
+    Returns:
+        At least one.
+
+    Raises:
+        InputError: It is a directory that stands for none.
+    """
+    if not path.is_dir():
+        return files_of(path)
+    file, where = path / CHECKPOINT_NAME, printable(str(path), 200)
+    if not (path / CONFIG_NAME).is_file():
+        if found := files_of(path):
+            return found
         raise InputError(
-            f"{where}: is a directory, but not of a run (no {CONFIG_NAME}); read are {FORMATS}"
+            f"{where}: is a directory, but not of a run (no {CONFIG_NAME}) and holds no model; "
+            f"read are {FORMATS}"
         )
     if not file.is_file():
         raise InputError(
             f"{where}: the run has no {CHECKPOINT_NAME} (keep_checkpoint=none leaves none); its "
             "recorded spectra are lowrank.load_run(...).spectra"
         )
-    return file
+    return [file]
 
 
 def _by_first_dimension(
@@ -141,6 +188,8 @@ def _by_first_dimension(
             reason = "part of a parametrised or quantised weight"
         if not reason and "weight" not in path.rpartition(".")[2]:
             reason = "its name does not say weight"
+        if not reason and tensor.ndim == 2 and _EMBEDDING.search(path.split(".")[-2:][0]):
+            reason = "an embedding, by its name"
         if not reason:
             first = paths.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), path)
             reason = f"the same tensor as {first}" if first != path else ""
