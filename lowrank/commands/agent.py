@@ -125,7 +125,8 @@ def run(options: Options) -> int:
     # Loaded only now: a mistake on the command line is answered at once.
     from lowrank.common.signals import Interruption
     from lowrank.launch.agents.launcher import Launcher, Plan
-    from lowrank.launch.agents.preflight import preflight
+    from lowrank.launch.agents.points import logs_of
+    from lowrank.launch.agents.preflight import EXHAUSTED, preflight
     from lowrank.launch.agents.status import Status
     from lowrank.launch.slots import find_slots
 
@@ -139,11 +140,12 @@ def run(options: Options) -> int:
         plan = Plan(
             sweep=sweep.path,
             slots=tuple(slots),
-            logs=output_dir / "agents" / sweep.path.rpartition("/")[2],
+            logs=logs_of(output_dir, sweep.path),
             count=options.count,
             max_failures=options.max_failures,
             stagger=options.stagger,
             environment=environment,
             grace=grace,
+            is_over=sweep.state in EXHAUSTED,
         )
         return Launcher(plan, status).run()

@@ -39,6 +39,9 @@ OWN = {
 }
 """The command's own flags and what they take; all others are fields of the configuration."""
 
+MOST_LOST = 20
+"""Dead and collapsed points that are named at the end."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -223,9 +226,13 @@ def _conclude(
         say(f"\n{points.run_id(number)} failed too often, see {ended.log}")
         for line in ended.why.splitlines():
             say(f"    {line}")
-    collapsed = f", {tally.collapsed} of them collapsed" if tally.collapsed else ""
+    for number, ended in sorted(tally.lost.items())[:MOST_LOST]:
+        say(f"{points.run_id(number)} is {ended.why}")
+    if len(tally.lost) > MOST_LOST:
+        say(f"... and {len(tally.lost) - MOST_LOST} more")
+    lost = "".join(f", {n} of them {how}" for how, n in sorted(tally.losses.items()))
     failed = f", {len(tally.failed)} failed" if tally.failed else ""
-    say(f"sweep {name}: {tally.done} of {tally.size} points done{collapsed}{failed}")
+    say(f"sweep {name}: {tally.done} of {tally.size} points done{lost}{failed}")
     if tally.failed:
         say("a larger --max_retries tries the failed points again")
     if not tally.settled:

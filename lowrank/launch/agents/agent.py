@@ -5,11 +5,13 @@ failed. Its log does not say so either, a shim called ``python`` on the PATH see
 ``command`` calls that, and an agent per point (``--count 1``) asks the server for all runs of the
 sweep each time. So this is the client's own agent with three places filled in: how a training is
 started and how it ended are reported, and before the server is asked for a point the launcher is.
-Everything else, from heartbeats to early stopping, is the client's. The release it is made for is
-pinned in pyproject.toml, and the tests run it against a server.
+A point that was taken is noted before anything of it starts, and the launcher may answer with one
+that was noted earlier and not done. Everything else, from heartbeats to early stopping, is the
+client's. The release it is made for is pinned in pyproject.toml, and the tests run it against a
+server.
 
-The launcher's end of the channel gets lines of JSON; it answers ``ready`` with ``go`` or
-``end``. This file is started by its path: it needs nothing of the package.
+The launcher's end of the channel gets lines of JSON; it answers ``ready`` with ``go``, ``end`` or
+a note, of JSON as well. This file is started by its path: it needs nothing of the package.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import wandb.wandb_agent
@@ -57,12 +60,14 @@ class Channel:
         with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps({"event": event, **what}).encode() + b"\n")
 
-    def may_go_on(self) -> bool:
-        """Returns whether the server may be asked for a point, once the launcher has answered."""
+    def ask(self) -> dict[str, Any] | str:
+        """Returns the launcher's answer: `GO`, a noted point to go on with, or anything else."""
         self.tell("ready")
         with contextlib.suppress(OSError):
-            return self._answers.readline().strip() == GO
-        return False
+            answer = self._answers.readline().strip()
+            noted: dict[str, Any] | str = json.loads(answer) if answer[:1] == "{" else answer
+            return noted
+        return ""
 
 
 def refusal(program: Any, template: Sequence[Any]) -> str:
@@ -105,7 +110,28 @@ def _is_before_program(word: str) -> bool:
     return word == "/usr/bin/env" or "=" in word
 
 
+def note(directory: Path, slot: str, command: dict[str, Any]) -> None:
+    """Notes that a point was taken.
+
+    Args:
+        directory: Of the notes.
+        slot: Where it is to be trained.
+        command: The server's: ``run_id``, ``program`` and ``args``.
+    """
+    run_id = command.get("run_id")
+    if not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
+        return  # it is refused
+    what = {name: command.get(name) for name in ("run_id", "program", "args")}
+    new = directory / f"{run_id}.new"
+    try:
+        new.write_text(json.dumps({**what, "slot": slot}), encoding="utf-8")
+        new.replace(directory / f"{run_id}.json")
+    except OSError as error:  # a full disk: the training will say so
+        print(f"the point of run {run_id} cannot be noted: {error}", file=sys.stderr)
+
+
 channel: Channel
+notes: tuple[Path, str]
 current: Training | None = None
 refused = False
 
@@ -181,18 +207,29 @@ class Agent(wandb.wandb_agent.Agent):
     """The client's agent, which asks its launcher before it takes a point."""
 
     _granted = False
+    _is_over = False
 
     def _heartbeat_commands(
         self, agent_id: str, run_status: dict[str, bool]
     ) -> list[dict[str, Any]]:
         if not run_status and not self._granted:
-            if not channel.may_go_on():
+            answer = channel.ask()
+            if isinstance(answer, dict):
+                self._is_over = bool(answer.get("over"))
+                note(*notes, answer)
+                return [{**answer, "type": "run"}]
+            if answer != GO:
                 return [{"type": "exit"}]
             self._granted = True
         commands: list[dict[str, Any]] = super()._heartbeat_commands(agent_id, run_status)
         kinds = {command.get("type") for command in commands}
         if kinds & {"run", "resume"}:
             self._granted = False
+            for command in commands:
+                note(*notes, command)
+        if "exit" in kinds and run_status and self._is_over:
+            # There was nothing more to take before this point, of an earlier time, went on.
+            return [command for command in commands if command.get("type") != "exit"]
         if "exit" in kinds:
             channel.tell("exhausted")
         return commands
@@ -219,13 +256,15 @@ def main(argv: Sequence[str]) -> int:
     """Runs the agent until the sweep is exhausted, the launcher ends it or a signal does.
 
     Args:
-        argv: The channel's file descriptor and the sweep as ENTITY/PROJECT/SWEEP.
+        argv: The channel's file descriptor, the directory of notes, the slot's name and the sweep
+            as ENTITY/PROJECT/SWEEP.
 
     Returns:
         0, 2 if something was refused, or 128 + n after signal n.
     """
-    global channel
-    channel = Channel(int(argv[0]))
+    global channel, notes
+    descriptor, directory, slot, sweep = argv
+    channel, notes = Channel(int(descriptor)), (Path(directory), slot)
     received = 0
 
     def end(number: int, _frame: object) -> None:
@@ -244,7 +283,7 @@ def main(argv: Sequence[str]) -> int:
     }
     client: Any = wandb.wandb_agent
     client.AgentProcess, client.Agent = Training, Agent
-    client.agent(argv[1])
+    client.agent(sweep)
     if received:
         return 128 + received
     return REFUSED if refused else 0

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import selectors
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,14 @@ from lowrank.common.signals import Interruption
 from lowrank.common.terminal import duration
 from lowrank.config import Config
 from lowrank.config.arguments import parse
+from lowrank.launch.agents.points import Points
 from lowrank.launch.agents.status import Point, Row, Status
 from lowrank.launch.logs import last_lines
 from lowrank.launch.processes import GRACE, Supervised
 from lowrank.launch.slots import Slot
+
+AGENT = Path(__file__).with_name("agent.py")
+"""The program that is run in each slot."""
 
 LAST_LINES = 20
 """Lines of its log that are shown of a slot that is stopped."""
@@ -38,6 +42,8 @@ REQUEUE = 75
 
 _LOOK = 0.25  # seconds between two looks at processes
 _REFRESH = 2.0  # seconds between two looks at run records
+_MOST_NAMES = 20
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # it has saved, and goes on
 _LONGEST_PAUSE = 60.0  # seconds before an agent that failed is started again
 
 
@@ -54,6 +60,7 @@ class Plan:
         stagger: Seconds between the starts of two agents.
         environment: Further variables of all agents.
         grace: Seconds that a training has to checkpoint after a signal.
+        is_over: Whether the server has nothing more to hand out.
     """
 
     sweep: str
@@ -64,6 +71,7 @@ class Plan:
     stagger: float
     environment: Mapping[str, str]
     grace: float = GRACE
+    is_over: bool = False
 
 
 class _Worker:
@@ -79,11 +87,15 @@ class _Worker:
         self.state = "waiting"
         self.asks = False
         self.granted = False
+        self.handed: dict[str, Any] | None = None
         self.dismissed = False
         self.point: Point | None = None
         self.last_offset = 0
         self.done = 0
         self.failed = 0
+        self.lost: list[str] = []
+        self.interrupted: list[str] = []
+        self.agent_failures = 0
         self.failures_in_a_row = 0
         self.stopped = False
 
@@ -116,11 +128,12 @@ class Launcher:
         self.requeue = False
         self._selector = selectors.DefaultSelector()
         self._next_look = 0.0
-        plan.logs.mkdir(parents=True, exist_ok=True)
+        self.points = Points(plan.logs)
+        self._left = list(self.points.open().values())
+        self._started: set[str] = set()
         now = time.monotonic()
-        host = platform.node() or "localhost"
         self.workers = [
-            _Worker(slot, plan.logs / f"{host}-{slot.name}.log", now + i * plan.stagger)
+            _Worker(slot, plan.logs / f"{self.points.name}-{slot.name}.log", now + i * plan.stagger)
             for i, slot in enumerate(plan.slots)
         ]
 
@@ -128,9 +141,10 @@ class Launcher:
         """Works until nothing is left to do or a signal comes.
 
         Returns:
-            0 if the sweep is exhausted or the count reached, 1 if a slot was stopped, 75 after
-            SIGUSR1, 130 and 143 by signal.
+            0 if the sweep is exhausted or the count reached, 1 if a point failed or a slot was
+            stopped, 75 after SIGUSR1, 130 and 143 by signal.
         """
+        self._introduce()
         with Interruption() as interruption, interruption.deferred(), self._hearing_usr1():
             try:
                 while not all(worker.is_over for worker in self.workers):
@@ -142,10 +156,19 @@ class Launcher:
                     if worker.agent is not None:
                         worker.agent.kill()
                 self.status.show(self._rows())
+                self.points.release()
         self._sum_up()
         if self.requeue:
             return REQUEUE
-        return interruption.exit_code or int(any(worker.stopped for worker in self.workers))
+        return interruption.exit_code or int(any(w.stopped or w.failed for w in self.workers))
+
+    def _introduce(self) -> None:
+        """Says what earlier launchers have left."""
+        if self._left:
+            self.status.line(f"going on with {_named([note['run_id'] for note in self._left])}")
+        failed = [f"{run_id} ({how})" for run_id, how in self.points.failed().items()]
+        if failed:
+            self.status.line(f"failed here before, and not handed out again: {_named(failed)}")
 
     @contextmanager
     def _hearing_usr1(self) -> Iterator[None]:
@@ -183,8 +206,8 @@ class Launcher:
 
     def _start(self, worker: _Worker) -> None:
         here, there = socket.socketpair()
-        program = Path(__file__).with_name("agent.py")
-        command = [sys.executable, "-P", str(program), str(there.fileno()), self.plan.sweep]
+        command = [sys.executable, "-P", str(AGENT), str(there.fileno())]
+        command += [str(self.points.directory), worker.slot.name, self.plan.sweep]
         with worker.log.open("ab") as log:
             worker.last_offset = log.tell()
             worker.agent = Supervised(
@@ -244,13 +267,16 @@ class Launcher:
             if not worker.asks:
                 continue
             out_of_tickets = self.tickets is not None and self.tickets <= 0
-            if self.ending or worker.stopped:
+            exhausted = self.plan.is_over and not self._left
+            if self.ending or worker.stopped or exhausted:
                 self._dismiss(worker)
             elif not out_of_tickets:
                 if self.tickets is not None:
                     self.tickets -= 1
                 worker.granted = True
-                worker.answer("go")
+                worker.handed = self._left.pop(0) if self._left else None
+                noted = worker.handed and json.dumps({**worker.handed, "over": self.plan.is_over})
+                worker.answer(noted or "go")
             elif not any(other.granted for other in self.workers):
                 # Until then another's leave may come back unused.
                 self._dismiss(worker)
@@ -260,7 +286,8 @@ class Launcher:
         worker.answer("end")
 
     def _point_started(self, worker: _Worker, report: Mapping[str, Any]) -> None:
-        worker.granted = False
+        worker.granted, worker.handed = False, None
+        self._started.add(report["run_id"])
         worker.last_offset = worker.log.stat().st_size
         worker.point = Point(
             report["run_id"],
@@ -297,12 +324,21 @@ class Launcher:
         if code == 0 or (stopped and not self.ending):
             worker.done += 1
             worker.failures_in_a_row = 0
+            self.points.done(point.run_id)
             how = "finished" if code == 0 else "stopped early by W&B"
             self._say(worker, f"run {point.run_id} {how} after {took}{rank}")
+            if point.lost is not None:
+                worker.lost.append(point.lost.how)
+                self._say(worker, f"run {point.run_id} has no rank: {point.lost.text}")
         elif self.ending:
+            worker.interrupted.append(point.run_id)
             self._say(worker, f"run {point.run_id} interrupted at epoch {point.epoch or 0}{rank}")
         else:
             worker.failed += 1
+            if not who and code not in _STOPPED:
+                self.points.fail(point.run_id, _how(code))
+            else:
+                worker.interrupted.append(point.run_id)
             self._failed(worker, f"run {point.run_id} failed after {took}: {who}{_how(code)}")
 
     def _agent_ended(self, worker: _Worker, code: int) -> None:
@@ -310,12 +346,14 @@ class Launcher:
             pass
         self._hang_up(worker)
         worker.agent = None
-        if worker.granted and self.tickets is not None:
-            self.tickets += 1
-        worker.granted = False
+        if worker.granted:
+            self.tickets = None if self.tickets is None else self.tickets + 1
+            self._left += self._untouched(worker)
+        worker.granted, worker.handed = False, None
         if worker.point is not None:
             self._point_ended(worker, code or 1, stopped=False, who="its agent, ")
         elif code != 0 and not self.ending and not worker.dismissed:
+            worker.agent_failures += 1
             self._failed(worker, f"the agent failed: {_how(code)}")
         if self.ending or worker.stopped:
             worker.state = "stopped" if worker.stopped else "ended"
@@ -325,6 +363,17 @@ class Launcher:
             pause = min(_LONGEST_PAUSE, 5.0 * 2 ** (worker.failures_in_a_row - 1))
             worker.state = "failed"
             worker.start_at = time.monotonic() + pause
+
+    def _untouched(self, worker: _Worker) -> list[dict[str, Any]]:
+        """Returns the points that an agent took or was handed before it died, and did not start."""
+        if worker.handed is not None:
+            return [worker.handed]
+        return [
+            note
+            for run_id, note in self.points.open().items()
+            if note.get("slot") == worker.slot.name and run_id not in self._started
+            if note not in self._left
+        ]
 
     def _failed(self, worker: _Worker, what: str) -> None:
         worker.failures_in_a_row += 1
@@ -359,9 +408,25 @@ class Launcher:
         return [Row(w.slot.name, w.state, w.done, w.failed, w.point) for w in self.workers]
 
     def _sum_up(self) -> None:
-        done, failed = (sum(getattr(w, name) for w in self.workers) for name in ("done", "failed"))
+        done, failed, of_agents = (
+            sum(getattr(worker, name) for worker in self.workers)
+            for name in ("done", "failed", "agent_failures")
+        )
         points = "1 point" if done == 1 else f"{done} points"
-        self.status.line(f"{points} done, {failed} failed; logs in {self.plan.logs}")
+        lost = Counter(how for worker in self.workers for how in worker.lost)
+        points += " done" + "".join(f", {n} of them {how}" for how, n in sorted(lost.items()))
+        left = [*(run for worker in self.workers for run in worker.interrupted)]
+        left += [note["run_id"] for note in self._left]
+        more = f", {len(left)} interrupted" if left else ""
+        more += f", agents failed {of_agents} times" if of_agents else ""
+        self.status.line(f"{points}, {failed} failed{more}; logs in {self.plan.logs}")
+        if left:
+            self.status.line(f"the same command goes on with {_named(left)}")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def _how(code: int) -> str:

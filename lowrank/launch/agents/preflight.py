@@ -20,6 +20,7 @@ from lowrank.config.sources import of_machine
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import read_mapping
 from lowrank.launch.agents import probes
+from lowrank.launch.agents.points import left_over, logs_of
 from lowrank.launch.agents.probes import DataSet, Sweep
 from lowrank.launch.slots import Slot
 from lowrank.runs.environment import describe_code
@@ -33,7 +34,10 @@ SECONDS = 120.0
 DATA_SECONDS = 6 * 3600.0
 """How long data sets may take to download and decode."""
 
-_OVER = ("FINISHED", "CANCELED", "CANCELLED", "STOPPED", "CRASHED")
+EXHAUSTED = ("FINISHED", "CRASHED")
+"""States of a sweep that hands out nothing more, while runs of it may go on."""
+
+_OVER = (*EXHAUSTED, "CANCELED", "CANCELLED", "STOPPED")
 _FIELDS = ("dataset", "data_dir", "download", "image_size")
 
 
@@ -85,7 +89,7 @@ def preflight(
     )
     if sweep is not None:
         say(f"ok: key: of {sweep.user}")
-        check("sweep", state, sweep)
+        check("sweep", state, sweep, left_over(logs_of(output_dir, sweep.path)))
         check("program", program, sweep.config)
         wanted = check("data", lambda: data_sets(sweep.config))
         if wanted:
@@ -146,11 +150,12 @@ def room_for_points() -> None:
         ) from error
 
 
-def state(sweep: Sweep) -> str:
-    """Checks that the sweep has points to give.
+def state(sweep: Sweep, left: Sequence[str] = ()) -> str:
+    """Checks that the sweep has points to give, or some were left here before they were done.
 
     Args:
         sweep: The sweep.
+        left: Runs of those.
 
     Returns:
         What it is.
@@ -158,10 +163,14 @@ def state(sweep: Sweep) -> str:
     Raises:
         InputError: If it is over.
     """
+    if sweep.state in EXHAUSTED and left:
+        what = "1 point" if len(left) == 1 else f"{len(left)} points"
+        return f"{sweep.path} is {sweep.state.lower()}; {what} of it go on that were interrupted"
     if sweep.state in _OVER:
+        waiting = f", and then {', '.join(left)} of this machine go on" if left else ""
         raise InputError(
             f"{sweep.path} is {sweep.state.lower()}: `wandb sweep --resume {sweep.path}` opens it "
-            "again, `wandb sweep FILE` makes a new one"
+            f"again{waiting}, `wandb sweep FILE` makes a new one"
         )
     waits = ": agents wait until it is resumed" if sweep.state == "PAUSED" else ""
     return f"{sweep.path}, {sweep.config.get('method')}, {sweep.state.lower()}{waits}"

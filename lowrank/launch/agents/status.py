@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lowrank.common.texts import shortened
 from lowrank.config import Config
 from lowrank.runs.find import load_run
 from lowrank.runs.format import RecordError
+from lowrank.runs.lost import Lost, lost
 
 COLUMNS = (
     ("slot", -11),
@@ -43,7 +45,8 @@ class Point:
         started: When, of `time.monotonic`.
         first_epoch: The epoch from which it went on; None before its record is seen.
         epoch: The last recorded.
-        rank_mean: Of that epoch.
+        rank_mean: Of that epoch; None if it has none.
+        lost: How it was lost, if it was.
     """
 
     run_id: str
@@ -53,6 +56,7 @@ class Point:
     first_epoch: int | None = None
     epoch: int | None = None
     rank_mean: float | None = None
+    lost: Lost | None = None
 
     def look(self) -> None:
         """Reads from the run's record how far it is."""
@@ -62,7 +66,9 @@ class Point:
             run = load_run(Path(self.config.output_dir).expanduser() / self.run_id)
             if len(run.epochs):
                 self.epoch = int(run.epochs[-1])
-                self.rank_mean = float(run.metrics["rank_mean"][-1])
+                self.lost = lost(run)
+                rank = float(run.metrics["rank_mean"][-1])
+                self.rank_mean = None if math.isnan(rank) else rank
                 if self.first_epoch is None:
                     self.first_epoch = self.epoch
 

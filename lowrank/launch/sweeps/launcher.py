@@ -20,6 +20,7 @@ from lowrank.runs.directory import ENDED
 from lowrank.runs.find import Run, load_run
 from lowrank.runs.format import RecordError
 from lowrank.runs.lock import is_locked
+from lowrank.runs.lost import lost
 
 LOOK = 0.5
 """Seconds between two looks for a signal and for points that others have left."""
@@ -176,6 +177,9 @@ class Launcher:
             return None
 
     def _end_of(self, run: Run) -> Ended:
+        gone = lost(run)
+        if gone is not None:
+            return Ended(gone.how, why=gone.text)
         metric = self._study.search.metric
         value = float(run.metrics[metric][-1]) if metric in run.metrics else math.nan
         return Ended(run.state, value if math.isfinite(value) else None)

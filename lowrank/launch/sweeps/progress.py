@@ -11,7 +11,7 @@ import numpy as np
 
 from lowrank.common.terminal import Display, duration
 from lowrank.launch.sweeps.search import described
-from lowrank.launch.sweeps.study import Ended, Point, Tally
+from lowrank.launch.sweeps.study import LOST, Ended, Point, Tally
 from lowrank.runs.find import load_run
 from lowrank.runs.format import RecordError
 
@@ -84,6 +84,8 @@ class Progress(Display):
             f"[{tally.done + len(tally.failed)}/{tally.size}] {what}, "
             f"{duration(seconds)}, left {duration(left)}: {swept}"
         )
+        if ended.outcome in LOST:
+            self.line(f"  no {self._metric} of this point, which is {ended.why}")
         if ended.outcome == "failed":
             again = "is not tried again" if point.index in tally.failed else "is tried again"
             last = ended.why.splitlines()[-1] if ended.why else ""
@@ -128,7 +130,7 @@ class Progress(Display):
         elapsed = time.monotonic() - self._started
         rate = 60 * (done - self._at_start) / elapsed if elapsed > 0 else 0.0
         note = f"{rate:.1f} a minute, left {duration(self._seconds_left(tally))}"
-        for name, count in (("collapsed", tally.collapsed), ("failed", len(tally.failed))):
+        for name, count in {**tally.losses, "failed": len(tally.failed)}.items():
             note += f", {count} {name}" if count else ""
         self.bar("points", done, tally.size, note)
 

@@ -7,16 +7,17 @@ launcher died or was stopped, or that it failed fewer times than allowed. Two la
 the same point at once; of two trials of a point the later one is then surplus and never run.
 
 A trial is COMPLETE with its value; PRUNED if its run is done but has no value, as one that
-collapsed: Bayesian search then knows nothing of it; FAIL otherwise. How it ended is in its
+collapsed or died: to Bayesian search that is a failed point, which has nothing to minimise; FAIL
+otherwise. How it ended is in its
 attribute ``ended``, which a trial whose launcher died lacks.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lowrank.launch.sweeps.identity import READY, Identity
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial, TrialState
+
+LOST = ("collapsed", "dead")
+"""Outcomes of a run that is done and has no value."""
 
 GRACE = 3
 """Heartbeats without a sign of life until a launcher is taken for dead."""
@@ -57,9 +61,9 @@ class Ended:
     """How an attempt ended.
 
     Attributes:
-        outcome: ``finished``, ``collapsed``, ``failed`` or ``stopped``.
+        outcome: ``finished``, ``collapsed``, ``dead``, ``failed`` or ``stopped``.
         value: Of the sweep's metric; None where there is none.
-        why: Last lines of a failure.
+        why: Last lines of a failure, or how the run was lost.
         log: The file with the rest.
     """
 
@@ -75,22 +79,27 @@ class Tally:
 
     Attributes:
         size: Points in all.
-        done: Of these finished or collapsed.
-        collapsed: Of these collapsed.
+        done: Of these finished, collapsed or dead.
         running: Here and elsewhere.
         failed: Last attempt of each point that failed too often, by point number.
+        lost: How each of those ended that are done and have no rank, by point number.
     """
 
     size: int
     done: int
-    collapsed: int
     running: int
     failed: Mapping[int, Ended]
+    lost: Mapping[int, Ended] = field(default_factory=dict)
 
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do."""
         return self.done + len(self.failed) == self.size
+
+    @property
+    def losses(self) -> Counter[str]:
+        """How many points were lost, by outcome."""
+        return Counter(ended.outcome for ended in self.lost.values())
 
 
 class SweepStudy:
@@ -200,7 +209,7 @@ class SweepStudy:
         """
         from optuna.trial import TrialState
 
-        done = ended.outcome in ("finished", "collapsed")
+        done = ended.outcome == "finished" or ended.outcome in LOST
         state = TrialState.FAIL if not done else TrialState.PRUNED
         if done and ended.value is not None:
             state = TrialState.COMPLETE
@@ -211,20 +220,23 @@ class SweepStudy:
         """Returns how the sweep stands."""
         from optuna.trial import TrialState
 
-        done = collapsed = running = 0
-        failed = {}
+        done = running = 0
+        failed: dict[int, Ended] = {}
+        lost: dict[int, Ended] = {}
         for number, trials in self._points().items():
             states = {trial.state for trial in trials}
             ends = [trial.user_attrs["ended"] for trial in trials if "ended" in trial.user_attrs]
             if states & {TrialState.COMPLETE, TrialState.PRUNED}:
                 done += 1
-                collapsed += any(end["outcome"] == "collapsed" for end in ends)
+                for end in ends:
+                    if end["outcome"] in LOST:
+                        lost[number] = Ended(**end)
             elif TrialState.RUNNING in states:
                 running += 1
             elif TrialState.WAITING not in states and _failures(trials) > self._max_retries:
                 last = [end for end in ends if end["outcome"] == "failed"][-1]
                 failed[number] = Ended(**last)
-        return Tally(self.search.size, done, collapsed, running, failed)
+        return Tally(self.search.size, done, running, failed, lost)
 
     def run_id(self, number: int) -> str:
         """Returns the id of a point's run.

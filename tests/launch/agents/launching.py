@@ -61,7 +61,10 @@ from lowrank.launch.agents.status import Status
 from lowrank.common.program import exit_code_of
 from lowrank.launch.slots import Slot
 
-sweep, slots, count, max_failures = sys.argv[1:]
+sweep, slots, count, max_failures, agent = sys.argv[1:]
+if agent:
+    from lowrank.launch.agents import launcher
+    launcher.AGENT = Path(agent)
 plan = Plan(
     sweep=sweep,
     slots=tuple(Slot(f"cpu.{i}", None, i + 1) for i in range(int(slots))),
@@ -89,6 +92,7 @@ class Launch:
         slots: How many.
         count: Points to take; 0 for all.
         max_failures: In a row.
+        agent: A file in place of the agent's.
         flags: Instead of these, for the whole command with its preflight.
     """
 
@@ -99,11 +103,12 @@ class Launch:
         slots: int = 1,
         count: int = 0,
         max_failures: int = 3,
+        agent: str = "",
         flags: list[str] | None = None,
     ) -> None:
         self.tree = Tree()
         if flags is None:
-            words = ["-c", LAUNCHER, sweep, str(slots), str(count), str(max_failures)]
+            words = ["-c", LAUNCHER, sweep, str(slots), str(count), str(max_failures), agent]
         else:
             words = ["-c", "import sys; from lowrank.cli import main; sys.exit(main())", "agent"]
             words += [sweep, *flags]

@@ -5,16 +5,19 @@ What was trained is what the trainings noted; what was handed out is what the se
 
 from __future__ import annotations
 
+import platform
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 import lowrank
+from lowrank.launch.agents import agent as agent_module
 from tests.launch.agents.launching import ROOT, Launch, change, make_sweep, noted
 from tests.running import wait_until
 from tests.wandb_server import State
@@ -89,10 +92,118 @@ def test_an_agent_that_dies_is_started_again(launch):
     (agent,) = run.running("agent.py")
     agent.kill()
     run.wait_for("points", 2)
-    assert run.wait() == 0
+    assert run.wait() == 1
     assert noted("saved") == [[noted("points")[0][0], str(int(signal.SIGTERM))]]
     assert ": its agent, killed by SIGKILL; " in run.text
     assert "1 point done, 1 failed" in run.text
+    left = noted("points")[0][0]
+    assert f"the same command goes on with {left}" in run.text
+
+
+def test_a_point_that_ctrl_c_interrupted_goes_on_with_the_next_start(launch, wandb_server):
+    sweep = make_sweep({"number": [1, 2, 3], "work": ["wait"]})
+    run = launch(sweep)
+    run.wait_for("points")
+    run.signal(signal.SIGINT)
+    assert run.wait() == 130
+    first = noted("points")[0][0]
+    assert "0 points done, 0 failed, 1 interrupted; logs in logs" in run.text
+    assert f"the same command goes on with {first}" in run.text
+    change("    time.sleep(600)", "    pass")
+    run = launch(sweep)
+    assert run.wait() == 0
+    assert f"going on with {first}\n" in run.text
+    assert "3 points done, 0 failed; logs in logs" in run.text
+    # With the same values, before any point that is new, and every point once.
+    again = noted("points")[1:]
+    assert again[0] == noted("points")[0]
+    assert sorted(number for _, number, *_ in again) == ["1", "2", "3"]
+    assert {run_id for run_id, *_ in again} == {each.id for each in wandb_server.runs}
+    assert not list(Path("logs").glob("*.points"))
+
+
+@pytest.mark.slow
+def test_a_point_of_a_killed_launcher_goes_on_though_the_sweep_has_no_more(launch, wandb_server):
+    sweep = make_sweep({"number": [1], "work": ["wait"]})
+    run = launch(sweep, flags=["--gpus=none", "--count=1"])
+    run.wait_for("points")
+    run.signal(signal.SIGKILL)
+    run.wait()
+    run.assert_nothing_is_left()
+    change("    time.sleep(600)", "    time.sleep(12)")  # more than a heartbeat of the agent
+    wandb_server.state.sweeps[sweep.rpartition("/")[2]].state = "FINISHED"
+    run = launch(sweep, flags=["--gpus=none"])
+    assert run.wait() == 0, run.text
+    assert f"ok: sweep: {sweep} is finished; 1 point of it go on" in run.text
+    assert "1 point done, 0 failed; logs" in run.text
+    first, second = noted("points")
+    assert first == second
+    assert len(wandb_server.runs) == 1
+    assert launch(sweep, flags=["--gpus=none"]).wait() == 2  # nothing is left
+
+
+@pytest.mark.slow
+def test_a_point_whose_agent_died_before_it_began_is_trained(launch):
+    sweep = make_sweep({"number": [1], "work": ["well"]})
+    agent = Path(agent_module.__file__).read_text(encoding="utf-8")
+    taken = "        super()._command_run(command)"
+    assert taken in agent
+    died = "        if not Path('died').exists():\n            Path('died').touch()\n"
+    died += "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    Path("agent.py").write_text(agent.replace(taken, died + taken), encoding="utf-8")
+    run = launch(sweep, agent="agent.py")
+    assert run.wait() == 0, run.text
+    assert "the agent failed: killed by SIGKILL" in run.text
+    assert "1 point done, 0 failed, agents failed 1 times" in run.text
+    assert len(noted("points")) == 1
+
+
+@pytest.mark.slow
+def test_agents_that_die_as_they_start_are_counted(launch):
+    sweep = make_sweep({"number": [1], "work": ["well"]})
+    Path("agent.py").write_text("raise SystemExit(7)\n", encoding="utf-8")
+    run = launch(sweep, agent="agent.py", max_failures=2)
+    assert run.wait() == 1
+    assert "0 points done, 0 failed, agents failed 2 times" in run.text
+
+
+@pytest.mark.slow
+def test_points_that_failed_make_exit_code_1_and_are_named_by_the_next_start(launch):
+    sweep = make_sweep({"number": [1, 2, 3], "work": ["fail"]})
+    run = launch(sweep, count=2)
+    assert run.wait() == 1
+    assert "0 points done, 2 failed; logs" in run.text
+    ids = [run_id for run_id, *_ in noted("points")]
+    change("sys.exit(3)", "pass")
+    run = launch(sweep)
+    assert run.wait() == 0
+    named = f"{ids[0]} (exit code 3), {ids[1]} (exit code 3)"
+    assert f"failed here before, and not handed out again: {named}" in run.text
+    assert "1 point done, 0 failed" in run.text
+
+
+@pytest.mark.slow
+def test_two_launchers_of_one_machine_write_logs_of_their_own(launch):
+    sweep = make_sweep({"number": [1, 2], "work": ["wait"]})
+    first = launch(sweep)
+    first.wait_for("points")
+    second = launch(sweep)
+    second.wait_for("points", 2)
+    logs = sorted(Path("logs").glob("*.log"))
+    assert [log.name.removeprefix(platform.node()) for log in logs] == [
+        "-2-cpu.0.log",
+        "-cpu.0.log",
+    ]
+    for each in (first, second):
+        each.signal(signal.SIGTERM)
+        assert each.wait() == 143
+        assert "1 interrupted" in each.text
+    # Who comes next goes on with the points of both.
+    change("    time.sleep(600)", "    pass")
+    last = launch(sweep)
+    assert last.wait() == 0
+    assert "2 points done, 0 failed; logs" in last.text
+    assert sorted(noted("points")[:2]) == sorted(noted("points")[2:])
 
 
 @pytest.mark.slow
@@ -184,10 +295,9 @@ def test_whatever_of_a_slot_is_killed_the_sweep_goes_on(launch, wandb_server):
     for program in ("train.py", "processes.py", "agent.py", "train.py"):
         wait_until(lambda program=program: run.running(program))[0].kill()
         time.sleep(moments.uniform(1, 3))
-    assert run.wait() == 0
+    assert run.wait() == 1
     assert len(wandb_server.runs) == 8
-    numbers = [number for _, number, *_ in noted("points")]
-    assert len(set(numbers)) == len(numbers)
+    assert {number for _, number, *_ in noted("points")} == set("01234567")
     assert run.tree.alive() == []
 
 

@@ -222,5 +222,5 @@ def test_the_whole_command_checks_and_trains(wandb_server, place):
     for line in ("disk: ", "cpu: torch ", "key: of tester", f"sweep: {sweep}, grid", "program: "):
         assert f"ok: {line}" in run.text
     assert len(noted("points")) == len(wandb_server.runs) == 2
-    (log,) = (place / "results/agents" / sweep.rpartition("/")[2]).iterdir()
+    (log,) = (place / "results/agents" / sweep.rpartition("/")[2]).glob("*.log")
     assert log.name.endswith("-cpu.0.log")

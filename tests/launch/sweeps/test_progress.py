@@ -28,7 +28,7 @@ def clock(monkeypatch):
 
 
 def tally(done, failed=()):
-    return Tally(size=4, done=done, collapsed=0, running=2, failed=dict.fromkeys(failed))
+    return Tally(size=4, done=done, running=2, failed=dict.fromkeys(failed))
 
 
 def point(index, run_id):

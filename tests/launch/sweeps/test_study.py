@@ -104,7 +104,19 @@ def test_a_collapsed_run_is_done_and_bayesian_search_does_not_see_it(tmp_path, m
     study.finish(claim(study), Ended("finished", 4.0))
     assert claim(study) is not None
     assert seen == [[], [], [4.0]]
-    assert (study.tally().done, study.tally().collapsed) == (2, 1)
+    assert (study.tally().done, study.tally().losses) == (2, {"collapsed": 1})
+
+
+def test_death_wins_no_search_a_dead_run_is_done_without_a_value(tmp_path):
+    study = join(tmp_path, method="bayes", count=2)
+    study.finish(claim(study), Ended("dead", why="dead since epoch 3"))
+    study.finish(claim(study), Ended("finished", 4.0))
+    assert [trial.state.name for trial in study._study.trials] == ["PRUNED", "COMPLETE"]
+    with_value = [trial.value for trial in study._study.trials if trial.value is not None]
+    assert with_value == [study._study.best_value] == [4.0]
+    tally = study.tally()
+    assert (tally.done, tally.losses, tally.settled) == (2, {"dead": 1}, True)
+    assert tally.lost[0].why == "dead since epoch 3"
 
 
 def test_a_point_whose_run_someone_still_holds_waits(tmp_path):

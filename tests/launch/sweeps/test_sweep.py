@@ -48,7 +48,7 @@ def test_a_sweep_survives_its_runs_and_goes_on_with_what_is_missing(tmp_path):
     set_fault(tmp_path, "seed=1", "raise")
     set_fault(tmp_path, "seed=2", "kill")
     set_fault(tmp_path, "seed=4", "raise", times=99)
-    words = [str(file), "--per_gpu=2", "--max_retries=1", "--lr=0.05", "--data_dir=here"]
+    words = [str(file), "--per_gpu=2", "--max_retries=1", "--lr=0.3", "--data_dir=here"]
     first = sweep(tmp_path, *words)
     assert first.returncode == 1, first.stdout + first.stderr
     ended = by_seed(runs(tmp_path))
@@ -64,7 +64,7 @@ def test_a_sweep_survives_its_runs_and_goes_on_with_what_is_missing(tmp_path):
 
     # Recorded: the override, the group, the sweep; offline, ready for `wandb sync`.
     for run in ended.values():
-        assert run.config["lr"] == 0.05
+        assert run.config["lr"] == 0.3
         assert run.config["group"] == run.config["sweep"] == "tiny"
         assert len(list(run.path.parent.glob("wandb/offline-run-*/run-*.wandb"))) == 1
 
@@ -112,6 +112,30 @@ def test_a_warm_run_is_bit_for_bit_that_of_train_py(tmp_path):
             assert np.array_equal(cold.metrics[name], warm.metrics[name], equal_nan=True), name
     for layer in cold.layers:
         assert np.array_equal(cold.spectra[layer.name], warm.spectra[layer.name])
+
+
+def test_death_wins_nothing_a_dead_point_is_told_and_has_no_value(tmp_path):
+    tiny = {**TINY, "epochs": 5, "seed": 0}
+    metric = {"name": "rank_mean", "goal": "minimize"}
+    file = write_sweep(tmp_path, {"lr": {"values": [0.3, 100.0]}}, tiny=tiny, metric=metric)
+    done = sweep(tmp_path, str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    ended = {run.config["lr"]: run for run in runs(tmp_path).values()}
+    lost_run = ended[100.0]
+    assert lost_run.metrics["dead"][-1] == 1  # else this tests nothing
+    how = "collapsed" if lost_run.metrics["collapsed"][-1] else "dead"
+    since = int(lost_run.epochs[lost_run.metrics["dead"] > 0][0])
+    accuracy = lost_run.metrics["train_accuracy"][-1]
+    assert f"dead since epoch {since}, train accuracy {accuracy:.3g}" in done.stdout
+    assert re.search(rf"{lost_run.id} {how}, \d", done.stdout)
+    assert f"2 of 2 points done, 1 of them {how}" in done.stdout
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = f"sqlite:///{tmp_path / 'runs' / 'tiny.sqlite'}"
+    study = optuna.load_study(study_name="tiny", storage=storage)
+    assert study.best_value == pytest.approx(ended[0.3].metrics["rank_mean"][-1])
+    assert sorted(trial.state.name for trial in study.trials) == ["COMPLETE", "PRUNED"]
 
 
 @pytest.mark.slow

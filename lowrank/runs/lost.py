@@ -1,0 +1,70 @@
+"""Whether a run was lost: its network died, or matrices of it collapsed. It then has no rank."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowrank.runs.reader import Array, Run
+
+DEAD, COLLAPSED = "dead", "collapsed"
+"""How a run can be lost; every table and message has these words."""
+
+_MOST_NAMES = 5  # of collapsed matrices in a line
+
+
+class Lost(NamedTuple):
+    """How a run was lost.
+
+    Attributes:
+        how: `DEAD` or, if matrices have no rank at all, `COLLAPSED`.
+        since: The first epoch of those at the end at which that held.
+        text: The whole of it, in a line.
+    """
+
+    how: str
+    since: int
+    text: str
+
+
+def lost(run: Run) -> Lost | None:
+    """Finds out whether a run was lost, as its record says at the last measured epoch.
+
+    Args:
+        run: Any run.
+
+    Returns:
+        How; None if it was not, or nothing was measured.
+    """
+    run.preload([DEAD, COLLAPSED, "train_accuracy"])
+    none = np.full(len(run.epochs), np.nan)
+    collapsed, dead = (np.asarray(run.metrics.get(name, none)) for name in (COLLAPSED, DEAD))
+    measured = np.flatnonzero(np.isfinite(collapsed))
+    if not len(measured):
+        return None
+    texts, since = [], {}
+    if collapsed[measured[-1]] > 0:
+        since[COLLAPSED] = _since(run, measured, collapsed)
+        of_layers = {
+            layer.name: run.metrics.get(f"rank/{layer.name}", none) for layer in run.layers
+        }
+        names = [name for name, ranks in of_layers.items() if np.isnan(ranks[measured[-1]])]
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        which = ", ".join(names[:_MOST_NAMES]) or f"{collapsed[measured[-1]]:g} matrices"
+        texts.append(f"collapsed since epoch {since[COLLAPSED]}: {which}{more}")
+    if dead[measured[-1]] > 0:
+        since[DEAD] = _since(run, measured, dead)
+        accuracy = np.asarray(run.metrics.get("train_accuracy", none))[measured[-1]]
+        with_accuracy = "" if np.isnan(accuracy) else f", train accuracy {accuracy:.3g}"
+        share = "" if dead[measured[-1]] >= 1 else f" in {dead[measured[-1]]:.0%} of its replicas"
+        texts.append(f"dead since epoch {since[DEAD]}{with_accuracy}{share}")
+    how = next(iter(since), None)
+    return None if how is None else Lost(how, since[how], "; ".join(texts))
+
+
+def _since(run: Run, measured: NDArray[np.int64], values: Array) -> int:
+    """Returns the first epoch of the last stretch of measured ones at which a value is above 0."""
+    well = np.flatnonzero(~(values[measured] > 0))
+    return int(run.epochs[measured[well[-1] + 1 if len(well) else 0]])
