@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ import lowrank
 from lowrank.common.errors import InputError
 from lowrank.measure.metrics import HISTOGRAM_EDGES
 from lowrank.measure.watcher import Watcher
+from lowrank.runs.lock import lock
 from tests.segments import records
 
 
@@ -282,7 +284,7 @@ def test_a_record_is_written_continued_and_corrected(tmp_path):
     assert lowrank.load_run(tmp_path / "run").state == "running"
     watcher.close()
 
-    again = lowrank.watch(model, record=tmp_path / "run")
+    again = lowrank.watch(model, record=tmp_path / "run", resume=True)
     train(model, sgd(model))
     rows.append(again.log(2, test_accuracy=math.inf))
     train(model, sgd(model))
@@ -308,7 +310,7 @@ def test_a_collapse_stays_one_when_the_record_is_continued(tmp_path):
     with torch.no_grad():
         model[0].weight.mul_(1e-8)
     watcher.close()
-    again = lowrank.watch(model, record=tmp_path)
+    again = lowrank.watch(model, record=tmp_path, resume=True)
     assert again.log(1)["collapsed"] == 1
     again.close()
 
@@ -316,7 +318,7 @@ def test_a_collapse_stays_one_when_the_record_is_continued(tmp_path):
 def test_bounds_go_on_when_the_record_is_continued(tmp_path):
     def watch(model, directory):
         options = {"example_input": torch.zeros(1, 60), "theory": BOUND_OPTIONS}
-        return lowrank.watch(model, record=directory, epsilons=[1e-2], **options)
+        return lowrank.watch(model, record=directory, resume=True, epsilons=[1e-2], **options)
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(60, 50), nn.Linear(50, 3))
@@ -342,15 +344,239 @@ def test_a_record_of_another_network_is_refused(tmp_path):
         (network(), {"example_input": torch.zeros(1, 8)}),
     ]:
         with pytest.raises(InputError, match="is of another network, or was begun with other"):
-            lowrank.watch(model, record=tmp_path, **options)
-    lowrank.watch(network(), record=tmp_path).close()
+            lowrank.watch(model, record=tmp_path, resume=True, **options)
+    lowrank.watch(network(), record=tmp_path, resume=True).close()
 
 
 def test_one_record_has_one_writer(tmp_path):
-    watcher = lowrank.watch(network(), record=tmp_path)
-    with pytest.raises(InputError, match="another process is already working"):
-        lowrank.watch(network(), record=tmp_path)
+    watcher = lowrank.watch(network(), record=tmp_path / "mine")
+    with pytest.raises(InputError, match=r"an earlier call of watch in this process .* close"):
+        lowrank.watch(network(), record=tmp_path / "mine")
     watcher.close()
+    elsewhere = lock(tmp_path / "theirs")
+    with pytest.raises(InputError, match="another process is already working"):
+        lowrank.watch(network(), record=tmp_path / "theirs")
+    elsewhere.release()
+
+
+def test_a_second_training_is_not_mixed_into_a_record(tmp_path):
+    first = lowrank.watch(network(), record=tmp_path)
+    first.log(0)
+    first.log(1)
+    first.close()
+    with pytest.raises(InputError, match=r"up to epoch 1 \(finished\).*another place.*resume=True"):
+        lowrank.watch(network(1), record=tmp_path)
+    again = lowrank.watch(network(1), record=tmp_path, resume=True)
+    for epoch in (0, 1):
+        with pytest.raises(ValueError, match=rf"epoch {epoch}: .* has reached epoch 1"):
+            again.log(epoch)
+    again.log(2)
+    again.close()
+    assert lowrank.load_run(tmp_path).epochs.tolist() == [0, 1, 2]
+
+
+def test_a_training_that_goes_back_to_a_checkpoint_replaces_what_came_after(tmp_path):
+    first = lowrank.watch(network(), record=tmp_path)
+    first.log(0)
+    first.log(1)
+    state = first.state_dict()
+    first.log(2, loss=1.0)
+    first.close()
+    again = lowrank.watch(network(), record=tmp_path, resume=True)
+    again.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"epoch 1: .* has reached epoch 1"):
+        again.log(1)
+    again.log(2, loss=2.0)
+    again.close()
+    assert lowrank.load_run(tmp_path).metrics["loss"][2] == 2
+
+
+def test_what_the_watcher_was_told_is_in_the_record_and_readers_take_it_from_there(tmp_path):
+    from lowrank.views.report.many import definitions
+    from lowrank.views.table.rows import common_definition, read_row
+
+    options = {"epsilons": (0.1, 0.2), "rank_norm": "spectral", "exclude": ["0"]}
+    watcher = lowrank.watch(network(), record=tmp_path, **options)
+    row = watcher.log(0)
+    watcher.close()
+    run = lowrank.load_run(tmp_path)
+    assert run.config == {"epsilons": [0.1, 0.2], "rank_norm": "spectral"}
+    assert [layer.name for layer in run.layers if layer.counted] == ["2"]
+    definition = common_definition([run])
+    assert (definition.epsilon, definition.rank_norm) == (0.1, "spectral")
+    assert read_row(run, definition).ranks.tolist() == [[row["rank_mean"]]]
+    assert [each.epsilon for each in definitions(run)] == [0.1, 0.2]
+    with pytest.raises(InputError, match=r"begun with epsilons=\[0.1, 0.2\], got \[0.001, 0.01\]"):
+        lowrank.watch(network(), record=tmp_path, resume=True, exclude=["0"])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"epsilons": ()}, "epsilons: got none; allowed: one or more numbers from 0 to below 1"),
+        ({"epsilons": [1e-3, 1.5]}, "epsilons: got 0.001, 1.5; allowed"),
+        ({"rank_norm": "frobenus"}, "did you mean 'frobenius'"),
+    ],
+    ids=["none", "too large", "norm"],
+)
+def test_options_are_checked_before_the_first_measurement(options, line):
+    with pytest.raises(InputError, match=line):
+        lowrank.watch(network(), **options)
+
+
+def test_the_commit_is_that_of_the_users_repository(tmp_path):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=me", "-c", "user.email=me@example.org"]
+    (tmp_path / "mine.py").write_text(
+        "import torch, lowrank\n"
+        "w = lowrank.watch(torch.nn.Linear(3, 2), record='run')\n"
+        "w.log(0)\nw.close()\n"
+    )
+    for words in (["init", "-q"], ["add", "mine.py"], ["commit", "-q", "-m", "mine"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "elsewhere").mkdir()
+    subprocess.run(
+        [sys.executable, str(tmp_path / "mine.py")],
+        cwd=tmp_path / "elsewhere",
+        env=os.environ | {"PYTHONPATH": str(Path(lowrank.__file__).parents[1])},
+        check=True,
+    )
+    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    assert lowrank.load_run(tmp_path / "elsewhere" / "run").environment["commit"] == commit
+
+
+def test_a_layer_that_began_at_zero_collapses_against_its_largest_norm(tmp_path):
+    model = network()
+    with torch.no_grad():
+        model[2].weight.zero_()
+    watcher = lowrank.watch(model, record=tmp_path)
+    assert watcher.log(0)["collapsed"] == 0
+    with torch.no_grad():
+        model[2].weight.normal_()
+    assert watcher.log(1)["collapsed"] == 0
+    state = watcher.state_dict()
+    watcher.close()
+    with torch.no_grad():
+        model[2].weight.mul_(1e-12)
+    resumed = lowrank.watch(model, record=tmp_path, resume=True)
+    loaded = lowrank.watch(model)
+    loaded.load_state_dict(state)
+    for each in (resumed, loaded):
+        row = each.log(2)
+        assert row["collapsed"] == 1
+        assert math.isnan(row["rank/2"])
+    resumed.close()
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200, 1e-160], ids=str)
+def test_finite_matrices_of_any_size_are_measured(size):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5).double(), nn.Linear(5, 4).double())
+    before = model[0].weight.detach().numpy().copy()
+    change = 1e-3 * np.random.default_rng(0).normal(size=before.shape)
+    watcher = lowrank.watch(model)
+    with torch.no_grad():
+        model[0].weight.mul_(size)
+    first = watcher.log(0)
+    with torch.no_grad():
+        model[0].weight.add_(torch.from_numpy(change * size))
+    row = watcher.log(1)
+    after = before + change
+    s = np.linalg.svd(after, compute_uv=False)
+    assert (first["collapsed"], row["collapsed"]) == (0, 0)
+    assert row["rank/0"] == 5
+    assert row["frobenius_norm/0"] == pytest.approx(np.linalg.norm(s) * size, rel=1e-12)
+    expected = np.linalg.norm(after / np.linalg.norm(after) - before / np.linalg.norm(before))
+    assert row["distance/0"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_distance_between_matrices_of_very_different_size():
+    model = nn.Linear(3, 3, bias=False).double()
+    watcher = Watcher(model)
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(3).double() * 1e-200)
+    watcher.advance()
+    with torch.no_grad():
+        model.weight.copy_(-torch.eye(3).double() * 1e200)
+    assert watcher.measure(1).metrics["distance/weight"] == pytest.approx(2)
+
+
+class OneRun:
+    """What `watch` needs of a W&B run."""
+
+    def __init__(self):
+        self.id, self.config, self.summary, self.rows, self.hidden = "one", {}, {}, [], {}
+
+    def define_metric(self, name, *, hidden, **_):
+        self.hidden[name] = hidden
+
+    def log(self, row, **_):
+        self.rows.append(row)
+
+
+def test_two_watchers_on_one_wandb_run_have_names_of_their_own():
+    run = OneRun()
+    student = lowrank.watch(network(), run=run)
+    with pytest.raises(InputError, match=r"another watcher logs to the W&B run one.*prefix"):
+        lowrank.watch(network(1), run=run)
+    teacher = lowrank.watch(network(1), run=run, prefix="teacher/")
+    plain, theirs = student.log(0), teacher.log(0, loss=1.0)
+    assert run.rows[0]["rank_mean"] == plain["rank_mean"]
+    assert run.rows[1]["teacher/rank_mean"] == theirs["rank_mean"]
+    assert (run.rows[1]["epoch"], run.rows[1]["teacher/loss"]) == (0, 1)
+    assert not run.rows[0].keys() & run.rows[1].keys() - {"epoch"}
+    assert run.hidden["teacher/stable_rank/0"]
+    assert not run.hidden["teacher/rank/0"]
+    student.close()
+    lowrank.watch(network(), run=run)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.tensor(0.5, requires_grad=True),
+        torch.tensor([0.5]),
+        torch.tensor(0.5, dtype=torch.bfloat16),
+        np.array([[0.5]]),
+        np.float32(0.5),
+    ],
+    ids=["requires grad", "shape (1,)", "bfloat16", "array", "numpy number"],
+)
+def test_a_loss_may_be_a_tensor(tmp_path, value):
+    watcher = lowrank.watch(network(), record=tmp_path)
+    assert watcher.log(1, lr=value, train_loss=value)["train_loss"] == 0.5
+    watcher.close()
+    assert lowrank.load_run(tmp_path).metrics["train_loss"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(2), r"loss must be a number, got one of shape \(2,\)"),
+        ("low", "loss must be a number, got 'low'"),
+        (None, "loss must be a number, got None"),
+    ],
+    ids=["vector", "text", "none"],
+)
+def test_what_is_no_number_is_not_logged(value, message):
+    with pytest.raises(ValueError, match=message):
+        lowrank.watch(network()).log(0, loss=value)
+
+
+def test_a_state_dict_is_no_module():
+    with pytest.raises(InputError, match=r"got a state dict .* lowrank spectra"):
+        lowrank.watch(network().state_dict())
+    with pytest.raises(InputError, match=r"must be a torch.nn.Module, got Tensor"):
+        lowrank.watch([torch.zeros(2, 2)])
+
+
+def test_a_watcher_logs_from_any_thread(tmp_path):
+    watcher = lowrank.watch(network(), record=tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(watcher.log, range(8)))
+    watcher.close()
+    run = lowrank.load_run(tmp_path)
+    assert run.epochs.tolist() == list(range(8))
+    assert run.metrics["rank_mean"].tolist() == [row["rank_mean"] for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -500,7 +726,8 @@ def test_a_wandb_run_gets_the_rows_and_keeps_its_own(tmp_path):
     assert {"epoch", "rank@0.01/0", "rank_mean@0.01", "distance/2", "spectrum/4"} <= hidden
     assert not {"rank_mean", "rank/0", "val/loss"} & hidden
     recorded = lowrank.load_run(tmp_path / "record")
-    assert (recorded.id, recorded.config) == ("abc", {"lr": 0.1})
+    assert recorded.id == "abc"
+    assert recorded.config == {"lr": 0.1, "epsilons": [1e-3, 1e-2], "rank_norm": "frobenius"}
 
 
 def test_a_disabled_wandb_run_is_taken_too():

@@ -11,16 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lowrank.common.errors import InputError
+from lowrank.common.texts import nearest
 from lowrank.measure.layers import Layer
-from lowrank.measure.matrices import weight_matrices
+from lowrank.measure.matrices import describe, weight_matrices
 from lowrank.measure.metrics import bound_metrics, measurement_metrics
 from lowrank.measure.positions import Applied, ExampleInput, output_positions
-from lowrank.measure.ranks import Quantity, quantity_of
+from lowrank.measure.ranks import RANK_NORMS, Quantity, frobenius_norm, quantity_of
 from lowrank.measure.spectra import singular_values
 from lowrank.measure.theory import Theory
 
 COLLAPSE = 1e-6
-"""A matrix whose Frobenius norm falls below this multiple of its first has collapsed."""
+"""A matrix whose Frobenius norm falls below this multiple of its largest has collapsed."""
+
+_FSDP1 = "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel"
+
+_IN_RANGE = 1e-280
+"""Squares of norms between this and its inverse are sums without over- or underflow to speak of."""
 
 _CHUNK = 2**18  # entries of which distances are computed at a time, so that they stay in the cache
 
@@ -63,6 +70,10 @@ class Watcher:
     Attributes:
         layers: What is measured, in network order.
         theory: The theory of this training; None if its options or the example are missing.
+
+    Raises:
+        InputError: The model is no module or has no weight matrix, an option is none of those
+            allowed, or a name in ``exclude`` or ``include`` matches nothing.
     """
 
     def __init__(
@@ -76,13 +87,19 @@ class Watcher:
         example_input: ExampleInput | None = None,
         theory: Mapping[str, Any] | None = None,
     ) -> None:
-        self.epsilons = tuple(epsilons)
+        self.epsilons = tuple(float(epsilon) for epsilon in epsilons)
         self.rank_norm = rank_norm
+        _check(self.epsilons, rank_norm)
         networks = [model] if isinstance(model, nn.Module) else model
+        _check_modules(networks)
+        self._networks = networks
         self._count = len(networks)
         self._shape = () if isinstance(model, nn.Module) else (self._count,)
         of_each = [weight_matrices(one, exclude=exclude, include=include) for one in networks]
         self._matrices = of_each[0]
+        if not self._matrices:
+            skipped = describe(networks[0]).splitlines()[2:]
+            raise InputError(["the module has no weight matrix to measure", *skipped])
         self._of_layers = {of[0].name: of for of in zip(*of_each, strict=True)}
         applied: Mapping[str, Applied | None] = {}
         if example_input is not None:
@@ -97,7 +114,7 @@ class Watcher:
         self.theory: Theory | None = None
         if theory is not None and example_input is not None:
             self.theory = Theory(self.layers, epsilon=self.epsilons[0], **theory)
-        self._first_norms: dict[str, Quantity] = {}
+        self._largest_norms: dict[str, Quantity] = {}
         self._norms: dict[int, dict[str, Quantity]] = {}
         self._previous: dict[str, Tensor] = {}
 
@@ -105,7 +122,7 @@ class Watcher:
         """Measures the present weights.
 
         Distances refer to the weights at the last call of ``advance`` and are NaN before it.
-        Collapse refers to the norms at epoch 0, or at the first measurement if there was none.
+        Collapse refers to the largest norm that a matrix has had since epoch 0 was last measured.
 
         Args:
             epoch: Number of epochs trained; 0 is initialisation.
@@ -122,16 +139,17 @@ class Watcher:
         for index, name in enumerate(weights):
             found = values[index * self._count : (index + 1) * self._count]
             spectra[name] = np.reshape(found, (*self._shape, found[0].size))
-            norms[name] = self._each([np.linalg.norm(s) for s in found])
-        if not epoch or not self._first_norms:
-            self._first_norms = norms
+            norms[name] = self._each([frobenius_norm(s) for s in found])
+        if not epoch:
+            self._largest_norms = {}
+        self._note_norms(norms)
         absent = self._each([np.nan] * self._count)
         metrics = measurement_metrics(
             self.layers,
             spectra,
             epsilons=self.epsilons,
             rank_norm=self.rank_norm,
-            collapsed={name: self._has_collapsed(name, norm) for name, norm in norms.items()},
+            collapsed={n: norm < COLLAPSE * self._largest_norms[n] for n, norm in norms.items()},
             distances={
                 name: _distance(weight, self._previous[name]) if self._previous else absent
                 for name, weight in weights.items()
@@ -150,7 +168,7 @@ class Watcher:
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep: tensors and numbers."""
         return {
-            "first_norms": _plain(self._first_norms),
+            "largest_norms": _plain(self._largest_norms),
             "norms": {epoch: _plain(norms) for epoch, norms in self._norms.items()},
             "previous": dict(self._previous),
         }
@@ -161,12 +179,10 @@ class Watcher:
         Args:
             state: Of a watcher of the same module.
         """
-        devices = {matrix.name: matrix.view().device for matrix in self._matrices}
-        self._first_norms = _quantities(state["first_norms"])
+        # Earlier versions kept the norms at epoch 0 only.
+        self._largest_norms = _quantities(state.get("largest_norms") or state["first_norms"])
         self._norms = {epoch: _quantities(norms) for epoch, norms in state["norms"].items()}
-        self._previous = {
-            name: previous.to(devices[name]) for name, previous in state["previous"].items()
-        }
+        self._previous = dict(state["previous"])
 
     def _weights(self) -> dict[str, Tensor]:
         """Returns the present matrices by layer, those of replicas stacked (N, rows, columns)."""
@@ -195,8 +211,49 @@ class Watcher:
             if all(name in bounds for bounds in found)
         }
 
-    def _has_collapsed(self, name: str, norm: Quantity) -> Any:
-        return ~np.isfinite(norm) | (norm < COLLAPSE * np.asarray(self._first_norms[name]))
+    def _note_norms(self, norms: Mapping[str, Quantity]) -> None:
+        """Keeps the largest finite norm that each matrix has had."""
+        for name, norm in norms.items():
+            present = np.where(np.isfinite(norm), norm, 0.0)
+            self._largest_norms[name] = quantity_of(
+                np.maximum(self._largest_norms.get(name, 0.0), present)
+            )
+
+
+def _check(epsilons: Sequence[float], rank_norm: str) -> None:
+    lines = []
+    if not epsilons or not all(0 <= epsilon < 1 for epsilon in epsilons):
+        told = ", ".join(f"{epsilon:g}" for epsilon in epsilons) or "none"
+        lines.append(f"epsilons: got {told}; allowed: one or more numbers from 0 to below 1")
+    if rank_norm not in RANK_NORMS:
+        allowed = " or ".join(RANK_NORMS)
+        near = nearest(str(rank_norm), RANK_NORMS)
+        lines.append(f"rank_norm: got {rank_norm!r}; allowed: {allowed}{near}")
+    if lines:
+        raise InputError(lines)
+
+
+def _check_modules(networks: Sequence[nn.Module]) -> None:
+    """Refuses what is no module, and what hides its parameters from everyone.
+
+    Raises:
+        InputError: With a line that says what was got.
+    """
+    if isinstance(networks, Mapping):
+        raise InputError(
+            "the model must be a torch.nn.Module, got a state dict or another mapping: load it "
+            "into its module, or measure its file with lowrank spectra"
+        )
+    for network in networks:
+        if not isinstance(network, nn.Module):
+            raise InputError(f"the model must be a torch.nn.Module, got {type(network).__name__}")
+        kinds = {f"{type(m).__module__}.{type(m).__name__}" for m in network.modules()}
+        if _FSDP1 in kinds:
+            raise InputError(
+                "the parameters of FullyShardedDataParallel (FSDP1) are in flat shards that are no "
+                "matrices: use torch.distributed.fsdp.fully_shard (FSDP2), or watch the module "
+                "before it is wrapped"
+            )
 
 
 def _plain(quantities: Mapping[str, Quantity]) -> dict[str, Any]:
@@ -217,6 +274,25 @@ def _distance(present: Tensor, previous: Tensor) -> Quantity:
 def _distance_of_two(w: Tensor, v: Tensor) -> float:
     # With D = W − V and s = ‖W‖/‖V‖, the square is ‖D − (s − 1)V‖²/‖W‖²: one pass over both gives
     # the three products it needs. The error is some 1e-8 of |s − 1|, and rounding without stretch.
+    changed, along, before = _products(w, v, (0, 0))
+    after = before + 2 * along + changed
+    is_safe = _IN_RANGE < before < 1 / _IN_RANGE and 2**-16 < after / before < 2**16
+    if not is_safe:  # squares out of range, or all digits of W lost beside V
+        peaks = [float(torch.linalg.vector_norm(x, torch.inf)) for x in (w, v)]
+        if not all(0 < peak < math.inf for peak in peaks):
+            return math.nan
+        ends = [math.frexp(peak)[1] for peak in peaks]
+        if abs(ends[0] - ends[1]) < 4:  # two powers would be a stretch that there is not
+            ends[1] = ends[0]
+        changed, along, before = _products(w, v, ends)
+        after = before + 2 * along + changed
+    stretch = math.sqrt(after / before) - 1
+    square = changed - 2 * stretch * along + stretch**2 * before
+    return math.sqrt(max(0.0, square) / after)
+
+
+def _products(w: Tensor, v: Tensor, powers: Sequence[int]) -> list[float]:
+    """Returns ‖D‖², ⟨D, V⟩ and ‖V‖² with D = W − V, each first divided by its power of two."""
     dtype = torch.complex128 if w.is_complex() else torch.float64
     length = max(1, w.numel()) if w.is_cuda else _CHUNK
     sums = np.zeros(3)
@@ -224,13 +300,12 @@ def _distance_of_two(w: Tensor, v: Tensor) -> float:
         # Only these kinds of device have float64; the module may have moved since.
         device = w.device if w.device.type in ("cpu", "cuda") else torch.device("cpu")
         end, start = (part.to(device, dtype) for part in parts)
+        if any(powers):  # in two steps, as 2^-power itself may be out of range
+            end, start = (
+                part * 2.0 ** -(power // 2) * 2.0 ** (power // 2 - power)
+                for part, power in zip((end, start), powers, strict=True)
+            )
         change = end - start
         dots = [torch.vdot(*of) for of in ((change, change), (change, start), (start, start))]
         sums += torch.stack(dots).real.cpu().numpy()
-    changed, along, before = sums
-    after = before + 2 * along + changed
-    if not (0 < before < math.inf and 0 < after < math.inf):
-        return math.nan
-    stretch = math.sqrt(after / before) - 1
-    square = changed - 2 * stretch * along + stretch**2 * before
-    return math.sqrt(max(0.0, square) / after)
+    return [float(value) for value in sums]

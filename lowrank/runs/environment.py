@@ -8,6 +8,7 @@ import os
 import platform
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,11 @@ _GIT_SECONDS = 5.0
 
 
 def describe_environment(
-    *, device: str | torch.device, threads: int | None, argv: Sequence[str]
+    *,
+    device: str | torch.device,
+    threads: int | None,
+    argv: Sequence[str],
+    root: Path | None = None,
 ) -> dict[str, Any]:
     """Describes this process for the run record.
 
@@ -34,6 +39,7 @@ def describe_environment(
         device: Where it computes, such as ``cpu`` or ``cuda:0``.
         threads: How many threads torch uses on the CPU.
         argv: The command line, ``sys.argv``.
+        root: Where the code lies that runs; by default lowrank's own.
 
     Returns:
         JSON types under the names ``commit``, ``diff`` (of the working tree from the commit; empty
@@ -42,7 +48,7 @@ def describe_environment(
     """
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {
-        **describe_code(Path(__file__).parents[2]),
+        **describe_code(root or Path(__file__).parents[2]),
         "versions": {"python": platform.python_version()}
         | {package: _version(package) for package in PACKAGES},
         "device": str(device),
@@ -55,6 +61,24 @@ def describe_environment(
         "image": os.environ.get("WANDB_DOCKER") or None,
         "started": started,
     }
+
+
+def program_root() -> Path:
+    """Returns the checkout that the running program belongs to, else that of the present folder.
+
+    Returns:
+        The folder with ``.git``; the working directory where there is none, as in an image.
+    """
+    here = Path.cwd()
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    installed = [Path(sys.prefix).resolve(), Path(os.__file__).resolve().parent]  # as of jupyter
+    starts = [Path(file).resolve().parent] if file else []
+    starts = [s for s in starts if not any(s.is_relative_to(place) for place in installed)]
+    for start in (*starts, here):
+        for folder in (start, *start.parents):
+            if (folder / ".git").exists():
+                return folder
+    return here
 
 
 def describe_code(root: Path) -> dict[str, Any]:

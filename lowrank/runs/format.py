@@ -147,6 +147,7 @@ def connect(path: Path, *, write: bool = False) -> sqlite3.Connection:
             uri=True,
             isolation_level=None,
             timeout=BUSY_SECONDS,
+            check_same_thread=False,  # a watcher logs from any thread, one at a time
         )
     except sqlite3.Error as error:
         raise RecordError(f"{path}: cannot be opened ({error})") from error

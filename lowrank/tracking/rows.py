@@ -25,10 +25,12 @@ class RowLogger:
     Args:
         run: The run.
         rank_norm: The norm that histograms refer to.
+        prefix: What stands before each name but ``epoch``.
     """
 
-    def __init__(self, run: wandb.Run, *, rank_norm: str) -> None:
+    def __init__(self, run: wandb.Run, *, rank_norm: str, prefix: str = "") -> None:
         self._run = run
+        self._prefix = prefix
         self._rank_norm = rank_norm
         run.define_metric("epoch", hidden=True)
         self._defined = {"epoch"}
@@ -58,11 +60,15 @@ class RowLogger:
             if counts is not None and f"rank/{layer}" not in absent:
                 row[f"spectrum/{layer}"] = wandb.Histogram(np_histogram=(counts, HISTOGRAM_EDGES))
         row |= more or {}
-        for name in row:
-            if name not in self._defined:
-                self._run.define_metric(name, step_metric="epoch", hidden=is_hidden(name))
-                self._defined.add(name)
-        self._run.log(row, step=step, commit=True)
+        named = {self._named(name): value for name, value in row.items()}
+        for name, full in zip(row, named, strict=True):
+            if full not in self._defined:
+                self._run.define_metric(full, step_metric="epoch", hidden=is_hidden(name))
+                self._defined.add(full)
+        self._run.log(named, step=step, commit=True)
         for name in sorted(absent):
             with contextlib.suppress(KeyError):  # which only a run in mode disabled raises
-                del self._run.summary[name]  # type: ignore[no-untyped-call]
+                del self._run.summary[self._named(name)]  # type: ignore[no-untyped-call]
+
+    def _named(self, name: str) -> str:
+        return name if name == "epoch" else f"{self._prefix}{name}"

@@ -113,7 +113,7 @@ def measure(
             [matrix.view() for matrix in group], epsilons=epsilons, rank_norm=rank_norm
         )
         for matrix, spectrum in zip(group, spectra, strict=True):
-            remark = _why_no_rank(spectrum, weights.first_norms.get(matrix.name, 0.0))
+            remark = _why_no_rank(spectrum, weights.largest_norms.get(matrix.name, 0.0))
             quantities = _quantities(spectrum, epsilons, rank_norm)
             if not (remark or spectrum.any()):
                 remark = "zero: it has no stable and no effective rank"
@@ -151,11 +151,11 @@ def _quantities(s: Spectrum, epsilons: Sequence[float], rank_norm: str) -> dict[
     return {name: float(value) for name, value in found.items()}
 
 
-def _why_no_rank(s: Spectrum, first_norm: float) -> str:
+def _why_no_rank(s: Spectrum, largest_norm: float) -> str:
     if not np.isfinite(s).all():
         return "not finite: it holds NaN or infinite values"
-    if np.linalg.norm(s) < COLLAPSE * first_norm:
-        return f"collapsed: its norm is below {COLLAPSE:g} of that at epoch 0"
+    if np.linalg.norm(s) < COLLAPSE * largest_norm:
+        return f"collapsed: its norm is below {COLLAPSE:g} of the largest it had"
     return ""
 
 

@@ -51,7 +51,7 @@ class Weights:
         model: The model whose modules say how tensors are viewed; None where none was named.
         matrices: In the order of the model, else of the file; at least one.
         skipped: Tensors of two or more dimensions that are no weight matrix, with the reason.
-        first_norms: ‖W‖_F at epoch 0 by layer name, for a run directory; else empty.
+        largest_norms: The largest ‖W‖_F so far by layer name, for a run directory; else empty.
         origin: Which dictionary of which files was read and which were left, in words; empty where
             one file holds one.
     """
@@ -60,7 +60,7 @@ class Weights:
     model: str | None
     matrices: Sequence[WeightMatrix]
     skipped: list[Skipped]
-    first_norms: Mapping[str, float]
+    largest_norms: Mapping[str, float]
     origin: str = ""
 
 
@@ -127,10 +127,11 @@ def read_weights(
                 *(f"skipped {printable(s.path)} {s.shape}: {s.reason}" for s in skipped[:5]),
             ]
         )
-    first = content.get("watcher", {}).get("first_norms", {}) if is_run else {}
+    watcher = content.get("watcher", {}) if is_run else {}
+    largest = watcher.get("largest_norms") or watcher.get("first_norms", {})  # of earlier versions
     label = str(given[0]) + (f" and {len(given) - 1} more" if given[1:] else "")
     lost = missing_shards(file) if len(files) == 1 else 0
-    return Weights(label, name, matrices, skipped, first, _origin(found, len(files), lost))
+    return Weights(label, name, matrices, skipped, largest, _origin(found, len(files), lost))
 
 
 def _origin(found: StateDict, files: int, lost: int) -> str:

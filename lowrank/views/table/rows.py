@@ -145,7 +145,7 @@ def _odd(run: Run) -> str:
     """
     epsilons = run.config.get("epsilons", [])
     if not isinstance(epsilons, list) or not all(
-        isinstance(each, float) and 0 < each < 1 for each in epsilons
+        isinstance(each, float) and 0 <= each < 1 for each in epsilons
     ):
         return f"epsilons must be numbers between 0 and 1, got {printable(str(epsilons))}"
     if run.config.get("rank_norm", "frobenius") not in RANK_NORMS:
@@ -292,7 +292,7 @@ def _counted_ranks(run: Run, definition: Definition, measured: NDArray[np.bool_]
             from lowrank.measure.watcher import COLLAPSE  # here: it loads torch
 
             norms = np.asarray(frobenius_norm(values))
-            collapsed |= ~(norms >= COLLAPSE * norms[:1])
+            collapsed |= ~(norms >= COLLAPSE * np.fmax.accumulate(norms))
     if not of_layers:
         return np.full((1, measured.sum()), np.nan)
     ranks = np.mean(of_layers, axis=0)  # (E,) or (E, S)

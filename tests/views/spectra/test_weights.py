@@ -237,7 +237,7 @@ def test_run_directory_knows_its_model(tmp_path: Path, given: str):
     weights = read_weights(tmp_path / "run" / given)
     assert_views_of(weights, network)
     assert weights.model == "mlp"
-    assert weights.first_norms == {"linear1": 3.0}
+    assert weights.largest_norms == {"linear1": 3.0}
 
 
 def test_one_changed_bit_in_a_runs_checkpoint_is_noticed(tmp_path: Path):
