@@ -57,14 +57,18 @@ def run(requested: Config, command: Sequence[str]) -> int:
     from lowrank.data import load_dataset
     from lowrank.runs.directory import open_record, open_run_directory
     from lowrank.runs.environment import describe_environment
-    from lowrank.tracking.backlog import finish_tracking
+    from lowrank.tracking.account import follow_client
     from lowrank.tracking.tracker import start_tracking
+    from lowrank.tracking.upload import finish_tracking
     from lowrank.training import steps
     from lowrank.training.learner import Learner
     from lowrank.training.replicas import build
     from lowrank.training.trainer import Outcome, Trainer, pictures, read_checkpoint
 
-    with Interruption() as interruption, open_run_directory(requested) as directory:
+    with (
+        Interruption() as interruption,
+        open_run_directory(follow_client(requested)) as directory,
+    ):
         if directory.ended:
             finish_tracking(directory, pictures, say)
             say(f"run {directory.run_id} has ended, nothing is left to do: {directory.path}")
@@ -78,7 +82,7 @@ def run(requested: Config, command: Sequence[str]) -> int:
             run_dir=directory.path,
             run_id=directory.run_id,
             resumed=directory.resumed,
-            diff=environment["diff"],
+            environment=environment,
             say=say,
         )
         outcome = Outcome("failed", 1)

@@ -139,6 +139,16 @@ recorded one where it exists. Exit codes: 0 finished and, with --check, bitwise
 identical; 1 a failure or a difference; 2 bad input; 130 and 143 by signal.
 """,
     ),
+    "sync": Command(
+        "PATH...",
+        "Uploads runs to W&B from their records, whatever W&B has of them already.",
+        """
+PATH             a run directory, or a directory of runs
+
+What W&B has is not sent again. Exit codes: 0 W&B has all of every run, 1 not
+of every one (they are listed), 2 bad input, 130 and 143 by signal.
+""",
+    ),
     "dashboard": Command(
         "ENTITY/PROJECT [--sweep=ID] [--NAME=VALUE ...]",
         "Builds or updates a W&B workspace for the ranks of a project or a sweep.",

@@ -81,7 +81,7 @@ def main(output_dir: str = "runs") -> int:
     print(f"picture          {picture}")
     for directory in directories:
         print(f"run directory    {directory}")
-        print(f"  to W&B with    .venv/bin/wandb sync {directory}/wandb/offline-run-*")
+        print(f"  to W&B with    .venv/bin/lowrank sync {directory}")
     print(f"report           {report} (open it in a browser: both runs, layer by layer)")
     return 0
 

@@ -41,9 +41,15 @@ def clean_environment(
 
 
 @pytest.fixture
-def wandb_server(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """A W&B server that the client uses, here and in processes that the test starts."""
-    server = WandbServer(clean_environment / "server")
+def wandb_server(
+    request: pytest.FixtureRequest, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WandbServer]:
+    """A W&B server that the client uses, here and in processes that the test starts.
+
+    Parametrised with True it drops what it holds of a run that is begun a second time.
+    """
+    drops = getattr(request, "param", False)
+    server = WandbServer(clean_environment / "server", drops=drops)
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     yield server

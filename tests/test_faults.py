@@ -194,7 +194,7 @@ def test_a_kill_while_the_artifact_is_written_offline(tmp_path):
     finish(tmp_path, "--tracking=offline")
     assert_each_epoch_once(tmp_path / "runs/a")
     last = segments(tmp_path / "runs/a")[-1]
-    assert {"artifact", "exit"} <= {line["type"] for line in inspect(last)}
+    assert {"files", "exit"} <= {line["type"] for line in inspect(last)}
 
 
 # -- The disk

@@ -179,10 +179,8 @@ def _api() -> Any:
     """
     import wandb
 
-    from lowrank.tracking.tracker import find_api_key
+    from lowrank.tracking.account import find_api_key
 
-    # Of wandb's own lines only warnings and errors are wanted.
-    wandb.setup(settings=wandb.Settings(show_info=False, quiet=True))
     try:
         host, is_configured = find_api_key()
     except wandb.Error as error:

@@ -239,7 +239,7 @@ def _conclude(
         say("the same command again runs what is missing")
     elif _tracking(search) == "offline":
         runs = shlex.quote(str(output_dir))
-        say(f"upload them with: wandb sync {runs}/{points.run_id(0)[:-4]}*/wandb/offline-run-*")
+        say(f"upload them with: lowrank sync {runs}/{points.run_id(0)[:-4]}*")
     if interruption.signal is not None:
         return interruption.exit_code
     return 1 if tally.failed else 0

@@ -9,6 +9,7 @@ import warnings
 import weakref
 from pathlib import Path
 
+from lowrank.common.client import prepare_client
 from lowrank.common.texts import ID
 from lowrank.runs.format import RECORD_NAME, RecordError
 from lowrank.runs.reader import Run
@@ -30,6 +31,7 @@ def load_run(path: str | Path) -> Run:
 
     Raises:
         RecordError: If there is no such run, or its record cannot be read.
+        InputError: If the W&B client does not take its variables.
     """
     place = Path(path)
     if place.is_dir():
@@ -90,27 +92,22 @@ def _download(entity: str, project: str, run_id: str) -> Run:
     Raises:
         RecordError: If W&B has none, does not answer, or no API key is configured.
     """
-    import wandb
-
+    prepare_client()
     name = f"{entity}/{project}/{run_id}"
+    directory = tempfile.mkdtemp(prefix="lowrank-")
     try:
-        artifact = wandb.Api().artifact(
-            f"{entity}/{project}/run-record-{run_id}:latest", type="run-record"
-        )
-        # Only this entry and only here, whatever paths the server's manifest names.
-        directory = tempfile.mkdtemp(prefix="lowrank-")
         try:
-            entry = artifact.get_entry(RECORD_NAME)
-            if entry.ref is not None:
-                raise RecordError(f"{name}: its record is a reference to another place, not a file")
-            file = entry.download(root=directory)
-            run = Run(file)
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
+            _fetch_artifact(name, f"{entity}/{project}/run-record-{run_id}:latest", directory)
+        except Exception:
+            # `wandb sync` brings the record of an offline run as one of its files.
+            if not _fetch_file(name, directory):
+                raise
+        run = Run(Path(directory, RECORD_NAME))
     except RecordError:
+        shutil.rmtree(directory, ignore_errors=True)
         raise
     except Exception as error:  # wandb, requests, sockets: all mean that there is no record
+        shutil.rmtree(directory, ignore_errors=True)
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise RecordError(
             f"{name}: there is no such file here, and W&B gives no run record for it "
@@ -118,3 +115,35 @@ def _download(entity: str, project: str, run_id: str) -> Run:
         ) from error
     weakref.finalize(run, shutil.rmtree, directory, ignore_errors=True)
     return run
+
+
+def _fetch_artifact(name: str, artifact: str, directory: str) -> None:
+    """Downloads the record from an artifact.
+
+    Raises:
+        RecordError: If it is no file.
+    """
+    import wandb
+
+    # Only this entry and only here, whatever paths the server's manifest names.
+    entry = wandb.Api().artifact(artifact, type="run-record").get_entry(RECORD_NAME)
+    if entry.ref is not None:
+        raise RecordError(f"{name}: its record is a reference to another place, not a file")
+    entry.download(root=directory)
+
+
+def _fetch_file(name: str, directory: str) -> bool:
+    """Downloads the record from the files of a run.
+
+    Returns:
+        Whether there is one.
+    """
+    import wandb
+
+    try:
+        files = wandb.Api().run(name).files([RECORD_NAME])
+        (file,) = (file for file in files if file.name == RECORD_NAME)  # and no other path
+        file.download(root=directory)
+    except Exception:  # the artifact's absence is what is told
+        return False
+    return True

@@ -1,8 +1,9 @@
 """What the W&B client leaves in a run's directory, and how it is read: version 0.31.
 
 Each start of a run writes a transaction log, a *segment*: ``<run_dir>/wandb/run-<time>-<run_id>``
-or, offline, ``offline-run-<time>-<run_id>``. `wandb sync` uploads the segments of a run in order,
-so the second must begin after the last step of the first.
+or, offline, ``offline-run-<time>-<run_id>``. They show a run while it goes on; what of it reaches
+W&B's server in the end is taken from the record (`lowrank.tracking.upload`), as not every server
+joins the segments of one run, and a kill may leave one without its end.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,19 @@ def find(run_dir: Path, run_id: str) -> list[Path]:
         return name[4:19], len(name), name
 
     return sorted((path for path in logs if not path.parent.is_symlink()), key=begun)
+
+
+def kept_files(run_dir: Path, run_id: str) -> list[Path]:
+    """Returns what the last start of a run left of its machine: system, packages.
+
+    Args:
+        run_dir: The run's directory.
+        run_id: The run's id.
+    """
+    logs = find(run_dir, run_id)
+    files = logs[-1].parent / "files" if logs else run_dir
+    paths = [files / name for name in ("wandb-metadata.json", "requirements.txt")]
+    return [path for path in paths if path.is_file()]
 
 
 def last_step(segment: Path) -> int | None:
@@ -73,15 +86,6 @@ def last_step(segment: Path) -> int | None:
     return step
 
 
-def is_synced(segment: Path) -> bool:
-    """Returns whether the server has all of a segment.
-
-    Args:
-        segment: The ``.wandb`` file.
-    """
-    return segment.with_suffix(".wandb.synced").exists()
-
-
 def mark_synced(directory: Path, run_id: str) -> None:
     """Notes, as `wandb sync` does, that the server has all of a segment.
 
@@ -102,6 +106,15 @@ def unfinished(run_dir: Path) -> Path:
         run_dir: The run's directory.
     """
     return run_dir / "wandb" / "unfinished"
+
+
+def uploaded(run_dir: Path) -> Path:
+    """Returns the file that says when the record was last written that W&B's server has.
+
+    Args:
+        run_dir: The run's directory.
+    """
+    return run_dir / "wandb" / "uploaded"
 
 
 def failed_uploads(directory: Path) -> list[str]:
@@ -127,25 +140,6 @@ def failed_uploads(directory: Path) -> list[str]:
                     message = json.loads(line)["msg"].removeprefix(failure)
                     reasons.append(message.removeprefix("filestream: ").splitlines()[0])
     return reasons
-
-
-def sync_command(directories: Sequence[Path]) -> str:
-    """Returns the shell command that uploads segments.
-
-    Args:
-        directories: Of segments; `wandb sync` itself puts those of one run in order.
-
-    Returns:
-        The command, with paths relative to the working directory.
-
-    Example:
-        >>> sync_command([Path("runs/a/wandb/offline-run-20260102_030405-a")])
-        'wandb sync runs/a/wandb/offline-run-20260102_030405-a'
-    """
-    # Without the flag, wandb skips what was begun online, though its last rows may be missing.
-    online = any(not path.name.startswith("offline-") for path in directories)
-    flags = ["--no-skip-online"] if online else []
-    return shlex.join(["wandb", "sync", *flags, *(os.path.relpath(path) for path in directories)])
 
 
 def normalise_sweep_file(

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shlex
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowrank.common.errors import InputError
 from lowrank.runs.environment import DIFF_LIMIT
+from lowrank.runs.find import load_run
+from lowrank.runs.format import RecordError
 from lowrank.tracking import segments
+from lowrank.tracking.account import choose_mode
 from lowrank.tracking.rows import RowLogger
 from lowrank.tracking.segments import TrackingError
 
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     import wandb
     from matplotlib.figure import Figure
 
-__all__ = ["Tracker", "TrackingError", "find_api_key", "start_tracking"]
+__all__ = ["Tracker", "TrackingError", "start_tracking"]
 
 GRAPHQL_RETRIES = 6
 """Attempts after the first, 2 + 4 + 8 + 16 + 32 + 60 s apart. W&B's 20 are 16 minutes."""
@@ -51,7 +56,7 @@ class Tracker:
 
     @property
     def sync_command(self) -> str | None:
-        """The shell command that uploads what W&B's server does not have; None if nothing is."""
+        """The shell command that uploads what W&B's server lacks; None if it lacks nothing."""
         return None
 
     def log(
@@ -119,12 +124,8 @@ class WandbTracker(Tracker):
 
     @property
     def sync_command(self) -> str | None:
-        if self.mode == "offline":
-            logs = segments.find(self._run_dir, self._run.id)
-            return segments.sync_command(
-                [log.parent for log in logs if not segments.is_synced(log)]
-            )
-        return segments.sync_command([self._segment]) if self._incomplete else None
+        lacks = self.mode == "offline" or self._incomplete
+        return shlex.join(["lowrank", "sync", os.path.relpath(self._run_dir)]) if lacks else None
 
     def log(
         self,
@@ -165,24 +166,30 @@ class WandbTracker(Tracker):
             if reasons:
                 self._say_incomplete("everything", reasons[0])
             else:
-                with contextlib.suppress(OSError):  # a full disk: then it is asked for again
+                with contextlib.suppress(OSError, RecordError):  # a full disk: it is asked again
                     if self.mode == "online":
                         for log in segments.find(self._run_dir, self._run.id):
                             segments.mark_synced(log.parent, self._run.id)
+                        if record.exists():
+                            segments.uploaded(self._run_dir).write_text(load_run(record).updated)
                     segments.unfinished(self._run_dir).unlink(missing_ok=True)
 
     def _say_incomplete(self, what: str, reason: str) -> None:
         self._incomplete = True
         self._say(
-            f"W&B did not take {what} ({reason}); the record holds all of it, upload "
-            f"what W&B has of it with: {self.sync_command}"
+            f"W&B did not take {what} ({reason}); the record holds all of it, "
+            f"upload it with: {self.sync_command}"
         )
 
     def _upload(self, record: Path, state: str) -> None:
         import wandb
 
         self._run.summary["state"] = state
-        if record.exists():
+        if record.exists() and self.mode == "offline":
+            # The log of an artifact names its file by an absolute path, so that `wandb sync` would
+            # look in vain for it in a directory that was moved. Files of a run it names relatively.
+            _save(self._run, record.name, lambda copy: shutil.copyfile(record, copy))
+        elif record.exists():
             artifact = wandb.Artifact(f"run-record-{self._run.id}", type="run-record")
             with segments.staging_in(self._segment):
                 artifact.add_file(str(record), skip_cache=True)
@@ -199,7 +206,8 @@ def start_tracking(
     run_dir: Path,
     run_id: str,
     resumed: bool,
-    diff: str | None = None,
+    environment: Mapping[str, Any],
+    is_over: bool = False,
     say: Callable[[str], None] = print,
 ) -> Tracker:
     """Begins or continues the W&B run. Never prompts.
@@ -212,7 +220,9 @@ def start_tracking(
         run_id: The run's id, here and on W&B.
         resumed: Whether the directory held a run before: then a run of this id on the server is
             continued; otherwise what that run holds is W&B's to keep or to drop.
-        diff: The uncommitted changes of the code, without secrets; ``wandb restore`` applies them.
+        environment: What the run's record holds of where it ran. W&B gets its ``diff``, which
+            ``wandb restore`` applies.
+        is_over: Whether the run ended earlier: then this process and machine are not its own.
         say: Prints a line for the user.
 
     Returns:
@@ -224,14 +234,11 @@ def start_tracking(
         TrackingError: If W&B refuses the run, cannot be reached within 90 s
             (``WANDB_INIT_TIMEOUT``), or an earlier segment cannot be read.
     """
-    if config["tracking"] == "disabled":
+    mode = choose_mode(config["tracking"], say)
+    if mode == "disabled":
         return Tracker()
     import wandb
 
-    # Of its own lines wandb keeps warnings and errors. What holds for all runs of a process can
-    # only be said before the first.
-    wandb.setup(settings=wandb.Settings(show_info=False, quiet=True))
-    mode = _choose_mode(config["tracking"], say)
     run_dir.mkdir(parents=True, exist_ok=True)
     settings = wandb.Settings(
         # The default of 15 s is what a kill -9 would cost.
@@ -246,6 +253,9 @@ def start_tracking(
         show_info=False,
         quiet=True,
     )
+    if is_over:
+        settings.x_disable_stats = settings.x_disable_meta = True
+        settings.host, settings.git_commit = environment.get("host"), environment.get("commit")
     place: dict[str, Any] = {"project": config["project"], "entity": config["entity"], "id": run_id}
     if os.environ.get("WANDB_SWEEP_ID"):
         agent_id = os.environ.get("WANDB_RUN_ID", run_id)
@@ -257,6 +267,7 @@ def start_tracking(
         sweep_file = segments.normalise_sweep_file(os.environ, config, run_dir)
         if sweep_file is not None:
             wandb.setup(settings=wandb.Settings(sweep_param_path=str(sweep_file)))
+    kept = segments.kept_files(run_dir, run_id)
     held = None
     if mode == "offline":
         steps = [segments.last_step(log) for log in segments.find(run_dir, run_id)]
@@ -274,7 +285,12 @@ def start_tracking(
             reinit="create_new",  # a run that the caller of `main` has open is not ours to take
             settings=settings,
         )
-        _save_text(run, "requirements.txt", _requirements())
+        if is_over:
+            for file in kept:
+                _save(run, file.name, functools.partial(shutil.copyfile, file))
+        else:
+            _save_text(run, "requirements.txt", _requirements())
+        diff = environment.get("diff")
         if diff and len(diff) <= DIFF_LIMIT:  # a longer one was cut
             _save_text(run, "diff.patch", diff)
         segments.unfinished(run_dir).touch()
@@ -291,51 +307,6 @@ def start_tracking(
         rank_norm=config["rank_norm"],
         say=say,
     )
-
-
-def find_api_key() -> tuple[str, bool]:
-    """Looks for an API key where wandb does: environment, netrc, settings file. Never prompts.
-
-    Returns:
-        W&B's server, and whether a key for it is configured.
-
-    Raises:
-        wandb.Error: If what is configured cannot be a key.
-    """
-    import wandb
-    from wandb.sdk.lib import wbauth
-
-    host = wandb.setup().settings.base_url
-    key = wbauth.authenticate_session(
-        host=host, source="lowrank", prompt=False, update_session=False
-    )
-    return host, key is not None
-
-
-def _choose_mode(tracking: str, say: Callable[[str], None]) -> Literal["online", "offline"]:
-    """Returns what ``auto`` and ``online`` mean here.
-
-    Raises:
-        InputError: If the run must be online but no usable API key is configured.
-    """
-    import wandb
-
-    if tracking == "offline":
-        return "offline"
-    try:
-        host, is_configured = find_api_key()
-    except wandb.Error as error:
-        raise InputError(f"W&B: {error}; set it right, or use --tracking=offline") from error
-    if is_configured:
-        return "online"
-    remedy = "`wandb login` or WANDB_API_KEY configures one"
-    if tracking == "online" or os.environ.get("WANDB_SWEEP_ID"):
-        why = "tracking=online" if tracking == "online" else "under a W&B agent"
-        raise InputError(
-            f"{why}, but there is no API key for {host}: {remedy}, --tracking=offline needs none"
-        )
-    say(f"W&B: tracking offline, as there is no API key for {host}; {remedy}")
-    return "offline"
 
 
 def _deaths() -> tuple[type[Exception], ...]:
@@ -356,11 +327,16 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _save(run: wandb.Run, name: str, write: Callable[[Path], object]) -> None:
+    """Adds a file to those of the run."""
+    path = Path(run.settings.files_dir, name)
+    write(path)
+    run.save(path, base_path=path.parent, policy="now", glob=False)
+
+
 def _save_text(run: wandb.Run, name: str, text: str) -> None:
     """Saves a file that wandb saves too, but slowly, or only with the code and with its secrets."""
-    path = Path(run.settings.files_dir, name)
-    path.write_text(text, encoding="utf-8", newline="")
-    run.save(path, base_path=path.parent, policy="now", glob=False)
+    _save(run, name, lambda path: path.write_text(text, encoding="utf-8", newline=""))
 
 
 @functools.cache

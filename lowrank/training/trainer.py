@@ -20,7 +20,7 @@ from lowrank.runs import checkpoints
 from lowrank.runs.directory import check_origin
 from lowrank.runs.find import load_run
 from lowrank.runs.writer import Record
-from lowrank.tracking.backlog import log_recorded, recorded_rows
+from lowrank.tracking.upload import log_recorded, recorded_rows
 from lowrank.training import steps
 from lowrank.training.console import Console, deviation_lines, layer_table
 

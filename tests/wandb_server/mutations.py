@@ -31,7 +31,8 @@ def _upsert_run(info: Any, input: Node) -> Node:  # noqa: A002
     """Begins, continues or changes a run.
 
     A client that begins one names its host. What a run of that name holds is kept and its number of
-    rows returned, after which the client goes on: so `wandb sync` joins the segments of a run.
+    rows returned, after which the client goes on: so `wandb sync` joins the segments of a run. On a
+    server that ``drops`` only who resumes a run, naming its id, keeps what it holds.
     """
     state: State = info.context.state
     node_id = input.get("id")
@@ -46,6 +47,8 @@ def _upsert_run(info: Any, input: Node) -> Node:  # noqa: A002
         entity, project, name = key.split("/")
         run = state.runs[key] = Run(place=state.directory, entity=entity, project=project, id=name)
     if input.get("host"):
+        if state.drops and not node_id:
+            run.lines, run.raw_summary = {}, "{}"
         run.sessions += 1
         run.status, run.exit_code, run.heartbeat = "running", None, time.time()
         run.stopped = run.terminated = run.preempting = False

@@ -21,14 +21,16 @@ class WandbServer:
     Args:
         directory: Where its state is kept; that of an earlier server is taken up.
         port: The port; 0 takes a free one.
+        drops: Whether a client that begins a run of a known id, and does not resume it, begins it
+            anew: W&B documents that. Otherwise its rows follow those that are there.
 
     Attributes:
         state: All that it holds.
         url: Its address.
     """
 
-    def __init__(self, directory: Path, port: int = 0) -> None:
-        self.state = State(directory)
+    def __init__(self, directory: Path, port: int = 0, *, drops: bool = False) -> None:
+        self.state = State(directory, drops=drops)
         self._listener = Listener(port, self.state)
         self.port: int = self._listener.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"

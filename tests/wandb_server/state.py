@@ -264,10 +264,12 @@ class State:
 
     Args:
         directory: Where it is kept; what is there is taken up.
+        drops: As for `WandbServer`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, drops: bool = False) -> None:
         self.directory = directory
+        self.drops = drops
         self.lock = threading.RLock()
         self.runs: dict[str, Run] = {item.key: item for item in self._load(Run)}
         self.sweeps: dict[str, Sweep] = {item.key: item for item in self._load(Sweep)}

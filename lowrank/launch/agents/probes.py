@@ -199,7 +199,7 @@ def ask_wandb(path: str) -> Sweep:
 
     from lowrank.config import Config
     from lowrank.launch.agents.agent import refusal
-    from lowrank.tracking.tracker import find_api_key
+    from lowrank.tracking.account import find_api_key
 
     mode = os.environ.get("WANDB_MODE") or "online"
     if mode not in ("online", "run"):

@@ -15,9 +15,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lowrank.common.client import prepare_client
+from lowrank.common.errors import InputError
 from lowrank.launch.programs import load_program
 
 KEPT_DATASETS = 2
@@ -26,13 +29,12 @@ KEPT_DATASETS = 2
 
 def warm_up() -> None:
     """Loads what the first run would load, and W&B's process."""
-    import wandb
-
     from lowrank.data.kept import KEPT
     from lowrank.training import trainer  # noqa: F401
 
     KEPT.limit = KEPT_DATASETS
-    wandb.setup(settings=wandb.Settings(show_info=False, quiet=True))
+    with suppress(InputError):  # then each point says what is wrong with W&B's variables
+        prepare_client()
     settle()
 
 

@@ -1,0 +1,118 @@
+"""Where W&B's runs go: what its client is set to by its files and variables, and its key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from lowrank.common.client import prepare_client
+from lowrank.common.errors import InputError
+from lowrank.config import replace
+
+if TYPE_CHECKING:
+    from lowrank.config import Config
+
+FOLLOWED = {
+    "project": "project",
+    "entity": "entity",
+    "group": "run_group",
+    "tags": "run_tags",
+    "name": "run_name",
+}
+"""Fields of the configuration, each with the client's setting that decides if it is not given."""
+
+
+def follow_client(requested: Config) -> Config:
+    """Lets the client's own settings decide what the command line leaves open.
+
+    These are its files (``wandb/settings`` in the working directory, that of the user) and its
+    variables, such as ``WANDB_PROJECT``.
+
+    Args:
+        requested: What the command line asks for.
+
+    Returns:
+        The configuration with what they say, so that the record has it as well.
+
+    Raises:
+        InputError: If the client does not take its variables, or we do not take what they say.
+    """
+    if requested.tracking == "disabled":
+        return requested
+    import wandb
+
+    prepare_client()
+    settings = wandb.setup().settings
+    found = {
+        field: value
+        for field, setting in FOLLOWED.items()
+        if field not in requested.model_fields_set and (value := getattr(settings, setting))
+    }
+    return replace(requested, **found) if found else requested
+
+
+def choose_mode(
+    tracking: str, say: Callable[[str], None]
+) -> Literal["online", "offline", "disabled"]:
+    """Decides whether W&B's server is asked.
+
+    Args:
+        tracking: The field of the configuration; ``auto`` does as the client is set to, and is
+            online where an API key is configured.
+        say: Gets a line where that is not so.
+
+    Returns:
+        The mode.
+
+    Raises:
+        InputError: If the run must be online but no usable API key is configured.
+    """
+    if tracking == "disabled":
+        return "disabled"
+    import wandb
+
+    prepare_client()
+    if tracking == "offline":
+        return "offline"
+    mode = wandb.setup().settings.mode
+    if tracking == "auto" and mode in ("offline", "dryrun", "disabled"):
+        wanted: Literal["offline", "disabled"] = "disabled" if mode == "disabled" else "offline"
+        where = "WANDB_MODE" if os.environ.get("WANDB_MODE") else f"`wandb {wanted}`"
+        say(f"W&B: tracking {wanted}, as {where} says; --tracking=online overrules it")
+        return wanted
+    try:
+        host, is_configured = find_api_key()
+    except wandb.Error as error:
+        raise InputError(f"W&B: {error}; set it right, or use --tracking=offline") from error
+    if is_configured:
+        return "online"
+    remedy = "`wandb login` or WANDB_API_KEY configures one"
+    if tracking == "online" or os.environ.get("WANDB_SWEEP_ID"):
+        why = "tracking=online" if tracking == "online" else "under a W&B agent"
+        raise InputError(
+            f"{why}, but there is no API key for {host}: {remedy}, --tracking=offline needs none"
+        )
+    say(f"W&B: tracking offline, as there is no API key for {host}; {remedy}")
+    return "offline"
+
+
+def find_api_key() -> tuple[str, bool]:
+    """Looks for an API key where wandb does: environment, netrc, settings file. Never prompts.
+
+    Returns:
+        W&B's server, and whether a key for it is configured.
+
+    Raises:
+        InputError: If the client does not take its variables.
+        wandb.Error: If what is configured cannot be a key.
+    """
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    prepare_client()
+    host = wandb.setup().settings.base_url
+    key = wbauth.authenticate_session(
+        host=host, source="lowrank", prompt=False, update_session=False
+    )
+    return host, key is not None
