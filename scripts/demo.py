@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from lowrank import load_run
-from lowrank.commands.report import write_report
 from lowrank.views.figures import RankTable, rank_curves
+from lowrank.views.report.write import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTING = {

@@ -22,8 +22,8 @@ from typing import Any
 
 from lowrank import Run, load_sweep
 from lowrank.cli import main as lowrank
-from lowrank.commands.runs import to_csv
 from lowrank.measure.bounds import forgetting_efolds
+from lowrank.views.table.listing import to_csv
 from lowrank.views.table.rows import Definition, read_row
 
 ROOT = Path(__file__).resolve().parent.parent

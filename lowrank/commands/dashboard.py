@@ -1,96 +1,92 @@
-"""``lowrank dashboard``: its flags, what it asks W&B, and the workspace that it saves there."""
+"""``lowrank dashboard``: a W&B workspace for the ranks of a project or a sweep."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lowrank.common.errors import Failure, InputError
+from pydantic import field_validator
+
 from lowrank.common.terminal import say
-from lowrank.common.texts import nearest, printable, to_json
+from lowrank.common.texts import nearest, printable
 from lowrank.config import Config
-from lowrank.config.flags import read_flags
-
-if TYPE_CHECKING:
-    from wandb_workspaces.workspaces import Workspace
-
-MOST_RUNS_READ = 500
-"""Runs of a project whose configurations are compared to find what is swept."""
+from lowrank.config.options import OptionError, Options, option, word
 
 _PLACE = re.compile(r"[^/\s]{1,128}/[^/\\#?%:\s]{1,128}")
 _SWEEP = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_VALUES = {
-    "sweep": "the id of a W&B sweep, a sweep file, or the name of a sweep run without a server",
-    "by": "a list of fields such as lr,weight_decay",
-    "name": "a text of 1 to 128 characters",
-}
+_ALLOWED = "allowed: ENTITY/PROJECT, such as me/lowrank"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for.
+class Dashboard(Options):
+    """What ``lowrank dashboard`` is asked for."""
 
-    Attributes:
-        entity: W&B user or team.
-        project: W&B project.
-        sweep: A sweep's id or name, or a sweep file; None shows the whole project.
-        by: The fields to show ranks by; empty: those that are swept.
-        name: Of the workspace; None lets it say what it shows.
-        dump: Where the specification is written instead of to W&B: a file, or None; ``-`` is
-            standard output.
-    """
+    project: str = word(
+        "ENTITY/PROJECT",
+        "",
+        f"which project? {_ALLOWED}",
+        f"which project? got '{{}}'; {_ALLOWED}",
+    )
+    sweep: str | None = option(
+        None,
+        "shows one sweep only: the id of a W&B sweep, or the name of a sweep run without a server; "
+        "a sweep file (.yaml) stands for its name, and says what is swept",
+        "ID",
+        "the id of a W&B sweep, a sweep file, or the name of a sweep run without a server",
+    )
+    by: tuple[str, ...] = option(
+        (),
+        "the fields to show ranks by, such as lr,weight_decay; default: those that the sweep, or "
+        "the project's runs, vary",
+        "LIST",
+        "a list of fields such as lr,weight_decay",
+    )
+    name: str | None = option(
+        None,
+        "what the workspace is called",
+        "TEXT",
+        "a text of 1 to 128 characters",
+        max_length=128,
+    )
+    dump: bool | str = option(
+        False, "writes the specification, needing no server and no account", "[=FILE]"
+    )
+    column = 15
+    notes = """\
+The workspace is built anew at each call: what was changed in it by hand is
+replaced. Save a copy in W&B to keep such changes.
+"""
 
-    entity: str
-    project: str
-    sweep: str | None = None
-    by: tuple[str, ...] = ()
-    name: str | None = None
-    dump: str | None = None
+    @field_validator("project")
+    @classmethod
+    def _is_place(cls, place: str) -> str:
+        if not _PLACE.fullmatch(place):
+            raise OptionError(f"which project? got '{printable(place)}'; {_ALLOWED}")
+        return place
+
+    @field_validator("sweep")
+    @classmethod
+    def _is_sweep(cls, sweep: str) -> str:
+        if not _is_file(sweep) and not _SWEEP.fullmatch(sweep):
+            raise ValueError("no sweep")
+        return sweep
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _are_fields(cls, names: Any) -> Any:
+        if isinstance(names, str):
+            names = tuple(name.strip() for name in names.split(",") if name.strip())
+        lines = [
+            f"by: unknown field '{printable(each)}'{nearest(each[:60], Config.model_fields)}"
+            for each in names
+            if each not in Config.model_fields
+        ]
+        if lines:
+            raise OptionError(*lines)
+        return names
 
 
-def parse(arguments: Sequence[str]) -> Options:
-    """Reads the command line of ``lowrank dashboard``.
-
-    Args:
-        arguments: The words after the subcommand.
-
-    Returns:
-        The options.
-
-    Raises:
-        InputError: With a line for each thing that is wrong.
-
-    Example:
-        >>> parse(["me/lowrank", "--by=lr,batch_size", "--dump"]).by
-        ('lr', 'batch_size')
-    """
-    lines: list[str] = []
-    places, given = read_flags(arguments, _VALUES, ("dump",), lines)
-    if len(places) != 1 or not _PLACE.fullmatch(places[0]):
-        got = f"got '{printable(' '.join(places))}'; " if places else ""
-        lines.append(f"which project? {got}allowed: ENTITY/PROJECT, such as me/lowrank")
-    by = tuple(field.strip() for field in given.get("by", "").split(",") if field.strip())
-    for field in by:
-        if field not in Config.model_fields:
-            near = nearest(field[:60], Config.model_fields)
-            lines.append(f"by: unknown field '{printable(field)}'{near}")
-    if len(given.get("name", "")) > 128:
-        lines.append(f"name: got {len(given['name'])} characters; allowed: {_VALUES['name']}")
-    sweep = given.get("sweep")
-    if sweep and not _is_file(sweep) and not _SWEEP.fullmatch(sweep):
-        lines.append(f"sweep: got '{printable(sweep)}'; allowed: {_VALUES['sweep']}")
-    if lines:
-        raise InputError(lines)
-    entity, project = places[0].split("/")
-    dump = "-" if given.get("dump") == "True" else given.get("dump")  # without a value
-    return Options(entity, project, sweep, by, given.get("name"), dump)
-
-
-def run(options: Options) -> int:
+def run(options: Dashboard) -> int:
     """Builds the workspace and saves it in W&B, or writes its specification.
 
     Args:
@@ -98,11 +94,8 @@ def run(options: Options) -> int:
 
     Returns:
         The exit code 0.
-
-    Raises:
-        InputError: There is no such project or sweep, no API key, or the file cannot be written.
-        Failure: W&B does not take the workspace.
     """
+    from lowrank.views.dashboard.save import ask, dump, save
     from lowrank.views.dashboard.workspace import build_workspace
 
     sweep, swept = options.sweep, list(options.by)
@@ -114,14 +107,16 @@ def run(options: Options) -> int:
         file = load_sweep_file(sweep)
         sweep, kind = file.name, "local_sweep"
         swept = swept or [field for field in file.swept if field not in SAME_EXPERIMENT]
-    elif options.dump is None:
-        kind, found = _ask(options)
+    elif options.dump is False:
+        kind, found = ask(options.project, sweep)
         swept = swept or found
     shown: dict[str, Any] = {kind: sweep} if sweep else {}
-    workspace = build_workspace(options.entity, options.project, swept, name=options.name, **shown)
-    if options.dump is not None:
-        return _dump(workspace, options.dump)
-    replaced, url = _save(workspace)
+    entity, project = options.project.split("/")
+    workspace = build_workspace(entity, project, swept, name=options.name, **shown)
+    if options.dump is not False:
+        dump(workspace, None if options.dump is True else Path(options.dump))
+        return 0
+    replaced, url = save(workspace)
     panels = sum(len(section.panels) for section in workspace.sections)
     by = f" by {', '.join(swept)}" if swept else ""
     done = "updated" if replaced else "made"
@@ -132,123 +127,3 @@ def run(options: Options) -> int:
 
 def _is_file(sweep: str) -> bool:
     return sweep.endswith((".yaml", ".yml"))
-
-
-def _ask(options: Options) -> tuple[str, list[str]]:
-    """Asks W&B what is swept.
-
-    Returns:
-        The kind of sweep as `build_workspace` names it, and the fields.
-
-    Raises:
-        InputError: There is no such project or sweep.
-    """
-    import wandb
-
-    from lowrank.views.dashboard.swept import swept_by_runs, swept_by_sweep
-
-    api = _api()
-    place = f"{options.entity}/{options.project}"
-    if options.sweep:
-        try:
-            parameters = api.sweep(f"{place}/{options.sweep}").config.get("parameters", {})
-            return "sweep_id", swept_by_sweep(parameters)
-        except (wandb.Error, ValueError):
-            pass  # it may be the name of a sweep that was run without a server
-    filters = {"group": options.sweep} if options.sweep else {}
-    try:
-        runs = api.runs(place, filters=filters, per_page=100)
-        configurations = [
-            dict(run.config) for run, _ in zip(runs, range(MOST_RUNS_READ), strict=False)
-        ]
-    except (wandb.Error, ValueError) as error:
-        raise InputError(f"{place}: W&B shows no such project ({_reason(error)})") from None
-    if options.sweep and not configurations:
-        raise InputError(
-            f"sweep: {place} has no sweep with the id {options.sweep}, and no runs of a sweep of "
-            "that name"
-        )
-    return "local_sweep", swept_by_runs(configurations)
-
-
-def _api() -> Any:
-    """Returns W&B's public API.
-
-    Raises:
-        InputError: If no usable API key is configured.
-    """
-    import wandb
-
-    from lowrank.tracking.account import find_api_key
-
-    try:
-        host, is_configured = find_api_key()
-    except wandb.Error as error:
-        raise InputError(f"W&B: {error}") from error
-    if not is_configured:
-        raise InputError(
-            f"there is no API key for {host}: `wandb login` or WANDB_API_KEY configures one; "
-            "--dump writes the specification without any server"
-        )
-    return wandb.Api()
-
-
-def _save(workspace: Workspace) -> tuple[bool, str]:
-    """Saves the workspace, in the place of an earlier one of the same project and sweep.
-
-    Returns:
-        Whether there was one, and the page.
-
-    Raises:
-        Failure: W&B does not take it.
-    """
-    from wandb_workspaces.workspaces.internal import View
-
-    _api()
-    place = (workspace.entity, workspace.project, workspace._internal_name)
-    try:
-        try:
-            workspace._internal_id = View.from_name(*place).id
-        except ValueError:  # there is none
-            replaced = False
-        else:
-            replaced = True
-        workspace.save()
-    except Exception as error:  # the client's errors have no base in common
-        raise Failure(
-            f"W&B does not take the workspace ({_reason(error)}); --dump writes it to a file"
-        ) from error
-    return replaced, str(workspace.url)
-
-
-def _dump(workspace: Workspace, file: str) -> int:
-    """Writes what W&B would get, as JSON.
-
-    Returns:
-        The exit code 0.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
-    view = workspace._to_model()
-    specification = {
-        "entity": view.entity,
-        "project": view.project,
-        "name": view.name,
-        "displayName": view.display_name,
-        "spec": json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True)),
-    }
-    text = to_json(specification, indent=2)
-    if file == "-":
-        print(text)
-        return 0
-    try:
-        Path(file).write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"dump: cannot write {printable(file, 200)} ({error.strerror})") from error
-    print(f"wrote {file}")
-    return 0
-
-
-def _reason(error: Exception) -> str:
-    return printable((str(error).strip() or type(error).__name__).splitlines()[0], 200)

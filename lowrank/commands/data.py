@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 from lowrank.common.errors import InputError
 from lowrank.config import Config
-from lowrank.config.arguments import parse as parse_config
+from lowrank.config.arguments import parse
+from lowrank.config.options import Options, option
 
 
-def parse(arguments: Sequence[str]) -> Config:
-    """Reads the command line of ``lowrank data``.
+class Data(Options):
+    """What ``lowrank data`` is asked for."""
 
-    Args:
-        arguments: The words after the subcommand: the data set, then flags of ``train.py``.
+    config: Config = option(Config())
 
-    Returns:
-        A configuration with the data set in it.
+    @classmethod
+    def read(cls, argv: Sequence[str]) -> Self:
+        """Reads the data set's name, then the words of ``train.py``.
 
-    Raises:
-        InputError: If no data set is named, or something is wrong with the flags.
-    """
-    if not arguments or arguments[0].startswith("-"):
-        raise InputError("which data set? for example: lowrank data cifar10 --data_dir=data")
-    return parse_config([f"--dataset={arguments[0]}", *arguments[1:]])
+        Args:
+            argv: The words.
+
+        Returns:
+            A configuration with the data set in it.
+
+        Raises:
+            InputError: If no data set is named, or something is wrong with the flags.
+        """
+        if not argv or argv[0].startswith("-"):
+            raise InputError("which data set? for example: lowrank data cifar10 --data_dir=data")
+        return cls(config=parse([f"--dataset={argv[0]}", *argv[1:]]))
 
 
-def run(config: Config) -> int:
+def run(options: Data) -> int:
     """Makes the data set ready and says what is there.
 
     Args:
-        config: Its data fields are read.
+        options: Of the configuration, the data fields are read.
 
     Returns:
         The exit code 0.
     """
     from lowrank.data import describe, load_dataset
 
+    config = options.config
     dataset = load_dataset(
         config.dataset,
         data_dir=config.data_dir,

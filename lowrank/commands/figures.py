@@ -1,33 +1,170 @@
-"""``lowrank figures``: from run records to files."""
+"""``lowrank figures``: from run records to curves and landscapes in files."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
-from lowrank.common.errors import Failure, InputError
-from lowrank.common.files import replacing
+from pydantic import field_validator
+
+from lowrank.common.errors import InputError
 from lowrank.common.terminal import say
 from lowrank.common.texts import nearest, printable
-from lowrank.runs.find import Run
-from lowrank.views.figures.curves import curves_figure
-from lowrank.views.figures.landscape import landscape_figure
-from lowrank.views.figures.layout import Layout, curves_layouts, landscape_layouts
-from lowrank.views.figures.options import Options, parse
-from lowrank.views.figures.style import save
-from lowrank.views.figures.tables import curves_csv, curves_table, landscape_csv, landscape_table
-from lowrank.views.table.fields import plain, text
-from lowrank.views.table.points import Plan, Sweep, sweep_of
-from lowrank.views.table.rows import Definition, common_definition, find, read_rows
+from lowrank.config.options import OptionError, Options, option, word
+from lowrank.views import FORMATS
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["parse", "run"]
+KINDS = ("curves", "landscape")
+_FORMATS = "pdf, png, svg or several, such as pdf,png"
 
 
-def run(options: Options) -> int:
+class Figures(Options):
+    """What ``lowrank figures`` is asked for."""
+
+    paths: tuple[str, ...] = word(
+        "PATH",
+        "a run directory, a directory of runs or a record.sqlite",
+        "which runs? for example: lowrank figures runs",
+    )
+    kind: Literal["curves", "landscape", "all"] | None = option(
+        None,
+        "curves: average rank over epochs by the value of a setting, with train and test "
+        "accuracies below; landscape: average rank over two settings; all (default)",
+        "KIND",
+    )
+    by: str = option(
+        "",
+        "the setting that curves stand for; default: a figure for each setting that varies",
+        "NAME",
+        "a setting that varies, such as lr",
+    )
+    columns: str = option(
+        "",
+        "the setting that panels stand for",
+        "NAME",
+        "a setting that varies, such as batch_size",
+    )
+    x: str = option("", "", "NAME", "a setting that varies, such as lr")
+    y: str = option(
+        "",
+        "the settings of a landscape; default: each pair of a grid",
+        "NAME",
+        "a setting that varies, such as weight_decay",
+    )
+    contours: bool = option(False, "landscapes as contours instead of a heat map")
+    epoch: int | None = option(
+        None,
+        "the epoch of landscapes; default: the last one",
+        "N",
+        "a whole number from 0",
+        ge=0,
+        le=2**31 - 1,
+    )
+    where: dict[str, tuple[Hashable, ...]] = option(
+        {},
+        "only runs with these values: '{batch_size: 16, lr: [0.1, 0.2]}'",
+        "MAPPING",
+        "a mapping such as '{batch_size: 16}' or '{batch_size: [4, 8]}'",
+    )
+    epsilon: float | None = option(
+        None,
+        "threshold of the rank, any; default: the recorded one",
+        "E",
+        "a number above 0 and below 1",
+        gt=0,
+        lt=1,
+    )
+    rank_norm: Literal["frobenius", "spectral"] | None = option(
+        None, "frobenius or spectral; default: the recorded one", "NORM"
+    )
+    sweep: str | None = option(
+        None, "the sweep file: says which of its points have no run", "FILE", "a sweep file"
+    )
+    output: Path = option(
+        Path("figures"),
+        "directory (default {default}) or, for one figure, its file",
+        "PLACE",
+        "a directory, or a file that ends with .pdf, .png or .svg",
+    )
+    formats: tuple[str, ...] = option(
+        ("pdf", "png"), "pdf, png, svg; default {default}", "LIST", _FORMATS, alias="format"
+    )
+    width: float | None = option(None, "", "INCHES", "inches from 1 to 40", ge=1, le=40)
+    height: float | None = option(
+        None,
+        "default: one column of a page (3.35) or both (7)",
+        "INCHES",
+        "inches from 1 to 40",
+        ge=1,  # a page
+        le=40,  # and a poster
+    )
+    dpi: int = option(
+        300,
+        "dots per inch; default {default}",
+        "N",
+        "a whole number from 50 to 2400",
+        ge=50,
+        le=2400,
+    )
+    csv: bool = option(False, "writes the numbers beside the figures")
+    notes = """\
+Runs that differ only in their seeds are drawn as mean and standard deviation.
+A run that collapsed, died or is not finished is never part of a mean; it is
+named below, as is every point that is missing.
+"""
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _are_settings(cls, given: Any) -> Any:
+        from lowrank.views.table.choice import where_of
+
+        try:
+            return where_of(given) if isinstance(given, str) else given
+        except InputError as error:
+            raise OptionError(*error.lines) from None
+
+    @field_validator("formats")
+    @classmethod
+    def _are_formats(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = next((name for name in names if name not in FORMATS), "")
+        if unknown or not names:
+            near, got = nearest(unknown, FORMATS), printable(",".join(names))
+            raise OptionError(f"format: got '{got}'; allowed: {_FORMATS}{near}")
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Those asked for: by name, else by the flags that only one kind has."""
+        if self.kind == "all" or (not self.kind and bool(self.by) == self._of_landscapes):
+            return KINDS
+        return (self.kind or ("curves" if self.by else "landscape"),)
+
+    @property
+    def _of_landscapes(self) -> bool:
+        return bool(self.x or self.y) or not {"contours", "epoch"}.isdisjoint(self.model_fields_set)
+
+    @property
+    def file(self) -> str:
+        """The format of the one file that `output` is; empty if it is a directory."""
+        suffix = self.output.suffix.removeprefix(".").lower()
+        return suffix if suffix in FORMATS and not self.output.is_dir() else ""
+
+    def conflicts(self) -> Iterable[str]:
+        """Finds what is wrong with options that are right each for itself.
+
+        Yields:
+            Lines.
+        """
+        if self.kind == "curves" and self._of_landscapes:
+            yield "x, y, epoch and contours are of landscapes; allowed: kind=landscape or all"
+        if self.kind == "landscape" and self.by:
+            yield "by is of curves; allowed: kind=curves or all"
+        if self.file and "formats" in self.model_fields_set and self.file not in self.formats:
+            got = ",".join(self.formats)
+            yield f"format: got '{got}' for a file that ends with .{self.file}"
+
+
+def run(options: Figures) -> int:
     """Draws the figures and says what was drawn, and what is missing.
 
     Args:
@@ -39,7 +176,11 @@ def run(options: Options) -> int:
     Raises:
         InputError: If there are no such runs, or what is asked for cannot be drawn of them.
     """
-    from matplotlib import rc_context
+    from lowrank.views.figures.draw import Look, draw, layouts_of
+    from lowrank.views.figures.layout import Wishes
+    from lowrank.views.table.choice import chosen, read_plan
+    from lowrank.views.table.points import sweep_of
+    from lowrank.views.table.rows import common_definition, find, read_rows
 
     plan = read_plan(options.sweep) if options.sweep else None
     runs, lines = find(options.paths)
@@ -51,173 +192,24 @@ def run(options: Options) -> int:
     sweep = sweep_of(rows, plan)
     if not sweep.rows:
         raise InputError([*lines, *unread, *sweep.lines, "no run is left to draw"])
-    layouts = _layouts(options, sweep)
-    if options.stem and len(layouts) > 1:
-        raise InputError(
-            f"output: {len(layouts)} figures do not fit into one file; name a directory, or choose "
-            "one with --kind, --by, --where, --x and --y: "
-            + ", ".join(layout.stem for layout in layouts)
-        )
-    _make(options.directory)
-    with rc_context({"text.parse_math": False}):  # a $ in a foreign text is one
-        for layout in layouts:
-            say(printable(_draw(layout, sweep, definition, options), None))
+    wishes = Wishes(options.by, options.columns, options.x, options.y)
+    look = Look(
+        directory=options.output.parent if options.file else options.output,
+        stem=options.output.stem if options.file else None,
+        formats=(
+            (options.file,)
+            if options.file and "formats" not in options.model_fields_set
+            else options.formats
+        ),
+        width=options.width,
+        height=options.height,
+        dpi=options.dpi,
+        epoch=options.epoch,
+        contours=options.contours,
+        csv=options.csv,
+    )
+    for line in draw(layouts_of(sweep, options.kinds, wishes), sweep, definition, look):
+        say(printable(line, None))
     for line in [*lines, *unread, *sweep.lines]:
         say(printable(line, None))
     return 0
-
-
-def read_plan(path: str) -> Plan:
-    """Reads the points of a sweep file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The plan.
-    """
-    from lowrank.config.sweepfile import load_sweep_file
-
-    file = load_sweep_file(path)
-    return Plan.of([config.recorded() for config in file.configs()], file.swept)
-
-
-def chosen(runs: Sequence[Run], where: Mapping[str, Sequence[Hashable]]) -> list[Run]:
-    """Chooses runs by their settings.
-
-    Args:
-        runs: All runs.
-        where: The values wanted, by setting.
-
-    Returns:
-        The runs that have them, at least one.
-
-    Raises:
-        InputError: If no run has a setting of this name, or none has these values.
-    """
-    names = sorted({name for run in runs for name in run.config})
-    lines = [
-        f"where: no run has a setting '{printable(name)}'{nearest(name[:60], names)}"
-        for name in where
-        if name not in names
-    ]
-    if lines:
-        raise InputError(lines)
-    found = [
-        run
-        for run in runs
-        if all(plain(run.config.get(name)) in wanted for name, wanted in where.items())
-    ]
-    if not found:
-        there = "; ".join(
-            f"{name} is " + ", ".join(sorted({text(plain(run.config.get(name))) for run in runs}))
-            for name in where
-        )
-        raise InputError(f"where: none of {len(runs)} runs has these values; {there}")
-    return found
-
-
-def _layouts(options: Options, sweep: Sweep) -> list[Layout]:
-    """Returns the figures to draw.
-
-    Raises:
-        InputError: If there is none, or too many.
-    """
-    layouts: list[Layout] = []
-    if "curves" in options.kinds:
-        layouts += curves_layouts(sweep.fields, sweep.points, options.wishes)
-    if "landscape" in options.kinds:
-        layouts += landscape_layouts(sweep.fields, sweep.points, options.wishes)
-    if not layouts:
-        what = f"only {sweep.fields[0]} varies" if len(sweep.fields) == 1 else "nothing varies"
-        if len(sweep.fields) > 1:
-            what = f"no pair of {', '.join(sweep.fields)} forms a grid; choose one with --x and --y"
-        raise InputError(f"no landscape: {what}")
-    return [
-        layout
-        for layout in layouts
-        if any(point.rows for _, members in layout.panels(sweep.points) for point in members)
-    ]
-
-
-def _draw(layout: Layout, sweep: Sweep, definition: Definition, options: Options) -> str:
-    """Draws one figure into its files.
-
-    Returns:
-        A line: the files and what they show.
-    """
-    if layout.up is None:
-        curves = curves_table(sweep.points, layout, definition)
-        figure = curves_figure(curves, options.width, options.height)
-        by = f" by {curves.by}" if curves.by else ""
-        shown = f"average rank and accuracy over epochs{by}"
-        numbers, panels = curves_csv(curves), len(curves.panels)
-    else:
-        landscape = landscape_table(sweep.points, layout, definition, options.epoch)
-        figure = landscape_figure(
-            landscape, contours=options.contours, width=options.width, height=options.height
-        )
-        shown = f"average rank over {landscape.x} and {landscape.y}"
-        numbers, panels = landscape_csv(landscape), len(landscape.panels)
-    count = sum(len(point.rows) for _, members in layout.panels(sweep.points) for point in members)
-    stem = options.directory / (options.stem or layout.stem)
-    written = _write(figure, stem, options)
-    if options.csv:
-        path = stem.with_name(f"{stem.name}.csv")
-        _write_text(path, numbers)
-        written.append(path)
-    if panels > 1 and layout.by_panel is not None:
-        shown += f", a panel for each {layout.by_panel.name}"
-    if layout.title:
-        shown += f"; {layout.title}"
-    files = ", ".join(str(path) for path in written)
-    return f"{files}: {shown}; {definition}, {count} run{'s' if count > 1 else ''}"
-
-
-def _write(figure: Figure, stem: Path, options: Options) -> list[Path]:
-    """Writes a figure in every format.
-
-    Returns:
-        The files.
-
-    Raises:
-        Failure: If the disk refuses.
-    """
-    engine = figure.get_layout_engine()
-    if engine is not None:  # laid out once, it is the same in every format
-        engine.execute(figure)
-        figure.set_layout_engine("none")
-    paths = [stem.with_name(f"{stem.name}.{form}") for form in options.formats]
-    for path in paths:
-        try:
-            save(figure, path, options.dpi)
-        except OSError as error:
-            raise Failure(f"{path}: cannot be written ({error.strerror})") from error
-    return paths
-
-
-def _write_text(path: Path, content: str) -> None:
-    """Writes a text whole or not at all.
-
-    Raises:
-        Failure: If the disk refuses.
-    """
-    try:
-        with replacing(path) as new:
-            new.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise Failure(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def _make(directory: Path) -> None:
-    """Makes the directory for the figures.
-
-    Raises:
-        InputError: If that cannot be done.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"output: cannot make the directory {printable(str(directory), 200)} ({error.strerror})"
-        ) from error

@@ -1,93 +1,65 @@
-"""``lowrank report``: from run records on disk to one HTML file."""
+"""``lowrank report``: run records as one HTML file."""
 
 from __future__ import annotations
 
 import shlex
 import webbrowser
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lowrank.common.errors import InputError
-from lowrank.common.files import replacing
-from lowrank.common.secrets import redact
+from pydantic import field_validator
+
 from lowrank.common.terminal import say
-from lowrank.common.texts import nearest, printable
-from lowrank.config.flags import is_on, read_flags
-from lowrank.runs.find import Run
-from lowrank.runs.format import RecordError
-from lowrank.views.report.many import needed, overview
-from lowrank.views.report.one import section
-from lowrank.views.report.packing import spread
-from lowrank.views.report.page import page
-from lowrank.views.table.rows import RunRow, common_definition, find, read_rows
+from lowrank.common.texts import printable
+from lowrank.config.options import OptionError, Options, option, word
+from lowrank.views.report import MOST_SECTIONS
 
-MOST_SECTIONS = 20
-_VALUES = {
-    "output": "a file that ends with .html",
-    "runs": f"up to {MOST_SECTIONS} run ids such as a,b",
-}
-_SWITCHES = ("open",)
+_RUNS = f"up to {MOST_SECTIONS} run ids such as a,b"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for.
+class Report(Options):
+    """What ``lowrank report`` is asked for."""
 
-    Attributes:
-        paths: Run directories, directories of runs, record files or W&B run paths; at least one.
-        output: The file to write.
-        sections: Ids of the runs that get a section of their own; empty lets the command choose.
-        show: Whether to open the file in a browser.
-    """
+    paths: tuple[str, ...] = word(
+        "PATH",
+        "a run directory, a directory of runs or a record.sqlite",
+        "which runs? for example: lowrank report runs",
+    )
+    output: Path = option(
+        Path("report.html"),
+        "the file to write; default {default}",
+        allowed="a file that ends with .html",
+        short="o",
+    )
+    runs: tuple[str, ...] = option(
+        (),
+        f"up to {MOST_SECTIONS} runs that are shown layer by layer, with spectra; default: all, or "
+        f"of more than {MOST_SECTIONS} those spread evenly from the lowest to the highest rank",
+        "ID,ID",
+        _RUNS,
+    )
+    open: bool = option(False, "opens the file in a browser")
 
-    paths: list[str]
-    output: Path
-    sections: tuple[str, ...]
-    show: bool
+    @field_validator("output")
+    @classmethod
+    def _is_html(cls, path: Path) -> Path:
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise ValueError("no page")
+        if not path.parent.is_dir():
+            raise OptionError(f"output: there is no directory '{printable(str(path.parent), 200)}'")
+        return path
 
-
-def parse(arguments: Sequence[str]) -> Options:
-    """Reads the command line of ``lowrank report``.
-
-    Args:
-        arguments: The words after the subcommand.
-
-    Returns:
-        The options.
-
-    Raises:
-        InputError: With a line for each thing that is wrong.
-
-    Example:
-        >>> options = parse(["runs", "-o", "sweep.html", "--runs=a,b"])
-        >>> options.paths, str(options.output), options.sections, options.show
-        (['runs'], 'sweep.html', ('a', 'b'), False)
-    """
-    lines: list[str] = []
-    long = ["--output" + word[2:] if word[:2] == "-o" else word for word in arguments]
-    paths, given = read_flags(long, _VALUES, _SWITCHES, lines)
-    show = is_on("open", given, lines)
-    if not paths:
-        lines.append("which runs? for example: lowrank report runs")
-    output = Path(given.get("output", "report.html"))
-    if output.suffix.lower() not in (".html", ".htm"):
-        lines.append(f"output: got '{printable(str(output), 200)}'; allowed: {_VALUES['output']}")
-    elif not output.parent.is_dir():
-        lines.append(f"output: there is no directory '{printable(str(output.parent), 200)}'")
-    sections = tuple(dict.fromkeys(filter(None, given.get("runs", "").split(","))))
-    if len(sections) > MOST_SECTIONS:
-        lines.append(f"runs: got {len(sections)}; allowed: {_VALUES['runs']}")
-    if lines:
-        raise InputError(lines)
-    return Options(paths, output, sections, show)
+    @field_validator("runs", mode="before")
+    @classmethod
+    def _are_few(cls, ids: Any) -> Any:
+        if isinstance(ids, str):
+            ids = tuple(dict.fromkeys(filter(None, ids.split(","))))
+        if len(ids) > MOST_SECTIONS:
+            raise OptionError(f"runs: got {len(ids)}; allowed: {_RUNS}")
+        return ids
 
 
-def run(options: Options) -> int:
+def run(options: Report) -> int:
     """Writes the report and says what is in it.
 
     Args:
@@ -96,136 +68,12 @@ def run(options: Options) -> int:
     Returns:
         The exit code 0.
     """
+    from lowrank.views.report.write import write_report
+
     command = shlex.join(["lowrank", "report", *options.paths])
-    written = write_report(options.paths, options.output, options.sections, command)
+    written = write_report(options.paths, options.output, options.runs, command)
     for line in written.lines:
         say(printable(line, None))
-    if options.show and not webbrowser.open(options.output.resolve().as_uri()):
+    if options.open and not webbrowser.open(options.output.resolve().as_uri()):
         print("no browser could be started: open the file in one")
     return 0
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a report holds.
-
-    Attributes:
-        path: The file.
-        lines: For the reader at the terminal.
-    """
-
-    path: Path
-    lines: list[str]
-
-
-def write_report(
-    paths: Sequence[str | Path],
-    output: str | Path,
-    sections: Sequence[str] = (),
-    command: str = "",
-) -> Written:
-    """Writes runs as one HTML file.
-
-    Args:
-        paths: Run directories, directories of runs, record files or W&B run paths.
-        output: The file to write; an existing one is replaced.
-        sections: Ids of up to 20 runs to show with their spectra; by default all runs or, of more
-            than 20, those spread evenly from the lowest to the highest last rank.
-        command: How the page says that it was made.
-
-    Returns:
-        The file, and lines on what is in it.
-
-    Raises:
-        InputError: With a line for everything that is wrong with the paths, the sections or the
-            output.
-    """
-    runs, unread = find([str(path) for path in paths])
-    for each in runs:
-        _preload(each)
-    rows, damaged = read_rows(runs, common_definition(runs))
-    if not rows:
-        raise InputError([*unread, *damaged])
-    by_path = {each.path: each for each in runs}
-    runs = [by_path[row.path] for row in rows]
-    named = [_named(each.path) for each in runs]
-    data: dict[str, Any] = overview(runs, rows, named)
-    chosen = _chosen(runs, rows, sections)
-    data["sections"] = []
-    for place in chosen:
-        try:
-            data["sections"].append({"run": place, **section(runs[place], len(chosen))})
-        except RecordError as error:
-            damaged += [f"no section: {line}" for line in error.lines]
-    notes = [*unread, *damaged]
-    data["notes"] = [redact(note) for note in notes]
-    data["made"] = {
-        "command": redact(command),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": version("lowrank"),
-    }
-    title = f"{runs[0].id}: ranks" if len(runs) == 1 else f"{len(runs)} runs: ranks"
-    size = _write(Path(output), page(data, title))
-    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    spectra = f"{len(data['sections'])} with spectra"
-    line = f"report of {count} ({spectra}), {size / 1e6:.1f} MB: {output}"
-    return Written(Path(output), [*notes, line])
-
-
-def _preload(run: Run) -> None:
-    """Reads in one look what a row needs. What is damaged is told when the row is read."""
-    with suppress(RecordError):
-        names = [n for n in run.metrics if n == "rank_mean" or n.startswith("rank_mean@")]
-        run.preload([*names, *needed(), "collapsed", "dead"])
-
-
-def _named(path: Path) -> str:
-    """Returns how a run is named on the command line."""
-    directory = path.parent if path.name == "record.sqlite" else path
-    with suppress(ValueError):
-        directory = directory.resolve().relative_to(Path.cwd())
-    return shlex.quote(str(directory))
-
-
-def _chosen(runs: Sequence[Run], rows: Sequence[RunRow], asked: Sequence[str]) -> list[int]:
-    """Returns the places of the runs that get a section.
-
-    Raises:
-        InputError: With a line for every id that no run has.
-    """
-    ids = [run.id for run in runs]
-    unknown = [each for each in asked if each not in ids]
-    if unknown:
-        raise InputError(
-            [
-                f"runs: no run '{printable(each, 80)}' here{nearest(each[:60], ids)}"
-                for each in unknown
-            ]
-        )
-    if asked:
-        return [place for place, name in enumerate(ids) if name in asked]
-    if len(runs) <= MOST_SECTIONS:
-        return list(range(len(runs)))
-    last = {place: row.ranks[0, -1] for place, row in enumerate(rows) if row.ranks[0].size}
-    ranked = sorted((place for place in last if last[place] == last[place]), key=last.__getitem__)
-    return [ranked[place] for place in spread(len(ranked), MOST_SECTIONS)]
-
-
-def _write(output: Path, text: str) -> int:
-    """Writes a file that is whole or not there.
-
-    Returns:
-        Its size in bytes.
-
-    Raises:
-        InputError: If it cannot be written.
-    """
-    content = text.encode("utf-8")
-    try:
-        with replacing(output) as new:
-            new.write_bytes(content)
-    except OSError as error:
-        raise InputError(
-            f"output: cannot write {printable(str(output), 200)} ({error.strerror})"
-        ) from error
-    return len(content)

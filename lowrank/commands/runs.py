@@ -1,73 +1,40 @@
-"""``lowrank runs``: its flags, and from run records to a table on the terminal, CSV or JSON."""
+"""``lowrank runs``: run records as a table on the terminal, as CSV or as JSON."""
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterable
 
 from lowrank.common.errors import InputError
-from lowrank.common.terminal import aligned, column_widths, say
-from lowrank.common.texts import cell, printable, shortened, to_json
-from lowrank.config.flags import is_on, read_flags
-from lowrank.views.table.fields import RUN, plain, settings, text, varied
-from lowrank.views.table.rows import Definition, RunRow, common_definition, find, read_rows
-
-WIDTH = 80
-"""Columns of the terminal that the table is made for."""
-
-_SWITCHES = ("csv", "json")
-_LONGEST_ID = 20  # a longer one has a line of its own
-_GAP = 2
+from lowrank.common.terminal import say
+from lowrank.common.texts import to_json
+from lowrank.config.options import Options, option, word
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for.
+class Runs(Options):
+    """What ``lowrank runs`` is asked for."""
 
-    Attributes:
-        paths: Where runs are, at least one.
-        form: ``table``, ``csv`` or ``json``.
-    """
+    paths: tuple[str, ...] = word(
+        "PATH",
+        "a run directory, a directory of runs or a record.sqlite",
+        "which runs? for example: lowrank runs runs",
+    )
+    csv: bool = option(False)
+    as_json: bool = option(
+        False, "the same for programs, with every setting that varies", alias="json"
+    )
 
-    paths: list[str]
-    form: str
+    def conflicts(self) -> Iterable[str]:
+        """Finds what is wrong with options that are right each for itself.
 
-
-def parse(arguments: Sequence[str]) -> Options:
-    """Reads the command line of ``lowrank runs``.
-
-    Args:
-        arguments: The words after the subcommand.
-
-    Returns:
-        The options.
-
-    Raises:
-        InputError: With a line for each thing that is wrong.
-
-    Example:
-        >>> parse(["runs", "--csv"])
-        Options(paths=['runs'], form='csv')
-    """
-    lines: list[str] = []
-    paths, given = read_flags(arguments, {}, _SWITCHES, lines)
-    forms = [name for name in _SWITCHES if is_on(name, given, lines)]
-    if len(forms) > 1:
-        lines.append("--json and --csv both go to the standard output; allowed: one of them")
-    if not paths:
-        lines.append("which runs? for example: lowrank runs runs")
-    if lines:
-        raise InputError(lines)
-    return Options(paths, forms[0] if forms else "table")
+        Yields:
+            Lines.
+        """
+        if self.csv and self.as_json:
+            yield "--json and --csv both go to the standard output; allowed: one of them"
 
 
-def run(options: Options) -> int:
+def run(options: Runs) -> int:
     """Prints what every run is and how far it came.
 
     Args:
@@ -79,146 +46,21 @@ def run(options: Options) -> int:
     Raises:
         InputError: If there are no runs, or none of them can be read.
     """
+    from lowrank.views.table.listing import entries_of, table, to_csv
+    from lowrank.views.table.rows import common_definition, find, read_rows
+
     runs, unread = find(options.paths)
     definition = common_definition(runs)
     rows, more = read_rows(runs, definition)
     if not rows:
         raise InputError([*unread, *more])
     entries = entries_of(rows)
-    if options.form == "json":
+    if options.as_json:
         print(to_json(entries, indent=1))
-    elif options.form == "csv":
+    elif options.csv:
         print(to_csv(entries), end="")
     else:
         print(table(entries, definition))
     for line in [*unread, *more]:
         say(line, sys.stderr)
     return 0
-
-
-def entries_of(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
-    """Returns what is said of every run.
-
-    Args:
-        rows: The runs.
-
-    Returns:
-        For each run by name: ``run``, ``state`` (collapsed and dead are states here), the settings
-        that vary and the seed where it does, ``epoch`` (the last one measured) and ``epochs``,
-        ``rank_first`` and ``rank_last``, ``test_accuracy``, ``path``. What is unknown is None.
-    """
-    found = [settings(row) for row in rows]
-    fields: list[str] = [name for name in varied(found) if name != RUN]
-    if len({plain(row.config.get("seed")) for row in rows}) > 1:
-        fields.append("seed")
-    return [
-        {
-            "run": row.id,
-            "state": next((end for end in row.ends if end != "finished"), "finished"),
-            **{name: each.get(name, plain(row.config.get(name))) for name in fields},
-            "epoch": int(row.epochs[-1]) if row.epochs.size else None,
-            "epochs": plain(row.config.get("epochs")),
-            "rank_first": _number(row.ranks[:, 0] if row.epochs.size else None),
-            "rank_last": _number(row.ranks[:, -1] if row.epochs.size else None),
-            "test_accuracy": _number(row.test_accuracy[-1:] if row.epochs.size else None),
-            "path": str(row.path.parent),
-        }
-        for row, each in zip(rows, found, strict=True)
-    ]
-
-
-def to_csv(entries: Sequence[dict[str, Any]]) -> str:
-    """Writes the entries as CSV.
-
-    Args:
-        entries: As `entries_of` gives them, at least one.
-
-    Returns:
-        A head and a line for each run; nothing where a value is unknown.
-    """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(map(cell, entries[0]))
-    for entry in entries:
-        values = (str(list(v)) if isinstance(v, tuple) else v for v in entry.values())
-        writer.writerow(["" if value is None else cell(value) for value in values])
-    return stream.getvalue()
-
-
-def table(entries: Sequence[dict[str, Any]], definition: Definition) -> str:
-    """Lists runs for a terminal.
-
-    Args:
-        entries: As `entries_of` gives them, at least one.
-        definition: Which rank they hold.
-
-    Returns:
-        Lines of at most 80 columns, while ids allow; settings that have no room there are named.
-    """
-    given = ("run", "state", "epoch", "epochs", "rank_first", "rank_last", "test_accuracy", "path")
-    fields = [name for name in entries[0] if name not in given]
-    ends = {
-        "epoch": [_progress(entry) for entry in entries],
-        "rank": [_ranks(entry) for entry in entries],
-        "test %": [
-            "-" if entry["test_accuracy"] is None else f"{100 * entry['test_accuracy']:.1f}"
-            for entry in entries
-        ],
-    }
-    columns = [
-        (["run"], [printable(entry["run"], None) for entry in entries]),
-        (["state"], [entry["state"] for entry in entries]),
-    ]
-    last = [([head], cells) for head, cells in ends.items()]
-    left_out = []
-    for name in fields:
-        more = [*columns, (_head(name), [_short(entry[name]) for entry in entries])]
-        widths = column_widths(_rows([*more, *last]), longest=_LONGEST_ID)
-        if sum(widths) + _GAP * (len(widths) - 1) <= WIDTH:
-            columns = more
-        else:
-            left_out.append(name)
-    rows = _rows([*columns, *last])
-    lines = aligned(rows, left=(0, 1), gap=_GAP, longest=_LONGEST_ID)
-    count = f"{len(entries)} run{'s' if len(entries) > 1 else ''}"
-    lines.append(f"{count}; rank: average over the counted layers, {definition}")
-    same = [name for name in left_out if len({_short(e[name]) for e in entries}) > 1]
-    if same:
-        names = ", ".join(printable(name, None) for name in same)
-        lines.append(f"in --csv and --json also: {names}")
-    return "\n".join(lines)
-
-
-def _rows(columns: Sequence[tuple[list[str], list[str]]]) -> list[tuple[str, ...]]:
-    """Returns the rows of a table of heads, of one line or several, and the cells below them."""
-    height = max(len(head) for head, _ in columns)
-    padded = ([*[""] * (height - len(head)), *head, *cells] for head, cells in columns)
-    return list(zip(*padded, strict=True))
-
-
-def _head(name: str) -> list[str]:
-    """Returns a setting's name on lines that are no wider than they must be."""
-    words = printable(name, None).split("_")
-    return [f"{word}_" for word in words[:-1]] + words[-1:]
-
-
-def _short(value: Hashable) -> str:
-    return shortened(text(value), 16)
-
-
-def _progress(entry: dict[str, Any]) -> str:
-    done = "-" if entry["epoch"] is None else str(entry["epoch"])
-    return done if entry["epochs"] is None else f"{done}/{_short(entry['epochs'])}"
-
-
-def _ranks(entry: dict[str, Any]) -> str:
-    """Returns the first rank and the last one, which a collapsed network does not have."""
-    first, last = (
-        "-" if entry[name] is None else f"{entry[name]:.1f}" for name in ("rank_first", "rank_last")
-    )
-    return f"{first} → {last:>5}"
-
-
-def _number(values: Any) -> float | None:
-    """Returns the mean, or None if there is none: one replica without rank leaves no mean."""
-    return None if values is None or not np.isfinite(values).all() else float(np.mean(values))

@@ -1,89 +1,88 @@
-"""``lowrank spectra``: its flags, and from files to what is printed and drawn."""
+"""``lowrank spectra``: what is measured of checkpoints on disk, printed and drawn."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+
+from pydantic import field_validator
 
 from lowrank.common.errors import InputError
 from lowrank.common.terminal import counting, say
 from lowrank.common.texts import printable
-from lowrank.config import Given, combine
-from lowrank.config.flags import is_on, read_flags
-
-_VALUES = {
-    "key": "where in the file the weights are, such as ema.state_dict",
-    "model": "a torchvision model, a bundled one or a configuration",
-    "epsilons": "a list such as [1e-3, 1e-2]",
-    "rank_norm": "frobenius or spectral",
-    "plot": "a file that ends with .png, .pdf or .svg",
-}
-_SWITCHES = ("json", "csv")
+from lowrank.config import Config
+from lowrank.config.options import OptionError, Options, option, word
+from lowrank.views import FORMATS
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for.
+class Spectra(Options):
+    """What ``lowrank spectra`` is asked for."""
 
-    Attributes:
-        files: Files and run directories, at least one.
-        key: Where in a file the weights are; None to find them.
-        model: Name of the model; None for none.
-        epsilons: Thresholds of the rank.
-        rank_norm: The norm they refer to.
-        form: ``table``, ``json`` or ``csv``.
-        plot: Where the figure goes; None for none.
-    """
-
-    files: list[str]
-    key: str | None
-    model: str | None
-    epsilons: tuple[float, ...]
-    rank_norm: str
-    form: str
-    plot: Path | None
-
-
-def parse(arguments: Sequence[str]) -> Options:
-    """Reads the command line of ``lowrank spectra``.
-
-    Args:
-        arguments: The words after the subcommand.
-
-    Returns:
-        The options.
-
-    Raises:
-        InputError: With a line for each thing that is wrong.
-
-    Example:
-        >>> options = parse(["model.pt", "--epsilons=1e-4", "--json"])
-        >>> options.files, options.epsilons, options.form
-        (['model.pt'], (0.0001,), 'json')
-    """
-    lines: list[str] = []
-    files, given = read_flags(arguments, _VALUES, _SWITCHES, lines)
-    if not files:
-        lines.append("which file? for example: lowrank spectra model.pt --model=resnet50")
-    forms = [name for name in _SWITCHES if is_on(name, given, lines)]
-    if len(forms) > 1:
-        lines.append("--json and --csv both go to the standard output; allowed: one of them")
-    plot = Path(given["plot"]) if "plot" in given else None
-    if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
-        lines.append(f"plot: got '{printable(str(plot), 200)}'; allowed: {_VALUES['plot']}")
-    elif plot and not plot.parent.is_dir():
-        lines.append(f"plot: there is no directory '{printable(str(plot.parent), 200)}'")
-    measured = ("epsilons", "rank_norm")
-    config = combine([{n: Given(given[n], f"--{n}") for n in measured if n in given}], lines)
-    form = forms[0] if forms else "table"
-    return Options(
-        files, given.get("key"), given.get("model"), config.epsilons, config.rank_norm, form, plot
+    files: tuple[str, ...] = word(
+        "FILE",
+        ".pt or .pth, .safetensors, .npz, a run directory, or the shards of one model: their index "
+        "(.index.json) or their directory",
+        "which file? for example: lowrank spectra model.pt --model=resnet50",
+    )
+    key: str | None = option(
+        None,
+        "which of several state dicts of a file, such as ema.state_dict; default: the one nested "
+        "least, which is said",
+        "PATH",
+        "where in the file the weights are, such as ema.state_dict",
+    )
+    model: str | None = option(
+        None,
+        "what the tensors are: a torchvision model such as resnet50, a bundled one, or its "
+        "configuration '{model: mlp, depth: 3}';\na run directory says it itself; default: rows "
+        "are each\ntensor's first dimension",
+        "NAME",
+        "a torchvision model, a bundled one or a configuration",
+    )
+    epsilons: tuple[float, ...] = option(
+        Config.model_fields["epsilons"].default,
+        "thresholds of the rank; default [1e-3, 1e-2]",
+        "LIST",
+        "a list such as [1e-3, 1e-2]",
+        of_config=True,
+    )
+    rank_norm: str = option(
+        Config.model_fields["rank_norm"].default,
+        "{default} (default) or spectral",
+        "NORM",
+        "frobenius or spectral",
+        of_config=True,
+    )
+    as_json: bool = option(False, alias="json")
+    csv: bool = option(False, "all quantities instead of a table; --json also the spectra")
+    plot: Path | None = option(
+        None,
+        "draws the spectra as .png, .pdf or .svg",
+        "FILE",
+        "a file that ends with .png, .pdf or .svg",
     )
 
+    @field_validator("plot")
+    @classmethod
+    def _is_picture(cls, path: Path) -> Path:
+        if path.suffix.lower().removeprefix(".") not in FORMATS:
+            raise ValueError("no picture")
+        if not path.parent.is_dir():
+            raise OptionError(f"plot: there is no directory '{printable(str(path.parent), 200)}'")
+        return path
 
-def run(options: Options) -> int:
+    def conflicts(self) -> Iterable[str]:
+        """Finds what is wrong with options that are right each for itself.
+
+        Yields:
+            Lines.
+        """
+        if self.csv and self.as_json:
+            yield "--json and --csv both go to the standard output; allowed: one of them"
+
+
+def run(options: Spectra) -> int:
     """Measures the files and prints the result.
 
     Args:
@@ -122,9 +121,9 @@ def run(options: Options) -> int:
             )
             for weights in files
         ]
-    if options.form == "json":
+    if options.as_json:
         print(to_json(measured))
-    elif options.form == "csv":
+    elif options.csv:
         print(to_csv(measured))
         for each in measured:
             for line in filter(None, [each.weights.origin, *remarks(each)]):
@@ -143,6 +142,6 @@ def run(options: Options) -> int:
             raise InputError(
                 f"plot: cannot write {printable(str(options.plot), 200)} ({error.strerror})"
             ) from error
-        if options.form == "table":
+        if not options.as_json and not options.csv:
             say(f"drawn in {options.plot}")
     return 0

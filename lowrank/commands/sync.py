@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from lowrank.common.errors import Failure, InputError
 from lowrank.common.terminal import say
 from lowrank.common.texts import printable
-from lowrank.config.flags import read_flags
+from lowrank.config.options import Options, word
 
 OF_ONE_RUN = ("RUN_ID", "RESUME", "RESUME_FROM", "FORK_FROM", "SWEEP_ID", "SWEEP_PARAM_PATH")
 """Variables of W&B's (``WANDB_…``) that speak of one run, not of these."""
 
 
-def parse(arguments: Sequence[str]) -> list[Path]:
-    """Reads the command line of ``lowrank sync``.
+class Sync(Options):
+    """What ``lowrank sync`` is asked for."""
 
-    Args:
-        arguments: The words after the subcommand.
-
-    Returns:
-        Run directories, or directories of them.
-
-    Raises:
-        InputError: If something is wrong with them, a line each.
-    """
-    lines: list[str] = []
-    words, _ = read_flags(arguments, {}, (), lines)
-    if not words:
-        lines.append("which runs? for example: lowrank sync runs")
-    if lines:
-        raise InputError(lines)
-    return [Path(word) for word in words]
+    paths: tuple[str, ...] = word(
+        "PATH",
+        "a run directory, or a directory of runs",
+        "which runs? for example: lowrank sync runs",
+    )
+    notes = """\
+What W&B has is not sent again. Exit codes: 0 W&B has all of every run, 1 not
+of every one (they are listed), 2 bad input, 130 and 143 by signal.
+"""
 
 
-def run(paths: Sequence[Path]) -> int:
+def run(options: Sync) -> int:
     """Uploads every run that W&B does not have in whole.
 
     Args:
-        paths: From `parse`.
+        options: What is asked for.
 
     Returns:
         The exit code 0.
@@ -55,6 +47,7 @@ def run(paths: Sequence[Path]) -> int:
     from lowrank.tracking.upload import is_uploaded, upload
     from lowrank.views.figures import final_figures
 
+    paths = [Path(path) for path in options.paths]
     missing = [path for path in paths if not path.is_dir()]
     if missing:
         raise InputError(

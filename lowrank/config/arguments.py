@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, printable
+from lowrank.config.flags import Flag, read_words
+from lowrank.config.options import help_entry
 from lowrank.config.settings import Config, declared
 from lowrank.config.sources import Given, allowed, combine
 from lowrank.config.yamltext import read_file, read_mapping
-
-WIDTH = 80
-"""Columns of the help text."""
 
 _VARIABLES = {  # W&B's own variables that stand for a field
     "WANDB_PROJECT": "project",
@@ -101,43 +99,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Conf
 
 def _read_flags(argv: Sequence[str], lines: list[str]) -> tuple[dict[str, Given], list[Given]]:
     """Returns the flags by name, and what was given to ``--config`` in its order."""
-    flags: dict[str, Given] = {}
-    files: list[Given] = []
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        name, equals, value = word.removeprefix("--").partition("=")
-        where = f"--{printable(name)}"
-        if not word.startswith("--") or not name:
-            meant = word.lstrip("-+")
-            known = meant.partition("=")[0] in (*Config.model_fields, "config") and "=" in meant
-            hint = f", did you mean '--{printable(meant)}'?" if known else ""
-            lines.append(f"unexpected word '{printable(word)}'; allowed: --NAME=VALUE{hint}")
-            continue
-        if not equals:
-            flag = name in Config.model_fields and Config.model_fields[name].annotation is bool
-            if words and (_is_boolean(words[0]) if flag else not words[0].startswith("--")):
-                value = words.pop(0)
-            elif flag:
-                value = "True"
-            elif name in (*Config.model_fields, "config"):
-                values = "a YAML file or mapping" if name == "config" else allowed(name)
-                lines.append(f"{name}: no value after {where}; allowed: {values}")
-                continue
-        if name == "config":
-            files.append(Given(value, where))
-        elif name in flags:
-            lines.append(
-                f"{printable(name)}: given twice, '{printable(flags[name].value)}' and "
-                f"'{printable(value)}' from {where}; allowed: once"
-            )
-        elif name != "_wandb":  # a resumed agent's own, not a setting (wandb/wandb#4237)
-            flags[name] = Given(value, where)
+    known = {name: Flag.of(field) for name, field in Config.model_fields.items()}
+    known["config"] = Flag("a YAML file or mapping", often=True)
+    _, pairs = read_words(argv, known, lines, others=False)
+    files = [Given(value, "--config") for name, value in pairs if name == "config"]
+    # A resumed agent's own --_wandb is no setting (wandb/wandb#4237).
+    flags = {n: Given(v, f"--{printable(n)}") for n, v in pairs if n not in ("config", "_wandb")}
     return flags, files
-
-
-def _is_boolean(word: str) -> bool:
-    return word.lower() in ("true", "false", "1", "0", "yes", "no", "on", "off")
 
 
 def _read_config(given: Given, lines: list[str]) -> dict[str, Given]:
@@ -246,13 +214,8 @@ def help_text() -> str:
         default = field.default
         shown = list(default) if isinstance(default, tuple) else default
         parts.append(
-            _entry(f"  --{name}", [str(field.description), f"{allowed(name)}; default {shown}"])
+            help_entry(
+                f"  --{name}", [str(field.description), f"{allowed(name)}; default {shown}"], 22
+            )
         )
     return "".join([*parts, "\n", _FOOT])
-
-
-def _entry(flag: str, paragraphs: Iterable[str]) -> str:
-    indent = 22
-    lines = [line for text in paragraphs for line in textwrap.wrap(text, WIDTH - indent)]
-    lines = [flag.ljust(indent) + lines[0], *(" " * indent + line for line in lines[1:])]
-    return "\n".join(lines) + "\n"

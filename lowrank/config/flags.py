@@ -1,73 +1,108 @@
-"""The words after a subcommand: names of files, flags with a value, and switches."""
+"""The words of a command line: flags with their values, and other words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple, get_args
+
+from pydantic.fields import FieldInfo
 
 from lowrank.common.texts import nearest, printable
-from lowrank.config.values import read_value
+from lowrank.config.sources import taken
 
 
-def read_flags(
-    arguments: Sequence[str],
-    values: Mapping[str, str],
-    switches: Sequence[str],
-    lines: list[str],
-) -> tuple[list[str], dict[str, str]]:
-    """Tells flags from other words; what they mean is for the caller to say.
+class Flag(NamedTuple):
+    """What a flag takes.
+
+    Attributes:
+        takes: In words.
+        alone: Whether it may stand without a value, which then is True.
+        often: Whether it may be given several times.
+    """
+
+    takes: str
+    alone: bool = False
+    often: bool = False
+
+    @classmethod
+    def of(cls, field: FieldInfo) -> Flag:
+        """Returns the flag of a field.
+
+        Args:
+            field: Of a configuration or of a command's options.
+        """
+        kind = field.annotation
+        return cls(taken(field), alone=bool in (kind, *get_args(kind)))
+
+    def missing(self, name: str) -> str:
+        """Returns the complaint about a flag that needs a value and has none.
+
+        Args:
+            name: The flag's.
+        """
+        return f"{name}: no value after --{name}; allowed: {self.takes}"
+
+
+def read_words(
+    argv: Sequence[str], flags: Mapping[str, Flag], lines: list[str], *, others: bool
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Reads ``--NAME=VALUE``, ``--NAME VALUE`` and ``--NAME``; what they mean is said elsewhere.
 
     Args:
-        arguments: The words after the subcommand.
-        values: The flags that take a value, each with what it takes.
-        switches: The flags that need none.
+        argv: The words.
+        flags: Those that there are, by name.
         lines: Complaints are added here.
+        others: Whether there are other words, such as the names of files. Where there are none,
+            unknown names are returned as well, as the environment and files have names, too.
 
     Returns:
-        The other words, and the value of every flag as text.
+        The other words, and name and value of every flag, each once but for those given often.
 
     Example:
-        >>> read_flags(["runs", "--dpi=300", "--csv"], {"dpi": "a number"}, ["csv"], [])
-        (['runs'], {'dpi': '300', 'csv': 'True'})
+        >>> flags = {"dpi": Flag("a number"), "csv": Flag("True or False", alone=True)}
+        >>> read_words(["runs", "--dpi", "300", "--csv"], flags, [], others=True)
+        (['runs'], [('dpi', '300'), ('csv', 'True')])
     """
     words: list[str] = []
-    given: dict[str, str] = {}
-    rest = list(arguments)
+    given: list[tuple[str, str]] = []
+    rest = list(argv)
     while rest:
         word = rest.pop(0)
-        if not word.startswith("-"):
+        if others and not word.startswith("-"):
             words.append(word)
             continue
         name, equals, value = word.removeprefix("--").partition("=")
-        if name not in (*values, *switches) or not word.startswith("--"):
-            near = nearest(name.lstrip("-")[:60].replace("-", "_"), [*values, *switches])
-            lines.append(f"unknown flag '{printable(word)}'{near}")
+        flag = flags.get(name)
+        if not word.startswith("--") or not name or (others and flag is None):
+            lines.append(_unknown(word, flags, others))
             continue
-        if not equals and name in switches:
-            value = "True"
-        elif not equals and rest and not rest[0].startswith("--"):
-            value = rest.pop(0)
-        if name in given:
-            lines.append(f"{name}: given twice; allowed: once")
-        given[name] = value
-        if name in values and not value:
-            lines.append(f"{name}: no value after --{name}; allowed: {values[name]}")
-            del given[name]
+        may_stand_alone = flag is not None and flag.alone
+        if not equals:
+            if rest and (_is_boolean(rest[0]) if may_stand_alone else rest[0][:2] != "--"):
+                value = rest.pop(0)
+            elif may_stand_alone:
+                value = "True"
+            elif flag is not None:
+                lines.append(flag.missing(name))
+                continue
+        before = next((text for other, text in given if other == name), None)
+        if before is None or (flag is not None and flag.often):
+            given.append((name, value))
+        else:
+            both = f", '{printable(before)}' and '{printable(value)}' from --{printable(name)}"
+            lines.append(f"{printable(name)}: given twice{'' if others else both}; allowed: once")
     return words, given
 
 
-def is_on(name: str, given: Mapping[str, str], lines: list[str]) -> bool:
-    """Returns whether a switch is on.
+def _unknown(word: str, flags: Mapping[str, Flag], others: bool) -> str:
+    if others:
+        name = word.removeprefix("--").partition("=")[0].lstrip("-")
+        return f"unknown flag '{printable(word)}'{nearest(name[:60].replace('-', '_'), flags)}"
+    meant = word.lstrip("-+")
+    known = meant.partition("=")[0] in flags and "=" in meant
+    hint = f", did you mean '--{printable(meant)}'?" if known else ""
+    return f"unexpected word '{printable(word)}'; allowed: --NAME=VALUE{hint}"
 
-    Args:
-        name: The switch.
-        given: What `read_flags` found.
-        lines: A complaint is added here if its value is neither true nor false.
 
-    Returns:
-        False where it was not given.
-    """
-    try:
-        return bool(read_value(bool, given.get(name, "False")))
-    except ValueError:
-        lines.append(f"{name}: got '{printable(given[name])}'; allowed: True or False")
-        return False
+def _is_boolean(word: str) -> bool:
+    return word.lower() in ("true", "false", "1", "0", "yes", "no", "on", "off")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, one_of, printable
 from lowrank.config.rules import conflicts
-from lowrank.config.settings import FIELDS_ONLY, FREE_ON_RESUME, Config, declared, defaults
+from lowrank.config.settings import FIELDS_ONLY, FREE_ON_RESUME, Config, defaults
+from lowrank.config.values import is_optional
 from lowrank.config.yamltext import read_file, read_mapping
 
 
@@ -49,12 +50,25 @@ def allowed(name: str) -> str:
         >>> allowed("momentum")
         'a finite number of at least 0 and below 1'
     """
-    field = Config.model_fields[name]
-    annotation = field.annotation
-    optional = get_origin(annotation) in (Union, UnionType)
-    kind = get_args(annotation)[0] if optional else annotation
-    if words := declared(name)["allowed"]:
-        pass
+    return taken(Config.model_fields[name])
+
+
+def taken(field: FieldInfo) -> str:
+    """Returns in words what a field takes, of whatever model; a flag need not be told of None.
+
+    Args:
+        field: Declared as a configuration's, or as one of a command's options.
+
+    Returns:
+        The words.
+    """
+    optional = is_optional(field.annotation)
+    kind = get_args(field.annotation)[0] if optional else field.annotation
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    optional = optional and "metavar" not in extra
+    if extra["allowed"]:
+        words = str(extra["allowed"])
     elif get_origin(kind) is Literal:
         words = one_of(get_args(kind))
     elif kind is bool:
@@ -162,14 +176,26 @@ def bad_values(source: Mapping[str, Given]) -> dict[str, str]:
 
 
 def _complaint(name: str, given: Given) -> str:
+    if name in Config.model_fields:
+        return complaint(name, given, Config.model_fields[name])
     place = f" from {given.where}" if given.where else ""
-    if name not in Config.model_fields:
-        known = nearest(name[:60].lower().replace("-", "_"), [*Config.model_fields, "config"])
-        return f"unknown name '{printable(name)}'{place}{known}"
+    known = nearest(name[:60].lower().replace("-", "_"), [*Config.model_fields, "config"])
+    return f"unknown name '{printable(name)}'{place}{known}"
+
+
+def complaint(name: str, given: Given, field: FieldInfo) -> str:
+    """Returns the line on a value that a field does not take.
+
+    Args:
+        name: The field's.
+        given: The value.
+        field: As `taken` takes it.
+    """
+    place = f" from {given.where}" if given.where else ""
     got = f"'{printable(given.value)}'" if isinstance(given.value, str) else _shown(given.value)
-    kind = Config.model_fields[name].annotation
+    kind = get_args(field.annotation)[0] if is_optional(field.annotation) else field.annotation
     near = nearest(str(given.value)[:60], get_args(kind)) if get_origin(kind) is Literal else ""
-    return f"{name}: got {got}{place}; allowed: {allowed(name)}{near}"
+    return f"{name}: got {got}{place}; allowed: {taken(field)}{near}"
 
 
 def _shown(value: Any) -> str:

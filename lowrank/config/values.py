@@ -33,8 +33,10 @@ def read_value(annotation: Any, value: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return read_value(arguments[0], value)
-    if origin in (Union, UnionType):
+    if is_optional(annotation):
         return None if _is_nothing(value) else read_value(arguments[0], value)
+    if origin in (Union, UnionType):  # bool | str, a switch that may be given a text
+        return _read_bool(value) if str(value).strip().lower() in _TRUE + _FALSE else value
     if origin is tuple:
         return tuple(read_value(arguments[0], item) for item in _items(value))
     if origin is Literal:
@@ -46,6 +48,15 @@ def read_value(annotation: Any, value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("not a number")
     return _read_whole(value) if annotation is int else _read_number(value)
+
+
+def is_optional(annotation: Any) -> bool:
+    """Returns whether a type is another one or None.
+
+    Args:
+        annotation: A field's type.
+    """
+    return get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation)
 
 
 def _is_nothing(value: Any) -> bool:

@@ -8,29 +8,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lowrank.common.errors import InputError
+from lowrank.common.texts import one_of
 
 PROGRAM = "train.py"
+BESIDE_PACKAGE = Path(__file__).resolve().parents[2]
+"""Where the program of this package's commit lies, if it is not installed elsewhere."""
 
 
-def find_program(file: Path) -> Path:
-    """Finds the training program of a sweep.
+def find_program(*places: Path, command: str) -> Path:
+    """Finds the training program.
 
     Args:
-        file: The sweep file.
+        *places: Directories, the first that holds it counts.
+        command: Who looks for it.
 
     Returns:
-        ``train.py`` in the working directory, else beside the file or one above it.
+        ``train.py`` there.
 
     Raises:
         InputError: If there is none.
     """
-    places = [Path.cwd(), file.resolve().parent, file.resolve().parent.parent]
     for place in places:
         if (place / PROGRAM).is_file():
             return place / PROGRAM
     raise InputError(
-        f"{file}: there is no {PROGRAM} in {', '.join(map(str, dict.fromkeys(places)))}; start "
-        "lowrank sweep where it lies"
+        f"there is no {PROGRAM} in {one_of([*dict.fromkeys(map(str, places))])}; start {command} "
+        "where it lies"
     )
 
 

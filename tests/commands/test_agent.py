@@ -5,25 +5,33 @@ from __future__ import annotations
 import pytest
 
 from lowrank.cli import main
-from lowrank.commands.agent import Options, parse
+from lowrank.commands.agent import Agent
 from lowrank.common.errors import InputError
 
 
 @pytest.mark.parametrize("path", ["me/lowrank/ab12cd34", "lowrank/ab12cd34", "ab12cd34"])
 def test_a_sweep_is_named_as_wandb_accepts_it(path):
-    assert parse([path]) == Options(path)
+    assert Agent.read([path]) == Agent(sweep=path)
 
 
 def test_every_flag_is_read_with_or_without_an_equals_sign():
     words = ["s", "--gpus", "0,1", "--per_gpu=2", "--count", "7", "--output_dir=out"]
-    expected = Options("s", "0,1", 2, 7, "out", 5, 0.5)
-    assert parse([*words, "--max_failures=5", "--stagger=0.5"]) == expected
+    expected = Agent(
+        sweep="s",
+        gpus="0,1",
+        per_gpu=2,
+        count=7,
+        output_dir="out",
+        max_failures=5,
+        stagger=0.5,
+    )
+    assert Agent.read([*words, "--max_failures=5", "--stagger=0.5"]) == expected
 
 
 def test_all_mistakes_are_told_at_once():
     words = ["a/b/c/d", "--gpu=0", "--per_gpu=0", "--count=x", "--stagger=-1", "--max_failures"]
     with pytest.raises(InputError) as caught:
-        parse(words)
+        Agent.read(words)
     assert caught.value.lines == [
         "unknown flag '--gpu=0', did you mean 'gpus'?",
         "max_failures: no value after --max_failures; allowed: 1 or more",
@@ -37,14 +45,14 @@ def test_all_mistakes_are_told_at_once():
 @pytest.mark.parametrize("stagger", ["nan", "inf", "-0.1"])
 def test_a_stagger_is_a_time(stagger):
     with pytest.raises(InputError, match="allowed: seconds, 0 or more"):
-        parse(["s", f"--stagger={stagger}"])
+        Agent.read(["s", f"--stagger={stagger}"])
 
 
 def test_one_sweep_is_needed():
     with pytest.raises(InputError, match="which sweep"):
-        parse([])
+        Agent.read([])
     with pytest.raises(InputError, match="one sweep at a time, not a, b"):
-        parse(["a", "b"])
+        Agent.read(["a", "b"])
 
 
 def test_a_kill_delay_that_is_no_number_is_told(monkeypatch, capsys):

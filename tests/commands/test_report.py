@@ -10,8 +10,9 @@ import shutil
 import pytest
 
 from lowrank.cli import main
-from lowrank.commands.report import parse, write_report
+from lowrank.commands.report import Report
 from lowrank.common.errors import InputError
+from lowrank.views.report.write import write_report
 from tests.views.report.records import write
 
 
@@ -51,7 +52,7 @@ def test_runs_chooses_the_sections(directory, capsys, sweep):
 
 def test_the_short_flag_takes_its_file_either_way():
     for words in (["-o", "a.html"], ["-o=a.html"], ["--output=a.html"], ["--output", "a.html"]):
-        assert str(parse(["runs", *words]).output) == "a.html"
+        assert str(Report.read(["runs", *words]).output) == "a.html"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_every_mistake_is_a_line(capsys, words, expected):
 
 def test_mistakes_are_reported_together():
     with pytest.raises(InputError) as caught:
-        parse(["--oepn", "-o", "x.txt"])
+        Report.read(["--oepn", "-o", "x.txt"])
     assert len(caught.value.lines) == 3
 
 

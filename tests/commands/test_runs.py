@@ -9,7 +9,7 @@ import json
 import pytest
 
 from lowrank.cli import main
-from lowrank.commands.runs import entries_of, table
+from lowrank.views.table.listing import entries_of, table
 from lowrank.views.table.rows import Definition
 from tests.views.table.records import make_row, make_run
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lowrank.cli import main
-from lowrank.commands.sweep import parse
+from lowrank.commands.sweep import Sweep
 from tests.launch.sweeps.helpers import write_sweep
 
 
@@ -39,7 +39,7 @@ def test_all_mistakes_of_a_call_are_told_at_once(file, capsys):
         (["nothing.yaml"], "cannot read nothing.yaml"),
         (["tiny.yaml", "--lr"], "lr: no value after --lr"),
         (["tiny.yaml", "--lr=1", "--lr=2"], "lr: given twice"),
-        (["tiny.yaml", "--dry_run=maybe"], "dry_run: allowed: True or False"),
+        (["tiny.yaml", "--dry_run=maybe"], "dry_run: got 'maybe'; allowed: True or False"),
         (["tiny.yaml", "--storage=nonsense"], "storage: got 'nonsense'"),
     ],
 )
@@ -112,4 +112,4 @@ def test_another_sweep_under_the_same_name_is_refused(file, tmp_path, capsys):
 def test_a_value_may_stand_behind_its_flag(tmp_path):
     file = write_sweep(tmp_path, {"seed": {"values": [0]}})
     words = [str(file), "--per_gpu", "2", "--epochs", "3"]
-    assert parse(words) == parse([str(file), "--per_gpu=2", "--epochs=3"])
+    assert Sweep.read(words) == Sweep.read([str(file), "--per_gpu=2", "--epochs=3"])

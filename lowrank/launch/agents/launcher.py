@@ -23,6 +23,7 @@ from typing import Any
 from lowrank.common.errors import InputError
 from lowrank.common.signals import Interruption
 from lowrank.common.terminal import duration
+from lowrank.common.texts import printable
 from lowrank.config import Config
 from lowrank.config.arguments import parse
 from lowrank.launch.agents.points import Points
@@ -45,6 +46,21 @@ _REFRESH = 2.0  # seconds between two looks at run records
 _MOST_NAMES = 20
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # it has saved, and goes on
 _LONGEST_PAUSE = 60.0  # seconds before an agent that failed is started again
+
+
+def kill_delay() -> float:
+    """Returns the seconds that a training has to checkpoint after a signal.
+
+    Raises:
+        InputError: If W&B's variable for it is no number.
+    """
+    text = os.environ.get("WANDB_AGENT_KILL_DELAY") or str(GRACE)
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        raise InputError(
+            f"WANDB_AGENT_KILL_DELAY: got '{printable(text)}'; allowed: seconds"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,6 @@ TEXT = 8
 TICKS = 7
 """Font size in points of ticks and legends."""
 
-FORMATS = ("pdf", "png", "svg")
-
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "h", ">", "p", "*", "d")
 
 _OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -114,7 +112,7 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
 
     Args:
         figure: At its final size.
-        path: Its suffix is one of `FORMATS`.
+        path: Its suffix is one of `lowrank.views.FORMATS`.
         dpi: Dots per inch of a PNG, and of what a PDF holds as pixels.
     """
     from matplotlib import rc_context

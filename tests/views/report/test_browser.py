@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from lowrank import load_run
-from lowrank.commands.report import write_report
 from lowrank.measure.layers import Layer
+from lowrank.views.report.write import write_report
 from tests.views.report.browsing import LAPTOP, csv_of, fits, named, opened, picture, plot, selector
 from tests.views.report.records import copy, write
 

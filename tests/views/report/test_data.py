@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from lowrank import load_run
-from lowrank.commands.report import MOST_SECTIONS, write_report
+from lowrank.views.report import MOST_SECTIONS
 from lowrank.views.report.many import overview
 from lowrank.views.report.one import SECTION_BYTES, section
 from lowrank.views.report.packing import every, pack, spread
+from lowrank.views.report.write import write_report
 from lowrank.views.table.rows import Definition, find, read_rows
 from tests.views.report.records import EPSILONS, layers_of, spectra_of, write
 

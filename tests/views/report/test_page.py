@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
-from lowrank.commands.report import write_report
 from lowrank.views.report.page import SCRIPTS, embedded, page
+from lowrank.views.report.write import write_report
 from tests.views.report.records import write
 
 EVIL = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1><!--"

@@ -1,0 +1,207 @@
+"""A sweep without a server, from its points to their runs and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lowrank.common.signals import Interruption
+from lowrank.common.terminal import say
+from lowrank.config import Config
+from lowrank.config.settings import FREE_ON_RESUME
+from lowrank.config.sources import of_machine
+from lowrank.config.values import read_value
+from lowrank.launch.programs import PROGRAM, find_program
+from lowrank.launch.slots import Slot
+from lowrank.launch.sweeps.identity import Identity, begin
+from lowrank.launch.sweeps.launcher import Launcher
+from lowrank.launch.sweeps.pool import workers_on
+from lowrank.launch.sweeps.presence import Presence
+from lowrank.launch.sweeps.progress import Progress
+from lowrank.launch.sweeps.search import Search
+from lowrank.launch.sweeps.storage import file_url, open_storage, without_password
+from lowrank.launch.sweeps.study import SweepStudy, Tally
+
+MOST_LOST = 20
+"""Dead and collapsed points that are named at the end."""
+
+
+def run_sweep(
+    search: Search,
+    slots: Sequence[Slot],
+    interruption: Interruption,
+    *,
+    storage_url: str | None = None,
+    search_seed: int | None = None,
+    max_retries: int = 2,
+    heartbeat: int | None = None,
+) -> int:
+    """Starts workers, opens the storage and runs what is missing.
+
+    Args:
+        search: The sweep's points.
+        slots: Where they run.
+        interruption: Ends it in order.
+        storage_url: Where points are kept; None is a SQLite file in ``output_dir``.
+        search_seed: Of random and Bayesian search.
+        max_retries: How often a failed point is run again.
+        heartbeat: Seconds between signs of life; None takes the sweep's.
+
+    Returns:
+        The exit code: 0 if every point is done, 1 if some failed too often, 130 and 143 by signal.
+    """
+    sweep = search.sweep
+    above = sweep.path.resolve().parent
+    program = find_program(Path.cwd(), above, above.parent, command="lowrank sweep")
+    output_dir = Path(search.overrides.get("output_dir") or of_machine("output_dir")).expanduser()
+    url = storage_url or file_url(_storage_file(output_dir, sweep.name))
+    presence = Presence(output_dir)
+    try:
+        # The workers load torch while this process loads Optuna.
+        with workers_on(slots, program, output_dir / "logs") as workers:
+            storage = open_storage(url)
+            study, identity = begin(
+                storage,
+                sweep.name,
+                direction=search.direction,
+                definition=_definition(search),
+                search_seed=search_seed,
+                heartbeat=heartbeat,
+            )
+            points = SweepStudy(storage, study, identity, search, presence, max_retries)
+            points.fill()
+            swept = [name for name in search.space() if name not in search.overrides]
+            names = [slot.name for slot in slots]
+            with Progress(names, swept, search.metric, output_dir) as progress:
+                _introduce(search, identity, url, slots, progress.line)
+                launcher = Launcher(
+                    points,
+                    workers,
+                    output_dir=output_dir,
+                    arguments=_arguments(search, output_dir),
+                    progress=progress,
+                    interruption=interruption,
+                )
+                with interruption.deferred():
+                    tally = launcher.run()
+    finally:
+        presence.leave()
+    return _conclude(search, points, tally, output_dir, interruption)
+
+
+def _introduce(
+    search: Search,
+    identity: Identity,
+    url: str,
+    slots: Sequence[Slot],
+    line: Callable[[str], None],
+) -> None:
+    """Says what is run, where and where from."""
+    sweep = search.sweep
+    how = sweep.method
+    if sweep.method != "grid":
+        how += f" search with search_seed {identity.search_seed}"
+    line(f"sweep {sweep.name}: {search.size} points, {how}, on {', '.join(s.name for s in slots)}")
+    line(f"runs {identity.prefix}-NNNN, points in {without_password(url)}")
+
+
+def _conclude(
+    search: Search,
+    points: SweepStudy,
+    tally: Tally,
+    output_dir: Path,
+    interruption: Interruption,
+) -> int:
+    """Says how the sweep ended and what is left to do.
+
+    Returns:
+        The exit code.
+    """
+    name = search.sweep.name
+    for number, ended in sorted(tally.failed.items()):
+        say(f"\n{points.run_id(number)} failed too often, see {ended.log}")
+        for line in ended.why.splitlines():
+            say(f"    {line}")
+    for number, ended in sorted(tally.lost.items())[:MOST_LOST]:
+        say(f"{points.run_id(number)} is {ended.why}")
+    if len(tally.lost) > MOST_LOST:
+        say(f"... and {len(tally.lost) - MOST_LOST} more")
+    lost = "".join(f", {n} of them {how}" for how, n in sorted(tally.losses.items()))
+    failed = f", {len(tally.failed)} failed" if tally.failed else ""
+    say(f"sweep {name}: {tally.done} of {tally.size} points done{lost}{failed}")
+    if tally.failed:
+        say("a larger --max_retries tries the failed points again")
+    if not tally.settled:
+        say("the same command again runs what is missing")
+    elif _tracking(search) == "offline":
+        runs = shlex.quote(str(output_dir))
+        say(f"upload them with: lowrank sync {runs}/{points.run_id(0)[:-4]}*")
+    if interruption.signal is not None:
+        return interruption.exit_code
+    return 1 if tally.failed else 0
+
+
+def list_points(search: Search, seed: int | None) -> None:
+    """Prints the commands of the points that are known beforehand.
+
+    Args:
+        search: The sweep's points.
+        seed: Of random search.
+    """
+    sweep = search.sweep
+    say(f"sweep {sweep.name}: {search.size} points, {sweep.method}")
+    known = sweep.method == "grid" or (sweep.method == "random" and seed is not None)
+    if not known:
+        why = "with --search_seed=N" if sweep.method == "random" else "as results come in"
+        say(f"a {sweep.method} search finds its points {why}")
+        return
+    for number in range(search.size):
+        params, _ = search.propose(number, seed or 0)
+        words = [*sweep.command(search.point(params), search.overrides), *_tracked(search)]
+        say(f"{number:>4}  {shlex.join(['python', PROGRAM, *words])}")
+
+
+def _arguments(search: Search, output_dir: Path) -> list[str]:
+    """Returns the flags of every run besides its point's and its id."""
+    arguments = [*_tracked(search), f"--sweep={search.sweep.name}"]
+    if "output_dir" not in search.overrides:
+        arguments.append(f"--output_dir={output_dir}")
+    return arguments
+
+
+def _tracked(search: Search) -> list[str]:
+    """Returns the flags that say how runs are tracked, but for those given by hand or file."""
+    sweep = search.sweep
+    flags = {"tracking": "offline", "group": sweep.name}
+    flags |= {name: sweep.raw[name] for name in ("project", "entity") if sweep.raw.get(name)}
+    given = {*search.overrides, *sweep.parameters}
+    return [f"--{name}={value}" for name, value in flags.items() if name not in given]
+
+
+def _tracking(search: Search) -> str:
+    given = search.overrides.get("tracking")
+    return given if isinstance(given, str) else "offline"
+
+
+def _definition(search: Search) -> dict[str, Any]:
+    """Returns what decides a sweep's points, as JSON types, without what may differ by machine."""
+    raw = search.sweep.raw
+    overrides = {
+        name: read_value(Config.model_fields[name].annotation, value)
+        for name, value in search.overrides.items()
+        if name not in FREE_ON_RESUME
+    }
+    return {
+        "method": raw["method"],
+        "metric": raw.get("metric"),
+        "parameters": dict(raw["parameters"]),
+        "overrides": json.loads(json.dumps(overrides)),
+    }
+
+
+def _storage_file(output_dir: Path, name: str) -> Path:
+    return output_dir / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.sqlite"

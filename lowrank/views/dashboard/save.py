@@ -1,0 +1,138 @@
+"""A workspace and W&B: what is swept is asked there, and there or in a file it is saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import wandb
+
+from lowrank.common.errors import Failure, InputError
+from lowrank.common.texts import printable, to_json
+from lowrank.tracking.account import find_api_key
+from lowrank.views.dashboard.swept import swept_by_runs, swept_by_sweep
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Workspace
+
+MOST_RUNS_READ = 500
+"""Runs of a project whose configurations are compared to find what is swept."""
+
+
+def ask(place: str, sweep: str | None) -> tuple[str, list[str]]:
+    """Asks W&B what is swept.
+
+    Args:
+        place: ENTITY/PROJECT.
+        sweep: A sweep's id, or the name of one that was run without a server; None: all runs.
+
+    Returns:
+        The kind of sweep as `build_workspace` names it, and the fields.
+
+    Raises:
+        InputError: There is no such project or sweep.
+    """
+    api = _api()
+    if sweep:
+        try:
+            parameters = api.sweep(f"{place}/{sweep}").config.get("parameters", {})
+            return "sweep_id", swept_by_sweep(parameters)
+        except (wandb.Error, ValueError):
+            pass  # it may be the name of a sweep that was run without a server
+    filters = {"group": sweep} if sweep else {}
+    try:
+        runs = api.runs(place, filters=filters, per_page=100)
+        configurations = [
+            dict(run.config) for run, _ in zip(runs, range(MOST_RUNS_READ), strict=False)
+        ]
+    except (wandb.Error, ValueError) as error:
+        raise InputError(f"{place}: W&B shows no such project ({_reason(error)})") from None
+    if sweep and not configurations:
+        raise InputError(
+            f"sweep: {place} has no sweep with the id {sweep}, and no runs of a sweep of that name"
+        )
+    return "local_sweep", swept_by_runs(configurations)
+
+
+def _api() -> Any:
+    """Returns W&B's public API.
+
+    Raises:
+        InputError: If no usable API key is configured.
+    """
+    try:
+        host, is_configured = find_api_key()
+    except wandb.Error as error:
+        raise InputError(f"W&B: {error}") from error
+    if not is_configured:
+        raise InputError(
+            f"there is no API key for {host}: `wandb login` or WANDB_API_KEY configures one; "
+            "--dump writes the specification without any server"
+        )
+    return wandb.Api()
+
+
+def save(workspace: Workspace) -> tuple[bool, str]:
+    """Saves the workspace, in the place of an earlier one of the same project and sweep.
+
+    Args:
+        workspace: As it is built.
+
+    Returns:
+        Whether there was one, and the page.
+
+    Raises:
+        Failure: W&B does not take it.
+    """
+    from wandb_workspaces.workspaces.internal import View
+
+    _api()
+    place = (workspace.entity, workspace.project, workspace._internal_name)
+    try:
+        try:
+            workspace._internal_id = View.from_name(*place).id
+        except ValueError:  # there is none
+            replaced = False
+        else:
+            replaced = True
+        workspace.save()
+    except Exception as error:  # the client's errors have no base in common
+        raise Failure(
+            f"W&B does not take the workspace ({_reason(error)}); --dump writes it to a file"
+        ) from error
+    return replaced, str(workspace.url)
+
+
+def dump(workspace: Workspace, file: Path | None) -> None:
+    """Writes what W&B would get, as JSON.
+
+    Args:
+        workspace: As it is built.
+        file: Where to; None is the standard output.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    view = workspace._to_model()
+    specification = {
+        "entity": view.entity,
+        "project": view.project,
+        "name": view.name,
+        "displayName": view.display_name,
+        "spec": json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True)),
+    }
+    text = to_json(specification, indent=2)
+    if file is None:
+        print(text)
+        return
+    try:
+        file.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        where = printable(str(file), 200)
+        raise InputError(f"dump: cannot write {where} ({error.strerror})") from error
+    print(f"wrote {file}")
+
+
+def _reason(error: Exception) -> str:
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0], 200)

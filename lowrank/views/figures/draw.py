@@ -1,0 +1,194 @@
+"""Figures of a sweep, drawn into files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib import rc_context
+
+from lowrank.common.errors import Failure, InputError
+from lowrank.common.files import replacing
+from lowrank.common.texts import printable
+from lowrank.views.figures.curves import curves_figure
+from lowrank.views.figures.landscape import landscape_figure
+from lowrank.views.figures.layout import Layout, Wishes, curves_layouts, landscape_layouts
+from lowrank.views.figures.style import save
+from lowrank.views.figures.tables import curves_csv, curves_table, landscape_csv, landscape_table
+from lowrank.views.table.points import Sweep
+from lowrank.views.table.rows import Definition
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Look:
+    """How figures look, and their files.
+
+    Attributes:
+        directory: Where files are written.
+        stem: Name of the only file, without suffix; None to name files by what they show.
+        formats: Suffixes of the files.
+        width: Inches; None for the default.
+        height: Inches; None for the default.
+        dpi: Dots per inch.
+        epoch: Of landscapes; None for the last.
+        contours: Landscapes as contours.
+        csv: Writes the numbers beside the figures.
+    """
+
+    directory: Path
+    stem: str | None = None
+    formats: Sequence[str] = ("pdf", "png")
+    width: float | None = None
+    height: float | None = None
+    dpi: int = 300
+    epoch: int | None = None
+    contours: bool = False
+    csv: bool = False
+
+
+def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layout]:
+    """Chooses the figures to draw.
+
+    Args:
+        sweep: The runs.
+        kinds: curves, landscape or both.
+        wishes: What curves, panels and axes stand for.
+
+    Returns:
+        Those that show a run.
+
+    Raises:
+        InputError: If there is none, or too many.
+    """
+    layouts: list[Layout] = []
+    if "curves" in kinds:
+        layouts += curves_layouts(sweep.fields, sweep.points, wishes)
+    if "landscape" in kinds:
+        layouts += landscape_layouts(sweep.fields, sweep.points, wishes)
+    if not layouts:
+        what = f"only {sweep.fields[0]} varies" if len(sweep.fields) == 1 else "nothing varies"
+        if len(sweep.fields) > 1:
+            what = f"no pair of {', '.join(sweep.fields)} forms a grid; choose one with --x and --y"
+        raise InputError(f"no landscape: {what}")
+    return [
+        layout
+        for layout in layouts
+        if any(point.rows for _, members in layout.panels(sweep.points) for point in members)
+    ]
+
+
+def draw(
+    layouts: Sequence[Layout], sweep: Sweep, definition: Definition, look: Look
+) -> Iterator[str]:
+    """Draws figures into files.
+
+    Args:
+        layouts: At least one.
+        sweep: The runs.
+        definition: Of the rank.
+        look: How, and where to.
+
+    Yields:
+        After each figure a line: its files and what they show.
+
+    Raises:
+        InputError: If the files cannot be as they are asked for.
+    """
+    if look.stem and len(layouts) > 1:
+        raise InputError(
+            f"output: {len(layouts)} figures do not fit into one file; name a directory, or choose "
+            "one with --kind, --by, --where, --x and --y: "
+            + ", ".join(layout.stem for layout in layouts)
+        )
+    _make(look.directory)
+    with rc_context({"text.parse_math": False}):  # a $ in a foreign text is one
+        for layout in layouts:
+            yield _draw(layout, sweep, definition, look)
+
+
+def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> str:
+    """Draws one figure into its files.
+
+    Returns:
+        A line: the files and what they show.
+    """
+    if layout.up is None:
+        curves = curves_table(sweep.points, layout, definition)
+        figure = curves_figure(curves, look.width, look.height)
+        by = f" by {curves.by}" if curves.by else ""
+        shown = f"average rank and accuracy over epochs{by}"
+        numbers, panels = curves_csv(curves), len(curves.panels)
+    else:
+        landscape = landscape_table(sweep.points, layout, definition, look.epoch)
+        figure = landscape_figure(
+            landscape, contours=look.contours, width=look.width, height=look.height
+        )
+        shown = f"average rank over {landscape.x} and {landscape.y}"
+        numbers, panels = landscape_csv(landscape), len(landscape.panels)
+    count = sum(len(point.rows) for _, members in layout.panels(sweep.points) for point in members)
+    stem = look.directory / (look.stem or layout.stem)
+    written = _write(figure, stem, look)
+    if look.csv:
+        path = stem.with_name(f"{stem.name}.csv")
+        _write_text(path, numbers)
+        written.append(path)
+    if panels > 1 and layout.by_panel is not None:
+        shown += f", a panel for each {layout.by_panel.name}"
+    if layout.title:
+        shown += f"; {layout.title}"
+    files = ", ".join(str(path) for path in written)
+    return f"{files}: {shown}; {definition}, {count} run{'s' if count > 1 else ''}"
+
+
+def _write(figure: Figure, stem: Path, look: Look) -> list[Path]:
+    """Writes a figure in every format.
+
+    Returns:
+        The files.
+
+    Raises:
+        Failure: If the disk refuses.
+    """
+    engine = figure.get_layout_engine()
+    if engine is not None:  # laid out once, it is the same in every format
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    paths = [stem.with_name(f"{stem.name}.{form}") for form in look.formats]
+    for path in paths:
+        try:
+            save(figure, path, look.dpi)
+        except OSError as error:
+            raise Failure(f"{path}: cannot be written ({error.strerror})") from error
+    return paths
+
+
+def _write_text(path: Path, content: str) -> None:
+    """Writes a text whole or not at all.
+
+    Raises:
+        Failure: If the disk refuses.
+    """
+    try:
+        with replacing(path) as new:
+            new.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _make(directory: Path) -> None:
+    """Makes the directory for the figures.
+
+    Raises:
+        InputError: If that cannot be done.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"output: cannot make the directory {printable(str(directory), 200)} ({error.strerror})"
+        ) from error
