@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from lowrank.common.errors import InputError
 from lowrank.common.program import exit_code_of
+from lowrank.common.terminal import say
 from lowrank.config import Config
 from lowrank.config.arguments import parse
 
@@ -33,7 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 finished or stopped by rule, 1 failure, 2 bad input, 130 and 143 by signal.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    return exit_code_of("train.py", lambda: run(parse(arguments), ["train.py", *arguments]))
+    return exit_code_of("train.py", lambda: run(_requested(arguments), ["train.py", *arguments]))
+
+
+def _requested(arguments: Sequence[str]) -> Config:
+    notes: list[str] = []
+    config = parse(arguments, notes=notes)
+    for note in notes:
+        say(note)
+    return config
 
 
 def run(requested: Config, command: Sequence[str]) -> int:
@@ -53,7 +62,6 @@ def run(requested: Config, command: Sequence[str]) -> int:
     """
     # Loaded only now: a mistake on the command line is answered before torch and W&B are here.
     from lowrank.common.signals import Interruption
-    from lowrank.common.terminal import say
     from lowrank.data import load_dataset
     from lowrank.runs.directory import open_record, open_run_directory
     from lowrank.runs.environment import describe_environment

@@ -269,11 +269,11 @@ def test_the_first_point_trains_an_epoch(path, tmp_path):
     found = load_sweep_file(path)
     point = found.points()[0]
     overrides = SMALL | NARROW.get(path.stem, {}) | {"output_dir": str(tmp_path)}
-    assert main(found.command(point, overrides)) == 0
+    assert main([*found.command(point, overrides), f"--sweep={path.stem}"]) == 0
     (run,) = lowrank.load_sweep(tmp_path)
     assert run.epochs.tolist() == [0, 1]
     assert run.state == "finished"
     config = found.config(point, overrides).recorded()
-    kept = set(found.config(point).recorded()) - overrides.keys()
+    kept = set(found.config(point).recorded()) - overrides.keys() - {"sweep"}
     assert {name: run.config[name] for name in kept} == {name: config[name] for name in kept}
     assert {"lr", "weight_decay", "batch_size", "momentum", "loss", "optimizer"} <= kept

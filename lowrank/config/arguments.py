@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lowrank.common.errors import InputError
@@ -66,12 +66,21 @@ exit codes:
 """
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Config:
+def parse(
+    argv: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    *,
+    settle: Collection[str] = (),
+    notes: list[str] | None = None,
+) -> Config:
     """Makes the configuration of a run from everything that can say something about it.
 
     Args:
         argv: The words after the program's name.
         environ: The environment; None is this process's own.
+        settle: Fields that take their default where they have no effect. Those of a sweep do so
+            anyway: a W&B sweep's own, and all of the command line where ``--sweep`` is in it.
+        notes: What was settled is added here.
 
     Returns:
         The configuration. A `seed` or `threads` of None is still to be resolved.
@@ -94,7 +103,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Conf
     variables, of_wandb = _read_environment(environ, lines)
     sweep, coupled = _read_sweep(environ.get("WANDB_SWEEP_PARAM_PATH", ""), lines)
     configs = [_read_config(given, lines) for given in files]
-    return combine([sweep, coupled, flags, *reversed(configs), variables, of_wandb], lines)
+    searched = {*sweep, *coupled, *settle}
+    if "sweep" in flags:
+        searched.update(flags, *configs)
+    sources = [sweep, coupled, flags, *reversed(configs), variables, of_wandb]
+    return combine(sources, lines, settle=searched, notes=notes)
 
 
 def _read_flags(argv: Sequence[str], lines: list[str]) -> tuple[dict[str, Given], list[Given]]:

@@ -26,6 +26,39 @@ _USED_WITH = (
 )
 
 
+def unused(config: Any, defaults: Mapping[str, Any]) -> Conflicts:
+    """Yields the settings without effect.
+
+    Args:
+        config: Has every field as an attribute, with a value that is allowed by itself.
+        defaults: Of every field.
+
+    Yields:
+        The field and that which decides, and a sentence about them.
+    """
+    for name, decider, users in _USED_WITH:
+        value, chosen = getattr(config, name), getattr(config, decider)
+        if chosen not in users and value != defaults[name]:
+            yield (
+                (name, decider),
+                f"{name}={_shown(value)} has no effect with {decider}={chosen}, "
+                f"only with {decider}={one_of(users)}",
+            )
+    if config.schedule == "milestones":
+        if not config.milestones and config.gamma != defaults["gamma"]:
+            yield ("gamma", "milestones"), f"gamma={config.gamma} has no effect without milestones"
+        if config.milestones and 0 < config.epochs < config.milestones[0]:
+            yield (
+                ("milestones", "epochs"),
+                f"milestones={_shown(config.milestones)} has no effect with "
+                f"epochs={config.epochs}, only with epochs={config.milestones[0]} or more",
+            )
+
+
+def _shown(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def conflicts(config: Any, defaults: Mapping[str, Any]) -> Conflicts:
     """Yields what the fields of a configuration say against each other.
 
@@ -39,18 +72,8 @@ def conflicts(config: Any, defaults: Mapping[str, Any]) -> Conflicts:
     Yields:
         The fields concerned and a sentence about them.
     """
-    for name, decider, users in _USED_WITH:
-        value, chosen = getattr(config, name), getattr(config, decider)
-        if chosen not in users and value != defaults[name]:
-            shown = list(value) if isinstance(value, tuple) else value
-            yield (
-                (name, decider),
-                f"{name}={shown} has no effect with {decider}={chosen}, "
-                f"only with {decider}={one_of(users)}; leave it out",
-            )
-    unused = config.schedule == "milestones" and not config.milestones
-    if unused and config.gamma != defaults["gamma"]:
-        yield ("gamma", "milestones"), f"gamma={config.gamma} has no effect without milestones"
+    for fields, text in unused(config, defaults):
+        yield fields, f"{text}; leave it out" if " only " in text else text
     decay = config.lr * config.weight_decay
     if OPTIMIZERS[config.optimizer].shrinks and decay >= 1:
         yield (
@@ -105,13 +128,13 @@ def size_problem(config: Any, height: int, width: int) -> str:
         >>> size_problem(Config(model="vgg16", dataset="imagefolder"), 24, 48)
         '24 x 48 images of imagefolder: too small for model=vgg16; image_size=32 or more works'
     """
-    shown = f"{height} x {width} images of {config.dataset}"
+    images = f"{height} x {width} images of {config.dataset}"
     if config.image_size is not None:
-        shown = f"image_size={config.image_size}"
+        images = f"image_size={config.image_size}"
     family = FAMILIES[config.model]
     if min(height, width) < family.smallest:
         works = f"image_size={family.smallest} or more works"
-        return f"{shown}: too small for model={config.model}; {works}"
+        return f"{images}: too small for model={config.model}; {works}"
     if not family.patch:
         return ""
     patch, longer = getattr(config, family.patch), max(height, width)
@@ -121,9 +144,9 @@ def size_problem(config: Any, height: int, width: int) -> str:
     above = -(-near // patch) * patch
     fits = above if above <= LARGEST_IMAGE else near // patch * patch
     if height != width:
-        return f"{shown}: not square, as model={config.model} needs them; image_size={fits} works"
+        return f"{images}: not square, as model={config.model} needs them; image_size={fits} works"
     return (
-        f"{shown}: {family.patch}={patch} does not divide {height}; "
+        f"{images}: {family.patch}={patch} does not divide {height}; "
         f"{family.patch}={divisor(height, patch)} or image_size={fits} works"
     )
 

@@ -69,8 +69,8 @@ class Config(BaseModel):
             `replace` and `load` raise `InputError` with a line for each instead.
 
     Example:
-        >>> Config(depth="16.0", weight_decay="1e-4", milestones="[60, 100]").milestones
-        (60, 100)
+        >>> Config(depth="16.0", weight_decay="1e-4", milestones="[6, 10]").milestones
+        (6, 10)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, one_of, printable
-from lowrank.config.rules import conflicts
+from lowrank.config.rules import conflicts, unused
 from lowrank.config.settings import FIELDS_ONLY, FREE_ON_RESUME, Config, defaults
 from lowrank.config.values import is_optional
 from lowrank.config.yamltext import read_file, read_mapping
@@ -91,7 +91,13 @@ def taken(field: FieldInfo) -> str:
     return f"{words}, or None" if optional else words
 
 
-def combine(sources: Sequence[Mapping[str, Given]], lines: Iterable[str] = ()) -> Config:
+def combine(
+    sources: Sequence[Mapping[str, Given]],
+    lines: Iterable[str] = (),
+    *,
+    settle: Container[str] | None = (),
+    notes: list[str] | None = None,
+) -> Config:
     """Makes a configuration of several sources, or says all that is wrong with them.
 
     Values are checked in every source, also where a stronger one overrides
@@ -100,6 +106,10 @@ def combine(sources: Sequence[Mapping[str, Given]], lines: Iterable[str] = ()) -
     Args:
         sources: What was given by name, the strongest source first.
         lines: Complaints so far.
+        settle: Fields that take their default where they have no effect, as values that a search
+            draws do at some of its points; None leaves all of those without effect as they are,
+            as of a run that exists. Any other one is a conflict.
+        notes: What was settled is added here.
 
     Returns:
         The configuration.
@@ -119,9 +129,18 @@ def combine(sources: Sequence[Mapping[str, Given]], lines: Iterable[str] = ()) -
                 lines.append(text)
         merged = dict(source) | merged
     good = {name: given.value for name, given in merged.items() if name not in bad}
-    config = Config.model_validate(good, context=FIELDS_ONLY)
-    for names, text in conflicts(config, defaults()):
-        if bad.isdisjoint(names):
+    config, usual = Config.model_validate(good, context=FIELDS_ONLY), defaults()
+    idle = list(unused(config, usual))
+    while settle and (idle := [each for each in idle if each[0][0] in settle]):
+        for (name, _), text in idle:
+            del good[name]
+            if notes is not None:
+                notes.append(f"{text}; {name} is left at {_shown(usual[name])}")
+        config = Config.model_validate(good, context=FIELDS_ONLY)
+        idle = list(unused(config, usual))
+    ignored = {names for names, _ in idle} if settle is None else set()
+    for names, text in conflicts(config, usual):
+        if bad.isdisjoint(names) and names not in ignored:
             places = [
                 f"{name} from {merged[name].where}"
                 for name in names
@@ -225,7 +244,7 @@ def load(path: str | Path) -> Config:
             f"{', ...' if len(missing) > 3 else ''}: restore it from a copy, or remove it where a "
             "record lies beside it, which holds it as well"
         )
-    return combine([{name: Given(value, where) for name, value in values.items()}])
+    return combine([{name: Given(value, where) for name, value in values.items()}], settle=None)
 
 
 def differences(stored: Config, requested: Config) -> dict[str, tuple[Any, Any]]:

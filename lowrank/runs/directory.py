@@ -184,7 +184,7 @@ def _settle(path: Path, requested: Config) -> RunDirectory:
         stored = load(stored_path)
     else:  # the record holds it as well
         assert run is not None
-        stored = combine([{name: Given(value) for name, value in run.config.items()}])
+        stored = combine([{n: Given(value) for n, value in run.config.items()}], settle=None)
     if run is not None:
         check_origin(record, run.config, stored, newer=True)
     differing = differences(stored, requested)
@@ -214,7 +214,8 @@ def check_origin(file: Path, config: Any, stored: Config, *, newer: bool = False
     advice = "restore the run's own file from a copy, or remove it, or choose another run_id"
     if not isinstance(config, dict):
         raise InputError(f"{file}: holds no configuration, so its run is not known: {advice}")
-    own = combine([{str(name): Given(value, str(file)) for name, value in config.items()}])
+    given = {str(name): Given(value, str(file)) for name, value in config.items()}
+    own = combine([given], settle=None)
     differing = differences(own, stored)
     if differing and newer:
         differing = {name: of[::-1] for name, of in differences(stored, own).items()}

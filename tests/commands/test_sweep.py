@@ -113,3 +113,18 @@ def test_a_value_may_stand_behind_its_flag(tmp_path):
     file = write_sweep(tmp_path, {"seed": {"values": [0]}})
     words = [str(file), "--per_gpu", "2", "--epochs", "3"]
     assert Sweep.read(words) == Sweep.read([str(file), "--per_gpu=2", "--epochs=3"])
+
+
+def test_a_dry_run_says_what_has_no_effect_at_which_points(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    optimizers, moments = {"values": ["sgd", "adam"]}, {"values": [0.5, 0.9]}
+    write_sweep(tmp_path, {"optimizer": optimizers, "momentum": moments})
+    assert main(["sweep", "tiny.yaml", "--dry_run", "--milestones=9", "--epochs=5"]) == 2
+    assert "milestones=[9] has no effect with epochs=5" in capsys.readouterr().err
+    assert main(["sweep", "tiny.yaml", "--dry_run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "sweep tiny: 3 points, grid", "adam is one point"
+    assert lines[-1] == (
+        "at 1 point momentum=0.5 has no effect with optimizer=adam, only with optimizer=sgd; "
+        "momentum is left at 0.0"
+    )

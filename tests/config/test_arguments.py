@@ -302,6 +302,13 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
             "leave it out"
         ],
     ),
+    "milestones after the last epoch": (
+        ["--milestones=60,100", "--epochs=20"], {},
+        [
+            "milestones=[60, 100] has no effect with epochs=20, only with epochs=60 or more; "
+            "leave it out"
+        ],
+    ),
     "gamma without milestones": (
         ["--gamma=0.5"], {}, ["gamma=0.5 has no effect without milestones"],
     ),
@@ -508,8 +515,8 @@ def test_bad_input_is_answered_by_a_line_for_each_mistake(
         (["--batch_norm=False", "--depth=16.0"], {"batch_norm": False, "depth": 16}),
         (["--lr=1e-4", "--epochs", "3"], {"lr": 1e-4, "epochs": 3}),
         (["--seed=None", "--group=", "--threads=null"], {"seed": None}),
-        (["--milestones=[60, 100, 200]"], {"milestones": (60, 100, 200)}),
-        (["--milestones", "60,100,200"], {"milestones": (60, 100, 200)}),
+        (["--milestones=[6, 10, 200]"], {"milestones": (6, 10, 200)}),
+        (["--milestones", "6,10,20"], {"milestones": (6, 10, 20)}),
         (["--epsilons=[0.001, 0.04]"], {"epsilons": (0.001, 0.04)}),
         (["--tags=['cifar', 'paper']"], {"tags": ("cifar", "paper")}),
         (["--augment"], {"augment": True}),
@@ -607,7 +614,7 @@ def test_a_sweep_as_wandb_agent_starts_it(form: str, tmp_path: Path):
         "depth": 16.0,
         "batch_norm": False,
         "seed": None,
-        "milestones": [60, 100],
+        "milestones": [6, 100],
         "tags": ["a b", "c"],
         "config": "{lr: 0.5, weight_decay: 6e-3}",
         "_wandb": {"m": 1},
@@ -617,10 +624,51 @@ def test_a_sweep_as_wandb_agent_starts_it(form: str, tmp_path: Path):
     save_config_file_from_dict(str(path), command["args"])
     argv = create_sweep_command_args(command)[form]
     expected = Config(
-        lr=1e-4, depth=16, batch_norm=False, seed=None, milestones=(60, 100), tags=("a b", "c"),
+        lr=1e-4, depth=16, batch_norm=False, seed=None, milestones=(6, 100), tags=("a b", "c"),
         weight_decay=6e-3,
     )  # fmt: skip
     assert parse(argv, {"WANDB_SWEEP_PARAM_PATH": str(path)}) == expected
+
+
+SEARCHED = [
+    ("optimizer: {value: adam}\nmomentum: {value: 0.9}", {"optimizer": "adam"},
+     ["momentum=0.9 has no effect with optimizer=adam, only with optimizer=sgd; "
+      "momentum is left at 0.0"]),
+    ("epochs: {value: 5}\nmilestones: {value: [6]}\ngamma: {value: 0.5}", {"epochs": 5},
+     ["milestones=[6] has no effect with epochs=5, only with epochs=6 or more; "
+      "milestones is left at []",
+      "gamma=0.5 has no effect without milestones; gamma is left at 0.2"]),
+    ("config: {value: '{model: vit, depth: 3}'}", {"model": "vit"},
+     ["depth=3 has no effect with model=vit, only with model=mlp, resmlp or convnet; "
+      "depth is left at 5"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "fields", "notes"), SEARCHED, ids=["adam", "milestones", "vit"])
+def test_what_a_search_gives_without_effect_is_left_at_its_default_and_said(
+    text: str, fields: dict[str, Any], notes: list[str], tmp_path: Path
+):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    said: list[str] = []
+    assert parse([], {"WANDB_SWEEP_PARAM_PATH": str(path)}, notes=said) == Config(**fields)
+    assert said == notes
+
+
+def test_lowrank_sweep_tells_train_py_that_it_is_in_a_search():
+    argv = ["--optimizer=adam", "--momentum=0.9", "--sweep=mine"]
+    said: list[str] = []
+    assert parse(argv, {}, notes=said) == Config(optimizer="adam", sweep="mine")
+    assert len(said) == 1
+    with pytest.raises(InputError):
+        parse(argv[:2], {})
+
+
+def test_what_no_search_gave_without_effect_is_a_conflict_also_in_a_sweep(tmp_path: Path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text("optimizer: {value: adam}")
+    with pytest.raises(InputError, match=r"momentum=0\.5 has no effect"):
+        parse(["--momentum=0.5"], {"WANDB_SWEEP_PARAM_PATH": str(path)})
 
 
 def test_a_sweep_s_values_win_over_flags_and_its_own_config(tmp_path: Path):

@@ -16,6 +16,8 @@ from lowrank.common.errors import InputError
 from lowrank.common.texts import printable
 from lowrank.config import Config, Given
 from lowrank.config.arguments import parse
+from lowrank.config.rules import conflicts
+from lowrank.config.settings import FIELDS_ONLY, defaults
 from lowrank.config.sources import bad_values
 from lowrank.config.sweepfile import schema
 from lowrank.config.sweepfile.parameters import (
@@ -150,15 +152,19 @@ class SweepFile:
         ]
 
     def config(
-        self, point: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+        self,
+        point: Mapping[str, Any],
+        overrides: Mapping[str, Any] | None = None,
+        notes: list[str] | None = None,
     ) -> Config:
-        """Returns the configuration of a point: what ``train.py`` makes of `command`.
+        """Returns the configuration of a point: what ``train.py`` makes of `command` in a sweep.
 
-        The environment has no part in it.
+        Where a field has no effect it is left at its default. The environment has no part in it.
 
         Args:
             point: The value of each parameter.
             overrides: Fields that have another value at every point.
+            notes: What is left at its default is added here.
 
         Returns:
             The configuration.
@@ -166,7 +172,30 @@ class SweepFile:
         Raises:
             InputError: A line for each thing that is wrong.
         """
-        return parse(self.command(point, overrides), environ={})
+        command = self.command(point, overrides)
+        return parse(command, environ={}, settle=Config.model_fields, notes=notes)
+
+    def contradictions(self, overrides: Mapping[str, Any] | None = None) -> list[str]:
+        """Returns what fields say against each other that have one value at every point.
+
+        Args:
+            overrides: Fields that have another value at every point. What one of them leaves
+                without effect is no mistake of the file.
+
+        Returns:
+            A line for each conflict.
+        """
+        given: dict[str, Any] = {}
+        for name, parameter in self.parameters.items():
+            if not isinstance(parameter, Distribution):
+                given |= fields_of(name, values_of(parameter)[0], str(self.path))
+        own = overrides or {}
+        config = Config.model_validate(given | dict(own), context=FIELDS_ONLY)
+        return [
+            text
+            for names, text in conflicts(config, defaults())
+            if {*names}.isdisjoint(self.swept) and len({*names} & own.keys()) in (0, len(names))
+        ]
 
     def configs(self, overrides: Mapping[str, Any] | None = None) -> list[Config]:
         """Returns the configuration of every point of a grid.
@@ -196,6 +225,7 @@ class SweepFile:
         given = {name: Given(value, f"--{name}") for name, value in (overrides or {}).items()}
         if lines := list(bad_values(given).values()):
             raise InputError(lines)
+        lines = self.contradictions(overrides)
         found: dict[Config, dict[str, Any]] = {}
         for point in self.points():
             try:

@@ -57,9 +57,9 @@ def restore(
         raise InputError(lines)
     flags = {name: Given(value, f"--{name}") for name, value in given.items()}
     stored = {name: Given(value, "the record") for name, value in recorded.items()}
-    original = combine([stored])
-    config = combine([flags, stored])
-    notes = []
+    notes: list[str] = []
+    original = combine([stored], settle=None)
+    config = combine([flags, stored], settle=stored.keys() - flags.keys(), notes=notes)
     for name in (name for name in given if name in recorded and name not in FREE_ON_RESUME):
         before, now = getattr(original, name), getattr(config, name)
         if now == before:

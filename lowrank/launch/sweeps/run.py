@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,10 +160,14 @@ def list_points(search: Search, seed: int | None) -> None:
         why = "with --search_seed=N" if sweep.method == "random" else "as results come in"
         say(f"a {sweep.method} search finds its points {why}")
         return
+    notes: list[str] = []
     for number in range(search.size):
-        params, _ = search.propose(number, seed or 0)
-        words = [*sweep.command(search.point(params), search.overrides), *_tracked(search)]
+        point = search.point(search.propose(number, seed or 0).params)
+        words = [*sweep.command(point, search.overrides), *_tracked(search)]
         say(f"{number:>4}  {shlex.join(['python', PROGRAM, *words])}")
+        sweep.config(point, search.overrides, notes)
+    for note, points in Counter(notes).items():
+        say(f"at {points} {'point' if points == 1 else 'points'} {note}")
 
 
 def _arguments(search: Search, output_dir: Path) -> list[str]:

@@ -61,6 +61,8 @@ class Search:
         self, sweep: SweepFile, overrides: Mapping[str, Any], *, count: int | None = None
     ) -> None:
         _check_expressible(sweep, overrides)
+        if lines := [] if sweep.method == "grid" else sweep.contradictions(overrides):
+            raise InputError([f"{sweep.path}: {line}" for line in lines])
         self.sweep = sweep
         self.overrides = dict(overrides)
         self.metric, goal = sweep.metric or DEFAULT_METRIC
