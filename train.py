@@ -13,13 +13,17 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from lowrank.common.errors import InputError
 from lowrank.common.program import exit_code_of
 from lowrank.common.terminal import say
 from lowrank.config import Config
 from lowrank.config.arguments import parse
+
+if TYPE_CHECKING:
+    from lowrank.runs.directory import RunDirectory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,6 +83,7 @@ def run(requested: Config, command: Sequence[str]) -> int:
     ):
         if directory.ended:
             finish_tracking(directory, pictures, say)
+            _say_lost(directory, say)
             say(f"run {directory.run_id} has ended, nothing is left to do: {directory.path}")
             return 0
         config = directory.config
@@ -124,6 +129,7 @@ def run(requested: Config, command: Sequence[str]) -> int:
             tracker.finish(directory.record, state=outcome.state, exit_code=outcome.exit_code)
         if outcome.exit_code == 0:
             say(f"\n{trainer.table()}")
+            _say_lost(directory, say)
         say(f"run {directory.run_id} {outcome.state}: {directory.path}")
         if outcome.state == "stopped":
             stored = shlex.quote(str(directory.path / "config.yaml"))
@@ -132,6 +138,16 @@ def run(requested: Config, command: Sequence[str]) -> int:
         if tracker.sync_command:
             say(f"upload it with: {tracker.sync_command}")
     return outcome.exit_code
+
+
+def _say_lost(directory: RunDirectory, say: Callable[[str], None]) -> None:
+    """Says it if the run has no rank to speak of, whatever number stands in the table."""
+    from lowrank.runs.find import load_run
+    from lowrank.runs.lost import lost
+
+    gone = lost(load_run(directory.record))
+    if gone is not None:
+        say(f"\nrun {directory.run_id} is {gone.how} and has no rank: {gone.text}\n")
 
 
 if __name__ == "__main__":

@@ -85,18 +85,21 @@ def flip(path: Path, bit: int) -> None:
         file.write(bytes([byte ^ 1 << bit % 8]))
 
 
-def kill_at(function: str, call: int, *, after: bool = False) -> Callable[[], None]:
+def kill_at(
+    function: str, call: int, *, after: bool = False, number: int = signal.SIGKILL
+) -> Callable[[], None]:
     """Lets a process kill itself at a certain call of one of its functions.
 
     Args:
         function: Such as ``lowrank.runs.writer.Record.append``.
         call: Which call, from 1.
         after: Whether the function does its work before.
+        number: The signal.
 
     Returns:
         What arranges it, to be called in that process.
     """
-    return partial(_replace, function, partial(_killing, call=call, after=after))
+    return partial(_replace, function, partial(_killing, call=call, after=after, number=number))
 
 
 def half_written_at(call: int) -> Callable[[], None]:
@@ -124,17 +127,19 @@ def _resolve(function: str) -> list[str]:
     raise ImportError(function)
 
 
-def _killing(original: Callable[..., object], call: int, after: bool) -> Callable[..., object]:
+def _killing(
+    original: Callable[..., object], call: int, after: bool, number: int
+) -> Callable[..., object]:
     calls = 0
 
     def counted(*arguments: object, **options: object) -> object:
         nonlocal calls
         calls += 1
         if calls == call and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         result = original(*arguments, **options)
-        if calls == call:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if calls == call and after:
+            os.kill(os.getpid(), number)
         return result
 
     return counted

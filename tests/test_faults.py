@@ -169,6 +169,22 @@ def test_a_kill_between_checkpoint_and_record_loses_no_row_of_wandb_either(tmp_p
     assert_each_epoch_once(tmp_path / "runs/a")
 
 
+def test_a_stop_while_an_epoch_is_evaluated_that_the_record_has_already(tmp_path):
+    flags = ("--batch_norm=False", "--lr=1e-9", "--epochs=5")  # it dies at its third measurement
+    often = (*flags, "--checkpoint_every=4")
+    killed = faults.kill_at("lowrank.runs.writer.Record.append", 4)
+    assert start(tmp_path, *often, prepare=killed).wait() == -signal.SIGKILL
+    assert last_epoch(tmp_path / "runs/a") == 2
+    moment = "lowrank.training.learner.Learner.evaluate"
+    stopped = start(tmp_path, *often, prepare=faults.kill_at(moment, 1, number=signal.SIGTERM))
+    assert stopped.wait() == 143, stopped.text
+    assert "saved epoch 1, step 0" in stopped.text
+    finish(tmp_path, *often)
+    finish(tmp_path, *often, "--run_id=b")
+    assert lowrank.load_run(tmp_path / "runs/a").metrics["dead"].tolist() == [0, 0, 1, 1, 1, 1]
+    assert differences(tmp_path / "runs/a", tmp_path / "runs/b") == []
+
+
 MOMENTS = {
     "before": faults.kill_at("lowrank.tracking.tracker.WandbTracker._upload", 1),
     "while": faults.kill_at("lowrank.tracking.tracker.WandbTracker._upload", 1, after=True),

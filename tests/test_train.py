@@ -445,6 +445,30 @@ def test_a_dead_run_is_marked_and_goes_on_unless_told_to_stop(train, tmp_path):
     assert (stopped.state, stopped.epochs.tolist()) == ("collapsed", [0, 1, 2])
 
 
+def test_death_wins_over_the_lowest_rank(train, tmp_path, capsys):
+    flags = ("--batch_norm=False", "--lr=1e-9", "--epochs=4")
+    assert train("--run_id=a", *flags, tracking="offline") == 0
+    out = capsys.readouterr().out
+    run = lowrank.load_run(tmp_path / "runs/a")
+    accuracy = f"train accuracy {run.metrics['train_accuracy'][-1]:.3g}"
+    assert f"no rank any more: dead since epoch 2, {accuracy}\n" in out
+    assert f"run a is dead and has no rank: dead since epoch 2, {accuracy}\n" in out
+    (segment,) = segments(tmp_path / "runs/a")
+    shown = inspect(segment, "--summary")["summary"]
+    assert not {name for name in shown if "rank_mean" in name}, "a search has no value of it"
+    assert (shown["state"], shown["dead"]) == ("dead", 1)
+    assert shown["lost"] == f"dead since epoch 2, {accuracy}"
+    rows = [line["history"]["item"] for line in inspect(segment) if line["type"] == "history"]
+    assert all("rank_mean" in row for row in rows), "what was measured is in the history"
+
+    assert train("--run_id=b", *COLLAPSING, tracking="offline") == 0
+    out = capsys.readouterr().out
+    assert "run b is collapsed and has no rank: collapsed since epoch 1: linear1, " in out
+    shown = inspect(segments(tmp_path / "runs/b")[0], "--summary")["summary"]
+    assert "rank_mean" not in shown
+    assert shown["state"] == "collapsed"
+
+
 def test_offline_wandb_holds_the_headline_metrics_and_every_epoch(train, tmp_path, capsys):
     assert train("--run_id=a", tracking="offline") == 0
     (segment,) = segments(tmp_path / "runs/a")
@@ -499,7 +523,11 @@ def undisturbed(tmp_path_factory):
     return directory / "runs/a"
 
 
-SIGNALS = {"SIGINT": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
+SIGNALS = {
+    "SIGINT": (signal.SIGINT, 130),
+    "SIGTERM": (signal.SIGTERM, 143),
+    "SIGUSR1": (signal.SIGUSR1, 75),
+}
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS.values(), ids=SIGNALS)
@@ -516,8 +544,8 @@ def test_a_signal_stops_cleanly_and_the_run_goes_on_bitwise(tmp_path, undisturbe
     assert state["epoch"] == run.epochs[-1]
     assert state["step"] > 0, "the signal came within an epoch"
     (segment,) = segments(tmp_path / "runs/a")
-    kinds = [line["type"] for line in inspect(segment)]
-    assert "artifact" in kinds, "the record is uploaded at every ending"
+    record = (segment / "files/record.sqlite").read_bytes()
+    assert record == run.path.read_bytes(), "the record is added at every ending"
 
     process = spawn(tmp_path, *LONG)
     output, _ = process.communicate(timeout=120)

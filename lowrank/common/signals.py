@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: at once before and after training, between two steps during it."""
+"""Ctrl-C, SIGTERM, SIGUSR1: at once before and after training, between two steps during it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+REQUEUE = 75
+"""Exit code after SIGUSR1, with which SLURM announces that a job's time is up."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -25,7 +28,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Context in which SIGINT and SIGTERM raise `Interrupted`, or are noted for later.
+    """Context in which `SIGNALS` raise `Interrupted`, or are noted for later.
 
     Within ``deferred()`` the first signal is only noted, for a loop to ask after with
     ``proceed()``; a second one raises. Outside the main thread, where Python delivers no signals,
@@ -84,5 +87,7 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """The shell's code for the signal: 130 for Ctrl-C, 143 for SIGTERM; 0 without one."""
+        """130 for Ctrl-C, 143 for SIGTERM, `REQUEUE` for SIGUSR1; 0 without a signal."""
+        if self.signal == signal.SIGUSR1:
+            return REQUEUE
         return 0 if self.signal is None else 128 + self.signal

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from lowrank.runs.lock import LOCK_NAME, lock
 from lowrank.runs.writer import Record
 
 CONFIG_NAME = "config.yaml"
+
+OF_A_BEGINNING = {
+    *(LOCK_NAME, "wandb", CONFIG_NAME),
+    *(f"{name}{UNFINISHED}" for name in (CONFIG_NAME, RECORD_NAME)),
+}
+"""What a directory holds of a run of which nothing is recorded yet."""
 
 ENDED = ("finished", "collapsed")
 """States of a run that has nothing left to do."""
@@ -46,6 +53,7 @@ class RunDirectory:
     config: Config
     resumed: bool
     ended: bool
+    _begun: list[Path] = field(default_factory=list, repr=False)
 
     @property
     def seeds(self) -> range:
@@ -68,7 +76,8 @@ class RunDirectory:
 def open_run_directory(requested: Config) -> Iterator[RunDirectory]:
     """Opens the directory of a new run, or that of a run to go on with, and holds it.
 
-    A new directory is removed again if something goes wrong before anything is recorded.
+    A new directory is removed again if something goes wrong before a record is begun, unless
+    another process has begun it anew or put something into it meanwhile.
 
     Args:
         requested: What the command line asks for. ``run_id`` names the directory; without one
@@ -97,12 +106,14 @@ def open_run_directory(requested: Config) -> Iterator[RunDirectory]:
     if not existed and requested.resume == "must":
         raise InputError(f"resume=must, but there is no run directory {path}")
     held = lock(path)
+    identity = (path / LOCK_NAME).stat()
+    directory = None
     try:
         directory = _settle(path, replace(requested, run_id=run_id))
         yield directory
     except BaseException:
-        if not existed and not (path / RECORD_NAME).exists():
-            shutil.rmtree(path, ignore_errors=True)
+        if not existed and not (directory and directory._begun):
+            _remove(path, identity)
         raise
     finally:
         held.release()
@@ -147,6 +158,7 @@ def open_record(
             environment=environment,
             layers=layers,
         )
+        directory._begun.append(directory.record)
     with record:
         try:
             yield record
@@ -154,6 +166,15 @@ def open_record(
             with suppress(RecordError, RecordWriteError):  # the disk may be what failed
                 record.set_state("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
+
+
+def _remove(path: Path, identity: os.stat_result) -> None:
+    """Removes a directory that this process made, if it holds nothing but what was made with it."""
+    with suppress(OSError):
+        # The lock is open here, so that no other file can have its number.
+        ours = os.path.samestat(identity, (path / LOCK_NAME).stat())
+        if ours and {entry.name for entry in path.iterdir()} <= OF_A_BEGINNING:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _settle(path: Path, requested: Config) -> RunDirectory:
@@ -169,8 +190,7 @@ def _settle(path: Path, requested: Config) -> RunDirectory:
     stored_path = path / CONFIG_NAME
     record = path / RECORD_NAME
     if not stored_path.exists() and not record.exists():
-        own = (LOCK_NAME, "wandb", f"{CONFIG_NAME}{UNFINISHED}")
-        strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
+        strangers = sorted({entry.name for entry in path.iterdir()} - OF_A_BEGINNING)
         if strangers:
             raise InputError(
                 f"{path} is not a run directory, it holds {', '.join(strangers[:3])} but no "

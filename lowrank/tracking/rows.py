@@ -66,6 +66,8 @@ class RowLogger:
                 self._run.define_metric(full, step_metric="epoch", hidden=is_hidden(name))
                 self._defined.add(full)
         self._run.log(named, step=step, commit=True)
+        if metrics.get("dead", 0.0) > 0:  # the lowest rank of all, and no result of any search
+            absent |= {name for name in metrics if "rank_mean" in name}
         for name in sorted(absent):
             with contextlib.suppress(KeyError):  # which only a run in mode disabled raises
                 del self._run.summary[self._named(name)]  # type: ignore[no-untyped-call]

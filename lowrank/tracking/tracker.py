@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowrank.common.errors import InputError
+from lowrank.runs.directory import ENDED
 from lowrank.runs.environment import DIFF_LIMIT
 from lowrank.runs.find import load_run
 from lowrank.runs.format import RecordError
+from lowrank.runs.lost import lost
 from lowrank.tracking import segments
 from lowrank.tracking.account import choose_mode
 from lowrank.tracking.rows import RowLogger
@@ -95,7 +97,8 @@ class Tracker:
         Args:
             record: The run record, closed and in its final state; if it exists it becomes the
                 artifact ``run-record-<run_id>``.
-            state: How the run ended; in the run's summary as ``state``.
+            state: How the run ended; in the run's summary as ``state``, which is ``dead`` or
+                ``collapsed`` where that is how its network ended.
             exit_code: Of the process; other than 0 W&B shows the run as failed.
         """
 
@@ -184,6 +187,11 @@ class WandbTracker(Tracker):
     def _upload(self, record: Path, state: str) -> None:
         import wandb
 
+        with contextlib.suppress(RecordError):
+            gone = lost(load_run(record)) if record.exists() else None
+            if gone is not None:
+                self._run.summary["lost"] = gone.text
+                state = gone.how if state in ENDED else state
         self._run.summary["state"] = state
         if record.exists() and self.mode == "offline":
             # The log of an artifact names its file by an absolute path, so that `wandb sync` would

@@ -19,6 +19,7 @@ from lowrank.measure.watcher import Watcher
 from lowrank.runs import checkpoints
 from lowrank.runs.directory import check_origin
 from lowrank.runs.find import load_run
+from lowrank.runs.lost import lost
 from lowrank.runs.writer import Record
 from lowrank.tracking.upload import log_recorded, recorded_rows
 from lowrank.training import steps
@@ -124,6 +125,7 @@ class Trainer:
         self.last_row: dict[str, float] = {}
         self.train_accuracies: dict[int, Quantity] = {}
         self.is_lost = False
+        self._ends = (0.0, 0.0)
 
     def train(self, record: Record, checkpoint: Mapping[str, Any] | None) -> Outcome:
         """Goes on from a checkpoint, or begins, until the end, a stop by rule or a signal.
@@ -242,7 +244,12 @@ class Trainer:
             f"going on after epoch {self.learner.epoch}, step {self.learner.step}, with "
             f"{self._threads()} and {self._seeds()} as before"
         )
-        recorded = self.learner.epoch in rows
+        # A signal may have come between the epoch's last step and its measurement, which the
+        # record has of an earlier life: that one went on further, from a checkpoint before.
+        measured = not self._is_measured(self.learner.epoch) or (
+            self.learner.epoch in self.train_accuracies
+        )
+        recorded = self.learner.epoch in rows and (measured or self.learner.step > 0)
         if recorded and self.learner.step == 0 and _was_measured(self.last_row):
             self.watcher.advance()
         return recorded
@@ -310,6 +317,17 @@ class Trainer:
         if self._is_measured(epoch):
             self.watcher.advance()
         self.console.epoch(epoch, means)
+        if self._is_measured(epoch):
+            self._warn(means)
+
+    def _warn(self, row: Mapping[str, float]) -> None:
+        """Says it when matrices collapse, or the network dies: the rank shown is then none."""
+        ends = row["dead"], row["collapsed"]
+        if ends != self._ends and any(ends):
+            gone = lost(load_run(self.directory.record))
+            if gone is not None:
+                self.console.line(f"no rank any more: {gone.text}")
+        self._ends = ends
 
     def _stops_by_rule(self) -> bool:
         return self.config.on_collapse == "stop" and self.is_lost

@@ -7,10 +7,13 @@ import threading
 
 import pytest
 
+from lowrank.common.signals import SIGNALS as HANDLED
 from lowrank.common.signals import Interrupted, Interruption
 
 SIGNALS = pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)],
+    ids=["SIGINT", "SIGTERM", "SIGUSR1"],
 )
 
 
@@ -53,10 +56,10 @@ def test_an_ignored_signal_stays_ignored():
 
 
 def test_earlier_handlers_come_back():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in HANDLED]
     with Interruption() as interruption, interruption.deferred():
         signal.raise_signal(signal.SIGTERM)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in HANDLED] == before
 
 
 def test_outside_the_main_thread_it_does_nothing():

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lowrank.common.errors import InputError
-from lowrank.common.signals import Interruption
+from lowrank.common.signals import REQUEUE, Interruption
 from lowrank.common.terminal import duration
 from lowrank.common.texts import printable
 from lowrank.config import Config
@@ -38,8 +38,6 @@ AGENT = Path(__file__).with_name("agent.py")
 LAST_LINES = 20
 """Lines of its log that are shown of a slot that is stopped."""
 
-REQUEUE = 75
-"""Exit code after SIGUSR1, with which SLURM announces that a job's time is up."""
 
 _LOOK = 0.25  # seconds between two looks at processes
 _REFRESH = 2.0  # seconds between two looks at run records
