@@ -34,11 +34,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tells whether an error says that there is no memory left.
 
     Args:
-        error: Of Python, numpy or torch, which has an error of its own for GPUs only.
+        error: Of Python, numpy or torch, which has an error of its own for GPUs only; or what
+            `out_of_memory` has made of one.
 
     Returns:
         Whether it does.
     """
+    if isinstance(error, Failure) and error.__cause__ is not None:
+        return is_out_of_memory(error.__cause__)
     told = str(error)
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and ("allocate memory" in told or "out of memory" in told)

@@ -6,8 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 
-from lowrank.common.errors import Failure, InputError
+from lowrank.common.errors import Failure, InputError, is_out_of_memory
 from lowrank.common.texts import printable
+
+memory_ran_out = False
+"""Whether that is how the last program of this process ended which `exit_code_of` ran."""
 
 
 def exit_code_of(program: str, work: Callable[[], int]) -> int:
@@ -23,6 +26,8 @@ def exit_code_of(program: str, work: Callable[[], int]) -> int:
     Raises:
         OSError: Without the system's words: none that a user could mend.
     """
+    global memory_ran_out
+    memory_ran_out = False
     for stream in (sys.stdout, sys.stderr):
         # Tables hold ε and ×: on a terminal without them they become question marks, not errors.
         if hasattr(stream, "reconfigure"):
@@ -34,11 +39,12 @@ def exit_code_of(program: str, work: Callable[[], int]) -> int:
     except InputError as error:
         code, lines = 2, error.lines
     except Failure as error:
-        code, lines = 1, error.lines
+        code, lines, memory_ran_out = 1, error.lines, is_out_of_memory(error)
     except KeyboardInterrupt as interruption:
         code, lines = getattr(interruption, "exit_code", 130), ["interrupted"]
     except MemoryError:
-        code, lines = 1, ["this machine's memory is too small for what was asked"]
+        code, memory_ran_out = 1, True
+        lines = ["this machine's memory is too small for what was asked"]
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -150,7 +150,7 @@ def _choose(wanted: list[str], found: list[_Gpu]) -> list[_Gpu]:
     chosen: dict[_Gpu, None] = {}
     lines = []
     for word in wanted:
-        matches = [gpu for gpu in found if word in gpu.answers_to]
+        matches = [gpu for gpu in found if word in (*gpu.answers_to, gpu.name.removeprefix("gpu"))]
         chosen |= dict.fromkeys(matches)
         if not matches:
             lines.append(f"gpus: there is no GPU '{printable(word)}' to use; {known}")

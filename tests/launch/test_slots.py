@@ -161,6 +161,10 @@ def test_a_divided_gpu_is_as_many_as_it_has_instances(gpus):
     ]
     assert names(find_slots("1", environ={})) == ["gpu1mig0", "gpu1mig1"]
     assert names(find_slots("MIG-b", environ={})) == ["gpu1mig1"]
+    with pytest.raises(InputError, match="there are: 0, 1mig0, 1mig1, 2") as caught:
+        find_slots("7", environ={})
+    told = str(caught.value).rpartition("there are: ")[2].split(", ")
+    assert names(find_slots(",".join(told), environ={})) == names(found)  # as they are told
     environ = {"CUDA_VISIBLE_DEVICES": "MIG-b"}
     assert [s.visible for s in find_slots("auto", environ=environ)] == ["MIG-b"]
 

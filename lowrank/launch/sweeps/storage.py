@@ -117,7 +117,7 @@ def file_url(path: Path) -> str:
         The address.
 
     Raises:
-        InputError: If the directory cannot be made.
+        InputError: If the directory cannot be made, or its name can stand in no address.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,17 @@ def file_url(path: Path) -> str:
         raise InputError(
             f"output_dir: cannot make {path.parent} ({error.strerror}); choose another"
         ) from error
-    return f"sqlite:///{path}"
+    url = f"sqlite:///{path}"
+    if "%" in url or "?" in url:
+        from sqlalchemy.engine import URL, make_url
+
+        url = URL.create("sqlite", database=str(path)).render_as_string()
+        if make_url(url).database != str(path):  # before SQLAlchemy 2.1
+            raise InputError(
+                f"output_dir: got '{printable(str(path.parent), 200)}'; allowed: without % and ?, "
+                "as the address of the sweep's database cannot have them"
+            )
+    return url
 
 
 def patient(method: Callable[P, T]) -> Callable[P, T]:

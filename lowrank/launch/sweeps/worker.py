@@ -19,8 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lowrank.common import program
 from lowrank.common.client import prepare_client
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, is_out_of_memory
 from lowrank.launch.programs import load_program
 
 KEPT_DATASETS = 2
@@ -57,7 +58,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> dict[str, 
     Returns:
         The reply.
     """
-    error, out_of_memory = "", False
+    error, program.memory_ran_out = "", False
     try:
         code = main(argv)
     except SystemExit as end:
@@ -65,7 +66,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> dict[str, 
     except Exception as failure:
         traceback.print_exc()
         code, error = 1, f"{type(failure).__name__}: {failure}".splitlines()[0]
-        out_of_memory = isinstance(failure, MemoryError) or "can't allocate memory" in str(failure)
+        program.memory_ran_out = is_out_of_memory(failure)
     sys.stdout.flush()
     sys.stderr.flush()
     gc.collect()
@@ -75,16 +76,17 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> dict[str, 
     if on_gpu and code == 0:
         torch.cuda.empty_cache()
     # After an error a GPU's context may be broken for good, and memory in pieces.
-    return {"code": code, "error": error, "spent": out_of_memory or (on_gpu and code != 0)}
+    spent = program.memory_ran_out or (on_gpu and code != 0)
+    return {"code": code, "error": error, "spent": spent}
 
 
-def serve(requests: int, replies: int, program: Path) -> None:
+def serve(requests: int, replies: int, path: Path) -> None:
     """Trains what is asked for until nobody asks any more.
 
     Args:
         requests: File descriptor to read from.
         replies: File descriptor to write to.
-        program: The training program.
+        path: Of the training program.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with os.fdopen(replies, "w") as answer, os.fdopen(requests) as questions:
@@ -93,7 +95,7 @@ def serve(requests: int, replies: int, program: Path) -> None:
             print(json.dumps(message), file=answer, flush=True)
 
         try:
-            main = load_program(program)
+            main = load_program(path)
             warm_up()
         except ImportError as error:
             reply({"broken": str(error)})

@@ -240,6 +240,15 @@ def test_more_points_are_added_when_a_search_goes_on(tmp_path):
     assert claim(join(tmp_path, method="random", count=3)).index == 2
 
 
+@pytest.mark.parametrize("name", ["q?x", "p%41", "a{b}#c d", "t?uri=true&mode=memory"])
+def test_a_folder_of_any_name_holds_the_database_of_its_sweep(tmp_path, name):
+    url = file_url(tmp_path / name / "points.sqlite")
+    study = join(tmp_path, url=url, lrs=(0.1,))
+    study.finish(claim(study), Ended("finished", 1.0))
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["points.sqlite"]
+    assert join(tmp_path, url=url, lrs=(0.1,)).tally().settled
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
