@@ -3,7 +3,8 @@
 The examples of one file share one namespace, from top to bottom, in a directory of their own. A
 ``text`` block directly below an example is what it prints. A comment above an example says where
 else it is run: ``<!-- test: slow -->`` and ``<!-- test: torchrun -->`` by slow tests here,
-``<!-- test: recipes -->`` in test_recipes.py. Run with ``pytest tests/test_docs.py``.
+``<!-- test: recipes -->`` in test_recipes.py, ``<!-- test: added … -->`` in test_architecture.py.
+Run with ``pytest tests/test_docs.py``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pydoc
 import re
 import subprocess
 import sys
@@ -26,12 +28,17 @@ from lowrank.watch import LoggingWatcher
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 FILES = [path for path in TEXTS if "```python" in path.read_text(encoding="utf-8")]
+NAMES = sorted({
+    name
+    for path in TEXTS
+    for name in re.findall(r"`(lowrank(?:\.\w+)+)", path.read_text(encoding="utf-8"))
+})  # fmt: skip
 BLOCK = re.compile(
     r"(?:<!-- test: (?P<kind>[^\n]*) -->\n)?^```python\n(?P<code>.*?)^```\n"
     r"(?:\n```text\n(?P<output>.*?)^```\n)?",
     flags=re.DOTALL | re.MULTILINE,
 )
-KINDS = {"", "slow", "torchrun", "recipes"}
+KINDS = {"", "slow", "torchrun", "recipes", "added"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def examples(file):
         Example(
             file,
             text[: match.start("code")].count("\n"),
-            match["kind"] or "",
+            (match["kind"] or "").partition(" ")[0],
             match["code"],
             match["output"],
         )
@@ -94,6 +101,11 @@ def test_every_python_block_is_found_and_of_a_known_kind():
         text = file.read_text(encoding="utf-8")
         assert len(examples(file)) == len(re.findall(r"^\s*```\s*py", text, flags=re.MULTILINE))
         assert {example.kind for example in examples(file)} <= KINDS, file.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_that_a_document_mentions_exists(name):
+    assert pydoc.locate(name) is not None
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
