@@ -41,7 +41,7 @@ COMMANDS = {
         "Runs W&B agents for a sweep, one on every GPU, after checking the machine.",
     ),
     "runs": Command(
-        "PATH... [--csv] [--json]",
+        "PATH... [--sweep=SWEEP] [--csv] [--json]",
         "Lists runs: what varies, how far they came, first and last rank, accuracy.",
     ),
     "figures": Command(
@@ -49,7 +49,7 @@ COMMANDS = {
         "Draws ranks over epochs and rank landscapes from run records.",
     ),
     "report": Command(
-        "PATH... [-o report.html] [--runs=ID,ID] [--open]",
+        "PATH... [-o report.html] [--sweep=SWEEP] [--runs=ID,ID] [--open]",
         "Turns run records into one HTML file that works offline.",
     ),
     "rerun": Command(

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
+from lowrank.commands import one_sweep, run_paths
 from lowrank.common.errors import InputError
 from lowrank.common.terminal import say
 from lowrank.common.texts import nearest, printable
-from lowrank.config.options import OptionError, Options, option, word
+from lowrank.config.options import OptionError, Options, option
 from lowrank.views import FORMATS
 
 KINDS = ("curves", "landscape")
@@ -21,11 +22,7 @@ _FORMATS = "pdf, png, svg or several, such as pdf,png"
 class Figures(Options):
     """What ``lowrank figures`` is asked for."""
 
-    paths: tuple[str, ...] = word(
-        "PATH",
-        "a run directory, a directory of runs or a record.sqlite",
-        "which runs? for example: lowrank figures runs",
-    )
+    paths: tuple[str, ...] = run_paths("figures")
     kind: Literal["curves", "landscape", "all"] | None = option(
         None,
         "curves: average rank over epochs by the value of a setting, with train and test "
@@ -77,9 +74,7 @@ class Figures(Options):
     rank_norm: Literal["frobenius", "spectral"] | None = option(
         None, "frobenius or spectral; default: the recorded one", "NORM"
     )
-    sweep: str | None = option(
-        None, "the sweep file: says which of its points have no run", "FILE", "a sweep file"
-    )
+    sweep: str | None = one_sweep(", which says which of its points have no run")
     output: Path = option(
         Path("figures"),
         "directory (default {default}) or, for one figure, its file",
@@ -178,12 +173,15 @@ def run(options: Figures) -> int:
     """
     from lowrank.views.figures.draw import Look, draw, layouts_of
     from lowrank.views.figures.layout import Wishes
-    from lowrank.views.table.choice import chosen, read_plan
+    from lowrank.views.table.choice import chosen, of_sweep
     from lowrank.views.table.points import sweep_of
     from lowrank.views.table.rows import common_definition, find, read_rows
 
-    plan = read_plan(options.sweep) if options.sweep else None
     runs, lines = find(options.paths)
+    plan = None
+    if options.sweep:
+        runs, plan, more = of_sweep(runs, options.sweep)
+        lines += more
     runs = chosen(runs, options.where)
     definition = common_definition(runs, options.epsilon, options.rank_norm)
     rows, unread = read_rows(runs, definition)

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import field_validator
 
+from lowrank.commands import one_sweep, run_paths
 from lowrank.common.terminal import say
 from lowrank.common.texts import printable
-from lowrank.config.options import OptionError, Options, option, word
+from lowrank.config.options import OptionError, Options, option
 from lowrank.views.report import MOST_SECTIONS
 
 _RUNS = f"up to {MOST_SECTIONS} run ids such as a,b"
@@ -20,11 +21,7 @@ _RUNS = f"up to {MOST_SECTIONS} run ids such as a,b"
 class Report(Options):
     """What ``lowrank report`` is asked for."""
 
-    paths: tuple[str, ...] = word(
-        "PATH",
-        "a run directory, a directory of runs or a record.sqlite",
-        "which runs? for example: lowrank report runs",
-    )
+    paths: tuple[str, ...] = run_paths("report")
     output: Path = option(
         Path("report.html"),
         "the file to write; default {default}",
@@ -38,6 +35,7 @@ class Report(Options):
         "ID,ID",
         _RUNS,
     )
+    sweep: str | None = one_sweep()
     open: bool = option(False, "opens the file in a browser")
 
     @field_validator("output")
@@ -70,8 +68,11 @@ def run(options: Report) -> int:
     """
     from lowrank.views.report.write import write_report
 
-    command = shlex.join(["lowrank", "report", *options.paths])
-    written = write_report(options.paths, options.output, options.runs, command)
+    flags = [f"--sweep={options.sweep}"] if options.sweep else []
+    command = shlex.join(["lowrank", "report", *options.paths, *flags])
+    written = write_report(
+        options.paths, options.output, options.runs, command, sweep=options.sweep
+    )
     for line in written.lines:
         say(printable(line, None))
     if options.open and not webbrowser.open(options.output.resolve().as_uri()):

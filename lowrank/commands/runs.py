@@ -5,20 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+from lowrank.commands import one_sweep, run_paths
 from lowrank.common.errors import InputError
 from lowrank.common.terminal import say
 from lowrank.common.texts import to_json
-from lowrank.config.options import Options, option, word
+from lowrank.config.options import Options, option
 
 
 class Runs(Options):
     """What ``lowrank runs`` is asked for."""
 
-    paths: tuple[str, ...] = word(
-        "PATH",
-        "a run directory, a directory of runs or a record.sqlite",
-        "which runs? for example: lowrank runs runs",
-    )
+    paths: tuple[str, ...] = run_paths("runs")
+    sweep: str | None = one_sweep()
     csv: bool = option(False)
     as_json: bool = option(
         False, "the same for programs, with every setting that varies", alias="json"
@@ -46,10 +44,14 @@ def run(options: Runs) -> int:
     Raises:
         InputError: If there are no runs, or none of them can be read.
     """
+    from lowrank.views.table.choice import of_sweep
     from lowrank.views.table.listing import entries_of, table, to_csv
     from lowrank.views.table.rows import common_definition, find, read_rows
 
     runs, unread = find(options.paths)
+    if options.sweep:
+        runs, _, lines = of_sweep(runs, options.sweep)
+        unread += lines
     definition = common_definition(runs)
     rows, more = read_rows(runs, definition)
     if not rows:

@@ -9,7 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,8 @@ def describe_environment(
     Returns:
         JSON types under the names ``commit``, ``diff`` (of the working tree from the commit; empty
         if there is none), ``untracked``, ``versions``, ``device``, ``device_name``, ``threads``,
-        ``cores``, ``command``, ``host``, ``os``, ``image`` and ``started``; None where unknown.
+        ``cores``, ``command``, ``host``, ``os``, ``image``, ``sweep`` (W&B's) and ``started``; None
+        where unknown.
     """
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {
@@ -59,8 +60,31 @@ def describe_environment(
         "host": platform.node(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "image": os.environ.get("WANDB_DOCKER") or None,
+        "sweep": wandb_sweep(),
         "started": started,
     }
+
+
+def wandb_sweep(environ: Mapping[str, str] | None = None) -> str | None:
+    """Returns the W&B sweep that this process runs a point of.
+
+    Args:
+        environ: The environment; None is this process's own.
+
+    Returns:
+        ENTITY/PROJECT/ID, or what of it W&B's agent has set; None outside a sweep.
+
+    Example:
+        >>> wandb_sweep({"WANDB_SWEEP_ID": "x", "WANDB_PROJECT": "ranks", "WANDB_ENTITY": "me"})
+        'me/ranks/x'
+    """
+    environ = os.environ if environ is None else environ
+    found = environ.get("WANDB_SWEEP_ID")
+    for name in ("WANDB_PROJECT", "WANDB_ENTITY"):
+        if not found or not environ.get(name):
+            break
+        found = f"{environ[name]}/{found}"
+    return found or None
 
 
 def program_root() -> Path:

@@ -38,13 +38,14 @@ FLAGS = {
     "sweep": ["gpus", "per_gpu", "storage", "count", "search_seed", "max_retries", "heartbeat",
               "lr"],
     "agent": ["gpus", "per_gpu", "count", "output_dir", "max_failures", "stagger"],
-    "runs": ["csv", "json"],
+    "runs": ["sweep", "csv", "json"],
     "figures": ["kind", "by", "columns", "x", "y", "contours", "epoch", "where", "epsilon",
                 "rank_norm", "sweep", "output", "format", "width", "height", "dpi", "csv"],
-    "report": ["output", "runs"],
+    "report": ["output", "sweep", "runs"],
     "dashboard": ["sweep", "by", "name"],
     "rerun": ["check", "docker", "image", "lr", "run_id", "output_dir"],
-    "spectra": ["model", "epsilons", "rank_norm", "json", "csv", "plot"],
+    "sync": ["nothing"],
+    "spectra": ["key", "model", "epsilons", "rank_norm", "json", "csv", "plot"],
 }  # fmt: skip
 ALWAYS = {  # what keeps a valid command from its work: a server, a download, hours
     "data": ["--download=False"],

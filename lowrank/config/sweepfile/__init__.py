@@ -1,6 +1,6 @@
 """Sweep files: read, checked, and their points."""
 
-from lowrank.config.sweepfile.file import Metric, SweepFile, load_sweep_file
+from lowrank.config.sweepfile.file import Metric, SweepFile, is_sweep_file, load_sweep_file
 from lowrank.config.sweepfile.parameters import COUPLED, Distribution, Fixed, Parameter, Values
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "Parameter",
     "SweepFile",
     "Values",
+    "is_sweep_file",
     "load_sweep_file",
 ]

@@ -104,6 +104,16 @@ class SweepFile:
         return tuple(field for field in Config.model_fields if field in varied)
 
     @property
+    def fixed(self) -> dict[str, Any]:
+        """The fields that the file gives one value, as the configuration has it."""
+        found: dict[str, Any] = {}
+        for name, parameter in self.parameters.items():
+            if not isinstance(parameter, Distribution):
+                for fields in (fields_of(name, v, str(self.path)) for v in values_of(parameter)):
+                    found |= {field: canonical(field, fields) for field in fields}
+        return {field: value for field, value in found.items() if field not in self.swept}
+
+    @property
     def count(self) -> int | None:
         """The number of points of a grid, found without making them; None for other methods."""
         if self.method != "grid":
@@ -236,6 +246,15 @@ class SweepFile:
             more = [f"{self.path}: and {len(lines) - MOST_LINES} more"]
             raise InputError(lines[:MOST_LINES] + (more if len(lines) > MOST_LINES else []))
         return found
+
+
+def is_sweep_file(name: str) -> bool:
+    """Returns whether the name of a sweep is that of a file.
+
+    Args:
+        name: As the user gave it.
+    """
+    return name.endswith((".yaml", ".yml"))
 
 
 def load_sweep_file(path: str | Path) -> SweepFile:

@@ -22,6 +22,7 @@ from lowrank.views.report.many import needed, overview
 from lowrank.views.report.one import section
 from lowrank.views.report.packing import spread
 from lowrank.views.report.page import page
+from lowrank.views.table.choice import of_sweep
 from lowrank.views.table.rows import RunRow, common_definition, find, read_rows
 
 
@@ -43,6 +44,8 @@ def write_report(
     output: str | Path,
     sections: Sequence[str] = (),
     command: str = "",
+    *,
+    sweep: str | None = None,
 ) -> Written:
     """Writes runs as one HTML file.
 
@@ -52,6 +55,7 @@ def write_report(
         sections: Ids of up to 20 runs to show with their spectra; by default all runs or, of more
             than 20, those spread evenly from the lowest to the highest last rank.
         command: How the page says that it was made.
+        sweep: The runs of one sweep only, as `lowrank.views.table.choice.of_sweep` takes it.
 
     Returns:
         The file, and lines on what is in it.
@@ -61,6 +65,9 @@ def write_report(
             output.
     """
     runs, unread = find([str(path) for path in paths])
+    if sweep:
+        runs, _, lines = of_sweep(runs, sweep)
+        unread += lines
     for each in runs:
         _preload(each)
     rows, damaged = read_rows(runs, common_definition(runs))

@@ -1,19 +1,23 @@
-"""Which of many runs are meant: those with some values of their settings."""
+"""Which of many runs are meant: those with some values of their settings, or of one sweep."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import get_args, get_origin
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, one_of, printable
 from lowrank.config import Config
-from lowrank.config.sweepfile import load_sweep_file
+from lowrank.config.settings import SAME_EXPERIMENT, defaults
+from lowrank.config.sweepfile import is_sweep_file, load_sweep_file
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import read_mapping
 from lowrank.runs.find import Run
-from lowrank.views.table.fields import plain, text
-from lowrank.views.table.points import Plan
+from lowrank.runs.sweeps import is_of
+from lowrank.runs.sweeps import sweep_of as sweep_name
+from lowrank.views.table.fields import in_order, plain, settings, text
+from lowrank.views.table.points import Plan, at_points
 
 
 def where_of(given: str) -> dict[str, tuple[Hashable, ...]]:
@@ -88,14 +92,70 @@ def chosen(runs: Sequence[Run], where: Mapping[str, Sequence[Hashable]]) -> list
     return found
 
 
-def read_plan(path: str) -> Plan:
-    """Reads the points of a sweep file.
+def of_sweep(runs: Sequence[Run], sweep: str) -> tuple[list[Run], Plan | None, list[str]]:
+    """Chooses the runs of one sweep, and no others.
+
+    Those that a record says to be of it are. A sweep file also stands for runs of a W&B sweep, or
+    of none, that have its fixed values: W&B's ids are not in it. What it does not name is meant to
+    be at its default, where runs differ in it.
 
     Args:
-        path: The file.
+        runs: All runs.
+        sweep: A sweep file, the name of a sweep without a server, or a W&B sweep's id, path or
+            address.
 
     Returns:
-        The plan.
+        The runs; the points of a file that has a list of them; and lines on what was left out and
+        which fixed values of the file were overridden.
+
+    Raises:
+        InputError: If the file is none, or no run is of the sweep.
     """
-    file = load_sweep_file(path)
-    return Plan.of([config.recorded() for config in file.configs()], file.swept)
+    file = load_sweep_file(sweep) if is_sweep_file(sweep) else None
+    name, fixed = (file.name, file.fixed) if file else (sweep, {})
+    members, left_out = [], defaultdict[str, list[str]](list)
+    for run in runs:
+        own = sweep_name(run)
+        if is_of(run, name):
+            members.append(run)
+        elif file is None or run.config.get("sweep") is not None:
+            left_out["of the sweep " + printable(own) if own else "of no sweep"].append(run.id)
+        elif reason := _differing(settings(run), fixed):
+            left_out[reason].append(run.id)
+        else:
+            members.append(run)
+    lines: list[str] = []
+    if file is not None:
+        expected = {n: plain(v) for n, v in (defaults() | fixed).items() if n not in file.swept}
+        found = {run.path: settings(run) for run in members}
+        for field, value in expected.items():
+            at = {run.path: found[run.path].get(field) for run in members}
+            if len(set(at.values())) > 1 and value in at.values():
+                for run in members:
+                    if at[run.path] != value:
+                        left_out[_differing(found[run.path], {field: value})].append(run.id)
+                members = [run for run in members if at[run.path] == value]
+            elif field in fixed and members and value not in at.values():
+                values = ", ".join(text(each) for each in in_order(at.values()))
+                lines.append(f"overridden: {field}={values}, {text(value)} in {file.path}")
+    plan = None
+    if file is not None and file.method == "grid":
+        plan = Plan.of([config.recorded() for config in file.configs()], file.swept)
+        members, strangers = at_points(members, plan)
+        lines += strangers
+    for reason, ids in left_out.items():
+        some = f"run {ids[0]} is" if len(ids) == 1 else f"{len(ids)} runs are"
+        lines.append(f"left out: {some} {reason}")
+    if not members:
+        names = {each for run in runs if (each := sweep_name(run))}
+        raise InputError([*lines, f"sweep: no run is of {printable(name)}{nearest(name, names)}"])
+    return members, plan, lines
+
+
+def _differing(found: Mapping[str, Hashable], wanted: Mapping[str, Hashable]) -> str:
+    """Returns in words the first wanted values that a run does not have; empty if it has all."""
+    other = [n for n, value in wanted.items() if n not in SAME_EXPERIMENT and found.get(n) != value]
+    if not other:
+        return ""
+    has, wants = ([f"{n}={text(each.get(n))}" for n in other[:3]] for each in (found, wanted))
+    return f"at {' '.join(has)}, not at {' '.join(wants)}"

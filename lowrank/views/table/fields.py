@@ -10,6 +10,7 @@ from typing import Any
 from lowrank.common.texts import printable
 from lowrank.config import Config
 from lowrank.config.settings import SAME_EXPERIMENT, defaults, is_of_train_py
+from lowrank.runs.find import Run
 from lowrank.views.table.rows import RunRow
 
 RUN = "run"
@@ -27,7 +28,7 @@ _WORDS = {
 }
 
 
-def settings(row: RunRow) -> dict[str, Hashable]:
+def settings(row: RunRow | Run) -> dict[str, Hashable]:
     """Returns what makes a run this experiment: its configuration without seed, place and tracking.
 
     Args:

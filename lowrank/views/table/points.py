@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from lowrank.config.settings import SAME_EXPERIMENT
+from lowrank.runs.find import Run
 from lowrank.views.table.factors import Values, factors_of, grid, is_grid
 from lowrank.views.table.fields import (
     assignments,
@@ -21,6 +22,7 @@ from lowrank.views.table.fields import (
 )
 from lowrank.views.table.rows import Floats, RunRow
 
+_Run = TypeVar("_Run", RunRow, Run)
 _BEST_FIRST = ("finished", "collapsed", "running", "stopped", "killed", "failed")
 
 
@@ -132,7 +134,7 @@ def sweep_of(rows: Sequence[RunRow], plan: Plan | None = None) -> Sweep:
     """
     kept, lines = _without_repetitions(rows)
     if plan is not None:
-        kept, strangers = _of_plan(kept, plan)
+        kept, strangers = at_points(kept, plan)
         lines += strangers
     found = [settings(row) for row in kept]
     base = found[0] if found else {}
@@ -207,8 +209,16 @@ def _without_repetitions(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[str
     return sorted(best.values(), key=lambda row: order[row.path]), lines
 
 
-def _of_plan(rows: Sequence[RunRow], plan: Plan) -> tuple[list[RunRow], list[str]]:
-    """Returns the runs at the points of a plan, and a line for every other one."""
+def at_points(rows: Sequence[_Run], plan: Plan) -> tuple[list[_Run], list[str]]:
+    """Finds the runs at the points of a plan.
+
+    Args:
+        rows: The runs.
+        plan: The plan.
+
+    Returns:
+        Those at a point, and a line for every other one.
+    """
     kept, lines = [], []
     for row in rows:
         found = settings(row)

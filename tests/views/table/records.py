@@ -39,6 +39,7 @@ def make_run(
     dead_from=None,
     state="finished",
     config=None,
+    environment=None,
     measure_every=1,
     **fields,
 ):
@@ -52,7 +53,11 @@ def make_run(
         config = Config(**fields).recorded()
     run_id = fields.get("run_id", directory.name)
     with Record.create(
-        directory / RECORD_NAME, run_id=run_id, config=config, environment={}, layers=LAYERS
+        directory / RECORD_NAME,
+        run_id=run_id,
+        config=config,
+        environment=environment or {},
+        layers=LAYERS,
     ) as record:
         for epoch, rank in enumerate(ranks):
             gone = collapsed_from is not None and epoch >= collapsed_from
