@@ -117,10 +117,12 @@ class LoggingWatcher(Watcher):
                 "go on after it, or give load_state_dict the state of the epoch to go on from"
             )
         if not _is_main_process():
+            self._help_to_gather()
             return {}
+        weights = self._weights()
         if "lr_now" in given:
             self._note_rate(epoch, given["lr_now"])
-        measurement = self.measure(epoch, self._rates[:epoch])
+        measurement = self._measured(weights, epoch, self._rates[:epoch])
         taken = sorted(given.keys() & measurement.metrics.keys())
         if taken:
             raise ValueError(f"{', '.join(taken)}: measured here, log it under another name")
@@ -132,7 +134,7 @@ class LoggingWatcher(Watcher):
         if self._rows is not None:
             # Without a step: the loop's own is W&B's to count.
             self._rows.log(row, measurement.spectra)
-        self.advance()
+        self._keep(weights)
         return row
 
     def state_dict(self) -> dict[str, Any]:

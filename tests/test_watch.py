@@ -751,7 +751,8 @@ model = DistributedDataParallel(model)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 watcher = lowrank.watch(model, record="run", example_input=torch.zeros(1, 8))
 measured = []
-watcher.measure = lambda *args: measured.append(args) or type(watcher).measure(watcher, *args)
+measure = watcher._measured
+watcher._measured = lambda *args: measured.append(args) or measure(*args)
 for epoch in range(3):
     row = watcher.log(epoch)
     assert bool(row) == (rank == 0), row
@@ -772,6 +773,62 @@ def test_of_two_distributed_processes_only_rank_0_measures(tmp_path):
     assert (run.state, run.epochs.tolist()) == ("finished", [0, 1, 2])
     assert [(layer.name, layer.positions) for layer in run.layers] == [("0", 1), ("2", 1)]
     assert (run.metrics["distance/0"][1:] > 0).all()
+
+
+SHARDED = """
+import sys, torch, lowrank
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from lowrank.common.errors import InputError
+rank = int(sys.argv[1])
+store = torch.distributed.FileStore("store", 2)
+torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+for layer in (model[0], model[2], model):
+    fully_shard(layer)
+assert type(model[2].weight).__name__ == "DTensor"
+optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+watcher = lowrank.watch(model, record="run")
+for epoch in range(3):
+    row = watcher.log(epoch, loss=0.5)
+    assert bool(row) == (rank == 0), row
+    optimizer.zero_grad()
+    model(torch.linspace(-1, 1, 32).view(4, 8)).square().mean().backward()
+    optimizer.step()
+watcher.close()
+flat = FullyShardedDataParallel(nn.Sequential(nn.Linear(8, 6)), device_id=torch.device("cpu"))
+try:
+    lowrank.watch(flat)
+except InputError as error:
+    assert "FSDP1" in str(error) and len(error.lines) == 1
+else:
+    raise AssertionError("FSDP1 was taken")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_sharded_parameters_are_gathered_by_all_processes_and_measured_by_rank_0(tmp_path):
+    processes = [start(SHARDED, tmp_path, str(rank)) for rank in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    run = lowrank.load_run(tmp_path / "run")
+    assert (run.state, run.epochs.tolist()) == ("finished", [0, 1, 2])
+    assert run.metrics["loss"].tolist() == [0.5] * 3
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    watcher = lowrank.watch(model)
+    for epoch in range(3):
+        expected = watcher.log(epoch)
+        for i in (0, 2, 4):
+            s = np.linalg.svd(model[i].weight.detach().double(), compute_uv=False)
+            np.testing.assert_allclose(run.spectra[str(i)][epoch], s, rtol=1e-5)
+            assert run.metrics[f"distance/{i}"][epoch] == pytest.approx(
+                expected[f"distance/{i}"], rel=1e-3, nan_ok=True
+            )
+        optimizer.zero_grad()
+        model(torch.linspace(-1, 1, 32).view(4, 8)).square().mean().backward()
+        optimizer.step()
 
 
 @pytest.mark.slow

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from lowrank.common.terminal import aligned
 from lowrank.measure.layers import Layer
-from lowrank.measure.tensors import Names, matched, sort_tensors, unused_name
+from lowrank.measure.positions import ExampleInput, parameters_in_products
+from lowrank.measure.tensors import Found, Names, matched, sort_tensors, unused_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class WeightMatrix(Layer):
 
     module: str = ""
     _view: Callable[[], Tensor] = field(repr=False, compare=False)
+    _owner: nn.Module | None = field(default=None, repr=False, compare=False)
 
     def view(self) -> Tensor:
         """Returns the present effective weight, leaving the module as it is.
@@ -68,11 +70,15 @@ class Skipped:
 
 
 def weight_matrices(
-    model: nn.Module, *, exclude: Names = (), include: Names = ()
+    model: nn.Module,
+    *,
+    exclude: Names = (),
+    include: Names = (),
+    example_input: ExampleInput | None = None,
 ) -> list[WeightMatrix]:
     """Lists the weight matrices of a module in the order of registration.
 
-    ``counted`` holds for all but the last one and but convolutions inside a submodule called
+    ``counted`` holds for all but the last one and but 1×1 convolutions inside a submodule called
     ``downsample`` or ``shortcut``. The wrappers of ``torch.compile``, ``DistributedDataParallel``
     and ``DataParallel`` do not show in names.
 
@@ -80,8 +86,11 @@ def weight_matrices(
         model: Any module.
         exclude: Matrices that are measured but not counted. Each entry is a layer name, the path of
             a parameter or a module, or a glob over these.
-        include: Skipped parameters to measure, named in the same way. More than two dimensions
-            become (first, all others), once leading dimensions of size one are dropped.
+        include: Skipped parameters to measure, named in the same way, and shortcuts to count.
+            Leading dimensions are a batch of matrices ``<name>_0``, ``<name>_1``, …, but for what a
+            class called a convolution owns: (first, all others).
+        example_input: What the model is called with. One forward pass tells which parameters of
+            unknown modules enter a matrix product: those are weight matrices too.
 
     Returns:
         The matrices. Names that collide get ``_2``, ``_3``.
@@ -97,18 +106,18 @@ def weight_matrices(
     """
     matrices: list[WeightMatrix] = []
     names: set[str] = set()
-    for found in sort_tensors(model, include)[0]:
+    for found in _sorted(model, include, example_input)[0]:
         for index, plain in enumerate(found.names):
-            rows, columns = found.matrix(index).shape
             name = unused_name(plain, names)
             matrices.append(
                 WeightMatrix(
                     name=name,
                     path=found.path,
-                    shape=(rows, columns),
-                    counted=not found.is_shortcut,
+                    shape=found.size(index),
+                    counted=found.is_counted,
                     module=found.module,
                     _view=partial(found.matrix, index),
+                    _owner=found.owner,
                 )
             )
     labels = [(m.name, m.path, m.module) for m in matrices]
@@ -119,12 +128,18 @@ def weight_matrices(
     ]
 
 
-def skipped_parameters(model: nn.Module, *, include: Names = ()) -> list[Skipped]:
+def skipped_parameters(
+    model: nn.Module, *, include: Names = (), example_input: ExampleInput | None = None
+) -> list[Skipped]:
     """Lists the parameters of two or more dimensions that are not measured.
+
+    So are weights that a module of a known class should have and has not: in shards, quantised, or
+    no parameters.
 
     Args:
         model: Any module.
         include: As for `weight_matrices`.
+        example_input: As for `weight_matrices`.
 
     Returns:
         The parameters in the order of registration, each with the reason.
@@ -133,16 +148,33 @@ def skipped_parameters(model: nn.Module, *, include: Names = ()) -> list[Skipped
         >>> skipped_parameters(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 2)))
         [Skipped(path='0.weight', shape=(10, 4), reason='embedding')]
     """
-    return [Skipped(f.path, f.shape, f.reason) for f in sort_tensors(model, include)[1]]
+    skipped = _sorted(model, include, example_input)[1]
+    return [Skipped(f.path, f.shape, f.reason) for f in skipped]
 
 
-def describe(model: nn.Module, *, exclude: Names = (), include: Names = ()) -> str:
+def _sorted(
+    model: nn.Module, include: Names, example_input: ExampleInput | None
+) -> tuple[list[Found], list[Found]]:
+    measured, skipped = sort_tensors(model, include)
+    if example_input is None or not any(found.is_unknown for found in skipped):
+        return measured, skipped
+    return sort_tensors(model, include, parameters_in_products(model, example_input))
+
+
+def describe(
+    model: nn.Module,
+    *,
+    exclude: Names = (),
+    include: Names = (),
+    example_input: ExampleInput | None = None,
+) -> str:
     """Says what is measured, what ``rank_mean`` counts, and what is skipped and why.
 
     Args:
         model: Any module.
         exclude: As for `weight_matrices`.
         include: As for `weight_matrices`.
+        example_input: As for `weight_matrices`.
 
     Returns:
         A table as text, at most 80 columns wide where names allow.
@@ -158,8 +190,8 @@ def describe(model: nn.Module, *, exclude: Names = (), include: Names = ()) -> s
         0.weight  9 × 8  embedding
         1 skipped; biases and other vectors are not listed
     """
-    matrices = weight_matrices(model, exclude=exclude, include=include)
-    skipped = skipped_parameters(model, include=include)
+    matrices = weight_matrices(model, exclude=exclude, include=include, example_input=example_input)
+    skipped = skipped_parameters(model, include=include, example_input=example_input)
     full = [min(m.shape) for m in matrices]
     counted = [min(m.shape) for m in matrices if m.counted]
     lines = _table(

@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from lowrank.common.errors import InputError
-from lowrank.measure.matrices import WeightMatrix
+from lowrank.measure.layers import Layer
 
 ExampleInput = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -59,6 +59,16 @@ _VALUELESS = {  # read type and device of a weight, not its values
     Tensor.new_tensor,
     Tensor.new_zeros,
 }
+_OF_AN_INPUT = {  # whose first argument is multiplied, not a weight
+    "linear",
+    *(f"conv{transposed}{dims}d" for transposed in ("", "_transpose") for dims in (1, 2, 3)),
+}
+_PRODUCTS = {
+    *_OF_AN_INPUT,
+    *("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "einsum", "tensordot", "inner"),
+    *("addmm", "addmv", "addbmm", "baddbmm", "chain_matmul", "multi_dot"),
+    *("_grouped_mm", "grouped_mm"),
+}
 _ATTENTION = inspect.signature(functional.multi_head_attention_forward)
 
 
@@ -77,7 +87,7 @@ class Applied:
 
 def output_positions(
     model: nn.Module,
-    matrices: Sequence[WeightMatrix],
+    matrices: Sequence[Layer],
     example_input: ExampleInput,
     *,
     batch_dim: int | None = 0,
@@ -117,6 +127,72 @@ def output_positions(
     with _left_as_it_was(model), _eagerly(), torch.no_grad(), counter:
         model(*args, **kwargs)
     return {matrix.name: counter.applied.get(matrix.name) for matrix in matrices}
+
+
+def parameters_in_products(model: nn.Module, example_input: ExampleInput) -> set[int]:
+    """Tells which parameters multiply something as a matrix, from one forward pass.
+
+    The pass is that of `output_positions`. A parameter counts also through a view of it: a block,
+    one of a stack, transposed.
+
+    Args:
+        model: The module.
+        example_input: What it is called with.
+
+    Returns:
+        The identities of the parameters.
+    """
+    args, kwargs = _one_sample(example_input, 0)
+    model = _unwrapped(model)
+    seen = _Products(model.parameters())
+    with _left_as_it_was(model), _eagerly(), torch.no_grad(), seen:
+        model(*args, **kwargs)
+    return seen.found
+
+
+class _Products(TorchFunctionMode):
+    """Notes, while active, whose memory enters matrix products, as another operand than the input.
+
+    Args:
+        parameters: Of the module.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._owners = {p.untyped_storage().data_ptr(): id(p) for p in parameters if p.numel()}
+        self.found: set[int] = set()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Calls a function of torch and notes the parameters that it multiplies with.
+
+        Args:
+            func: The function.
+            types: Of overriding arguments; not needed.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            What the function returns.
+        """
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _PRODUCTS:
+            has_input = name in _OF_AN_INPUT
+            operands = args[1:] if has_input else args
+            given = [
+                v for n, v in kwargs.items() if n != "bias" and not (has_input and n == "input")
+            ]
+            for tensor in _tensors([operands, given]):
+                if tensor.ndim > 1:
+                    owner = self._owners.get(tensor.untyped_storage().data_ptr())
+                    self.found |= set() if owner is None else {owner}
+        return func(*args, **kwargs)
 
 
 class _Counter(TorchFunctionMode):
@@ -259,7 +335,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def _names_by_parameter(model: nn.Module, matrices: Sequence[WeightMatrix]) -> dict[int, list[str]]:
+def _names_by_parameter(model: nn.Module, matrices: Sequence[Layer]) -> dict[int, list[str]]:
     """Returns the matrices of each parameter; those of no parameter (parametrised) are missing."""
     parameters = {
         ".".join(part for part in path.split(".") if part != "_orig_mod"): parameter

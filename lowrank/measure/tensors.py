@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import math
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from itertools import chain, compress, count
-from typing import cast
+from itertools import chain, count
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,16 +39,24 @@ _PROJECTIONS = {
 }
 _GATES = {3: "rzn", 4: "ifgo"}  # GRU and LSTM, in torch's order of rows
 _SHORTCUTS = {"downsample", "shortcut"}
+_OF_ONE_WEIGHT = (nn.Linear, nn.Bilinear, *_CONVOLUTIONS)
+_ATTENTION = (nn.MultiheadAttention,)
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
+_QUANTISED = "torch.ao.nn."  # and its descendants, whose weight is a method
+_UNKNOWN = "unknown parameter of"
 
 Names = Collection[str]  # or a single string
 
 
 @dataclass(frozen=True)
 class Found:
-    """A tensor of two or more dimensions, owned by a module of a model.
+    """A tensor that is one or several weight matrices, or is skipped.
 
-    `names` has one layer name for each of the equal blocks of rows that are matrices of their own;
-    `reason` says why it is no weight matrix and is empty if it is one.
+    `names` has one layer name for each of its matrices, as `form` says they lie in it: equal blocks
+    of ``rows``, those of a ``transposed`` convolution, a ``stack`` along the leading dimensions, or
+    one with rows and columns ``swapped``. `reason` says why it is no weight matrix and is empty if
+    it is one; `can_be_included` tells whether it could be one all the same.
     """
 
     module: str
@@ -53,7 +64,10 @@ class Found:
     tensor: str
     shape: tuple[int, ...]
     names: tuple[str, ...]
-    reason: str
+    reason: str = ""
+    form: str = "rows"
+    can_be_included: bool = True
+    is_counted: bool = True
 
     @property
     def path(self) -> str:
@@ -66,61 +80,119 @@ class Found:
         return (*self.names, self.path, self.module)
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether an example of what the model is called with could tell whether it is one."""
+        return self.reason.startswith(_UNKNOWN)
+
+    @property
     def is_shortcut(self) -> bool:
-        """Whether it is a convolution of a shortcut."""
+        """Whether it is a 1×1 convolution of a shortcut."""
         inside = _SHORTCUTS.intersection(self.module.split("."))
-        return isinstance(self.owner, _CONVOLUTIONS) and bool(inside)
+        return (
+            isinstance(self.owner, _CONVOLUTIONS)
+            and set(self.owner.kernel_size) == {1}
+            and bool(inside)
+        )
 
     @torch.no_grad()
     def matrix(self, index: int) -> Tensor:
         """Returns one of its matrices as it is now.
+
+        Of a tensor that is sharded over processes (`torch.distributed.tensor.DTensor`) all of them
+        take part in gathering it.
 
         Args:
             index: Which of `names`.
 
         Returns:
             Tensor (rows, columns).
+
+        Raises:
+            InputError: The values are gone, or no longer those of such a matrix.
         """
         weight = _effective(self.owner, self.tensor).detach()
-        if self.reason:
-            while weight.ndim > 2 and weight.shape[0] == 1:
-                weight = weight[0]
-        elif isinstance(self.owner, _TRANSPOSED):
+        problem = "on the meta device" if weight.is_meta else _unusable(weight)
+        if problem or tuple(weight.shape) != self.shape:
+            raise InputError(
+                f"{self.path} was of shape {self.shape} when it was watched and is now "
+                f"{problem or tuple(weight.shape)}: watch the model anew"
+            )
+        if isinstance(weight, dtensor()):
+            weight = weight.full_tensor()
+        return self._seen(weight, index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Returns rows and columns of one of its matrices.
+
+        Args:
+            index: Which of `names`.
+
+        Returns:
+            The shape, for which nothing is gathered or computed.
+        """
+        rows, columns = self._seen(torch.empty(self.shape, device="meta"), index).shape
+        return rows, columns
+
+    def _seen(self, weight: Tensor, index: int) -> Tensor:
+        if self.form == "stack":
+            return weight.flatten(0, -3)[index]
+        if self.form == "swapped":
+            return weight.T
+        if self.form == "transposed":
             # (in, out/groups, *k) -> (groups, in/groups, out/groups, k·k) -> output channels first
             weight = weight.flatten(2)
-            weight = weight.reshape(self.owner.groups, -1, *weight.shape[1:])
+            groups = cast(nn.ConvTranspose2d, self.owner).groups
+            weight = weight.reshape(groups, -1, *weight.shape[1:])
             weight = weight.transpose(1, 2).flatten(0, 1)
         return weight.flatten(1).chunk(len(self.names))[index]
 
 
-def sort_tensors(model: nn.Module, include: Names) -> tuple[list[Found], list[Found]]:
+def sort_tensors(
+    model: nn.Module, include: Names, products: Collection[int] | None = None
+) -> tuple[list[Found], list[Found]]:
     """Tells what is measured from what is skipped, each tensor once, in registration order.
 
     Args:
         model: Any module.
-        include: What is measured though it is no weight matrix of a known module.
+        include: What is measured though it is no weight matrix of a known module, and shortcuts
+            that are counted.
+        products: Identities of the parameters that were seen to enter a matrix product; None where
+            that is not known.
 
     Returns:
         What is measured, and what is skipped.
     """
-    tensors: dict[int, Found] = {}
+    tensors: dict[object, Found] = {}
     for module, owner in _modules(model, "", set()):
-        for tensor, parameter in _own(owner).items():
+        own = _own(owner)
+        for tensor, parameter in own.items():
             _check_has_values(module, owner, parameter)
             weight = _effective(owner, tensor)
-            if weight.ndim < 2:
+            if weight.ndim < 2 and not _is_expected(owner, tensor):
                 continue
-            names, reason = _classify(module, owner, tensor, weight)
+            found = _classify(module, owner, tensor, weight)
+            if found.is_unknown and products is not None:
+                if id(parameter) in products:
+                    found = _as_matrices(replace(found, reason=""))
+                else:
+                    found = replace(found, reason=f"{found.reason} that enters no matrix product")
             # A tied weight is listed at its first use as weight matrix (not at an embedding).
-            if id(parameter) not in tensors or (tensors[id(parameter)].reason and not reason):
+            if id(parameter) not in tensors or (tensors[id(parameter)].reason and not found.reason):
                 tensors.pop(id(parameter), None)
-                tensors[id(parameter)] = Found(
-                    module, owner, tensor, tuple(weight.shape), names, reason
-                )
-    found = list(tensors.values())
-    wanted = matched("include", include, [f.labels for f in found], "parameter")
-    measured = [not f.reason or w for f, w in zip(found, wanted, strict=True)]
-    return list(compress(found, measured)), list(compress(found, [not m for m in measured]))
+                tensors[id(parameter)] = found
+        if lacking := _without_parameter(module, owner, own):
+            tensors[id(owner)] = lacking
+    every = list(tensors.values())
+    wanted = matched("include", include, [f.labels for f in every], "parameter")
+    measured, skipped = [], []
+    for found, is_wanted in zip(every, wanted, strict=True):
+        if not found.reason:
+            measured.append(replace(found, is_counted=is_wanted or not found.is_shortcut))
+        elif is_wanted and found.can_be_included:
+            measured.append(_as_matrices(found))
+        else:
+            skipped.append(found)
+    return measured, skipped
 
 
 def _modules(module: nn.Module, path: str, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
@@ -141,7 +213,7 @@ def _modules(module: nn.Module, path: str, seen: set[nn.Module]) -> Iterator[tup
 def _own(module: nn.Module) -> dict[str, Tensor]:
     """Returns a module's effective tensors by name, each with the parameter it comes from."""
     own: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
-    for hook in module._forward_pre_hooks.values():
+    for hook in reversed(module._forward_pre_hooks.values()):  # the later acts on the earlier's
         if isinstance(hook, WeightNorm):
             del own[f"{hook.name}_g"]
             own[hook.name] = own.pop(f"{hook.name}_v")
@@ -166,7 +238,8 @@ def _effective(module: nn.Module, name: str) -> Tensor:
     for hook in module._forward_pre_hooks.values():
         # These write the attribute at each forward pass only; after a step it is out of date.
         if isinstance(hook, WeightNorm) and hook.name == name:
-            return cast(Tensor, hook.compute_weight(module))
+            direction, norm = (_effective(module, f"{name}_{part}") for part in "vg")
+            return torch._weight_norm(direction, norm, hook.dim)
         if isinstance(hook, SpectralNorm) and hook.name == name:
             return hook.compute_weight(module, do_power_iteration=False)
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
@@ -194,41 +267,125 @@ def _check_has_values(path: str, module: nn.Module, parameter: Tensor) -> None:
         raise InputError(f"{where} is on the meta device and has no weights: load them first")
 
 
-def _classify(
-    path: str, module: nn.Module, tensor: str, weight: Tensor
-) -> tuple[tuple[str, ...], str]:
-    """Returns the layer names of a tensor's matrices, and why it is none (empty if it is)."""
-    plain = path.replace(".", "_")
-    whole = plain if tensor == "weight" and plain else _join(plain, tensor, "_")
+def _unusable(weight: Tensor) -> str:
+    """Returns why a tensor's values are not those of a matrix; empty if they are."""
+    if weight.layout != torch.strided:
+        return "sparse"
+    kind = type(weight)
+    if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ and kind is not dtensor():
+        return f"values in a {kind.__name__}"  # which may be quantised, in a layout of its own
+    kind_of_values = str(weight.dtype).removeprefix("torch.")
     if not (weight.is_floating_point() or weight.is_complex()):
-        return (whole,), f"values of type {str(weight.dtype).removeprefix('torch.')}"
+        return f"values of type {kind_of_values}"
+    return f"values of type {kind_of_values}: quantised" if weight.itemsize == 1 else ""
+
+
+def dtensor() -> type[Any]:
+    """Returns the class of tensors that are sharded over processes; none has it if none is."""
+    loaded = sys.modules.get("torch.distributed.tensor")
+    return cast("type[Any]", getattr(loaded, "DTensor", _NoTensor))
+
+
+class _NoTensor:
+    """A class without instances."""
+
+
+def _is_expected(owner: nn.Module, tensor: str) -> bool:
+    """Returns whether a tensor of that name should be weight matrices of a known module."""
+    return (
+        (isinstance(owner, _OF_ONE_WEIGHT) and tensor == "weight")
+        or (isinstance(owner, _ATTENTION) and tensor in _PROJECTIONS)
+        or (isinstance(owner, _RECURRENT) and tensor.startswith("weight_"))
+    )
+
+
+def _without_parameter(path: str, owner: nn.Module, own: Mapping[str, Tensor]) -> Found | None:
+    """Returns what is to be said of a linear or convolutional module whose weight is no parameter.
+
+    Returns:
+        What is skipped; None where nothing is.
+    """
+    quantised = type(owner).__module__.startswith(_QUANTISED) and hasattr(owner, "weight")
+    if "weight" in own or not (isinstance(owner, _OF_ONE_WEIGHT) or quantised):
+        return None
+    weight = owner.weight
+    names = (_layer_name(path, "weight"),)
+    if isinstance(weight, Tensor):
+        reason = "a buffer" if "weight" in owner._buffers else "computed or taken from elsewhere"
+        usable = weight.ndim == 2 and not weight.is_meta and not _unusable(weight)
+        shape, reason = tuple(weight.shape), f"{reason}, not a parameter of its {_kind(owner)}"
+        return Found(path, owner, "weight", shape, names, reason, can_be_included=usable)
+    sizes = [getattr(owner, name, 0) for name in ("out_features", "in_features")]
+    shape = tuple(sizes) if all(isinstance(n, int) and n for n in sizes) else ()
+    reason = "quantised" if quantised else f"its {_kind(owner)} has no weight"
+    return Found(path, owner, "weight", shape, names, reason, can_be_included=False)
+
+
+def _classify(path: str, module: nn.Module, tensor: str, weight: Tensor) -> Found:
+    """Returns what a tensor is: the layer names of its matrices, or why it is none."""
+    whole = _layer_name(path, tensor)
+    found = Found(path, module, tensor, tuple(weight.shape), (whole,))
+    if weight.ndim < 2:  # of a module that should have one, where others keep its values
+        shape = getattr(getattr(module, tensor), "ds_shape", weight.shape)
+        by = "by ZeRO-3" if hasattr(getattr(module, tensor), "ds_shape") else "elsewhere, or flat"
+        reason = f"has no values of a matrix here: sharded {by}"
+        return replace(found, shape=tuple(shape), reason=reason, can_be_included=False)
+    if reason := _unusable(weight):
+        return replace(found, reason=reason, can_be_included=False)
     if not weight.numel():
-        return (whole,), "has no elements"
-    if isinstance(module, (nn.Linear, nn.Bilinear, *_CONVOLUTIONS)) and tensor == "weight":
-        return (whole,), ""
-    if isinstance(module, nn.MultiheadAttention) and tensor in _PROJECTIONS:
-        return tuple(_join(plain, part, "_") for part in _PROJECTIONS[tensor]), ""
-    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and tensor.startswith("weight_"):
+        return replace(found, reason="has no elements")
+    if isinstance(module, _OF_ONE_WEIGHT) and tensor == "weight":
+        return replace(found, form="transposed" if isinstance(module, _TRANSPOSED) else "rows")
+    if isinstance(module, _ATTENTION) and tensor in _PROJECTIONS:
+        parts = _PROJECTIONS[tensor]
+        return replace(found, names=tuple(_layer_name(path, part) for part in parts))
+    if isinstance(module, _RECURRENT) and tensor.startswith("weight_"):
         gates = _GATES.get(weight.shape[0] // module.hidden_size, "")
         if tensor.startswith("weight_hr") or not gates:  # LSTM's projection, or a plain RNN
-            return (whole,), ""
-        return tuple(f"{whole}_{gate}" for gate in gates), ""
-    return (whole,), _reason(module, tensor, weight)
+            return found
+        return replace(found, names=tuple(f"{whole}_{gate}" for gate in gates))
+    if _kind(module) == "Conv1D" and tensor == "weight" and weight.ndim == 2:  # GPT-2's
+        return replace(found, form="swapped")
+    if weight.ndim == 3 and "Experts" in _kind(module) and "bias" not in tensor:
+        return _as_matrices(found)
+    if weight.ndim == 2 and _kind(module).endswith("Router") and tensor == "weight":
+        return found
+    return replace(found, reason=_reason(module, tensor, weight))
+
+
+def _as_matrices(found: Found) -> Found:
+    """Returns a tensor seen as matrices: its last two dimensions, or those of a convolution."""
+    count = math.prod(found.shape[:-2])
+    if len(found.shape) == 2 or "conv" in _kind(found.owner).lower():
+        return found
+    (whole,) = found.names
+    names = tuple(f"{whole}_{index}" for index in range(count)) if count > 1 else (whole,)
+    return replace(found, form="stack", names=names)
+
+
+def _layer_name(path: str, tensor: str) -> str:
+    plain = path.replace(".", "_")
+    return plain if tensor == "weight" and plain else _join(plain, tensor, "_")
+
+
+def _kind(module: nn.Module) -> str:
+    return type(module).__name__
 
 
 def _reason(module: nn.Module, tensor: str, weight: Tensor) -> str:
     """Returns what a tensor is that is no weight matrix of a known module."""
+    words = set(re.split(r"[^a-z]+", tensor.lower()))
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return "embedding"
     if isinstance(module, _NORMALISATIONS):
         return "normalisation"
-    if "pos" in tensor:
+    if words & {"pos", "position", "positions", "positional"}:
         return "position embedding"
-    if "token" in tensor:
+    if words & {"token", "tokens"}:
         return "token"
     if max(weight.shape) == weight.numel():
         return "vector"
-    return f"unknown parameter of {type(module).__name__}"
+    return f"{_UNKNOWN} {_kind(module)}"
 
 
 def matched(

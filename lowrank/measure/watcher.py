@@ -19,6 +19,7 @@ from lowrank.measure.metrics import bound_metrics, measurement_metrics
 from lowrank.measure.positions import Applied, ExampleInput, output_positions
 from lowrank.measure.ranks import RANK_NORMS, Quantity, frobenius_norm, quantity_of
 from lowrank.measure.spectra import singular_values
+from lowrank.measure.tensors import dtensor
 from lowrank.measure.theory import Theory
 
 COLLAPSE = 1e-6
@@ -51,7 +52,8 @@ class Watcher:
     """Measures the weight matrices of one module again and again.
 
     Nothing is hooked into the module and nothing costs between two measurements. In a distributed
-    training only rank 0 measures and logs.
+    training only rank 0 measures and logs; where parameters are sharded (FSDP2, tensor
+    parallelism), every process takes part in gathering one matrix after the other.
 
     Args:
         model: Any module; wrapped by ``torch.compile`` or ``DistributedDataParallel`` or not. Or
@@ -59,9 +61,10 @@ class Watcher:
         epsilons: Thresholds of the rank, each in [0, 1); the first is primary.
         rank_norm: ``frobenius`` or ``spectral``: the norm that thresholds refer to.
         exclude: Matrices that do not count in the means, beside the last and shortcuts.
-        include: Further parameters to measure.
+        include: Further parameters to measure, and shortcuts to count.
         example_input: What the model is called with. One forward pass tells at how many positions
-            each matrix is applied, which rank bounds need.
+            each matrix is applied, which rank bounds need, and one which parameters of modules that
+            are not torch's own are weight matrices.
         theory: Options of `lowrank.measure.theory.Theory` but ``layers`` and ``epsilon``:
             ``optimizer`` (its name), ``weight_decay``, ``momentum``, ``batch_size`` and
             ``train_size``. With them and an example input, ``rank_bound/<layer>`` is logged where
@@ -95,10 +98,11 @@ class Watcher:
         self._networks = networks
         self._count = len(networks)
         self._shape = () if isinstance(model, nn.Module) else (self._count,)
-        of_each = [weight_matrices(one, exclude=exclude, include=include) for one in networks]
+        options: dict[str, Any] = {"include": include, "example_input": example_input}
+        of_each = [weight_matrices(one, exclude=exclude, **options) for one in networks]
         self._matrices = of_each[0]
         if not self._matrices:
-            skipped = describe(networks[0]).splitlines()[2:]
+            skipped = describe(networks[0], **options).splitlines()[2:]
             raise InputError(["the module has no weight matrix to measure", *skipped])
         self._of_layers = {of[0].name: of for of in zip(*of_each, strict=True)}
         applied: Mapping[str, Applied | None] = {}
@@ -131,7 +135,15 @@ class Watcher:
         Returns:
             All quantities and spectra.
         """
-        weights = self._weights()
+        return self._measured(self._weights(), epoch, rates)
+
+    def advance(self) -> None:
+        """Makes the present weights those that the next distances refer to."""
+        self._keep(self._weights())
+
+    def _measured(
+        self, weights: Mapping[str, Tensor], epoch: int, rates: Sequence[float]
+    ) -> Measurement:
         views = [view for w in weights.values() for view in w.reshape(-1, *w.shape[-2:])]
         values = singular_values(views, epsilons=self.epsilons, rank_norm=self.rank_norm)
         spectra: dict[str, np.ndarray] = {}
@@ -161,10 +173,6 @@ class Watcher:
             metrics |= bound_metrics(self._bounds(self.theory, rates))
         return Measurement(metrics, spectra)
 
-    def advance(self) -> None:
-        """Makes the present weights those that the next distances refer to."""
-        self._previous = {name: weight.clone() for name, weight in self._weights().items()}
-
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep: tensors and numbers."""
         return {
@@ -184,9 +192,40 @@ class Watcher:
         self._norms = {epoch: _quantities(norms) for epoch, norms in state["norms"].items()}
         self._previous = dict(state["previous"])
 
+    def _keep(self, weights: Mapping[str, Tensor]) -> None:
+        self._previous = {name: weight.clone() for name, weight in weights.items()}
+
+    @property
+    def _is_sharded(self) -> bool:
+        """Whether parameters are in shards, which every process must help to gather."""
+        parameters = (p for network in self._networks for p in network.parameters())
+        return any(isinstance(parameter, dtensor()) for parameter in parameters)
+
+    def _help_to_gather(self) -> None:
+        """Takes part in gathering each matrix, one at a time, and keeps none."""
+        for matrices in self._of_layers.values() if self._is_sharded else ():
+            for matrix in matrices:
+                matrix.view()
+
     def _weights(self) -> dict[str, Tensor]:
-        """Returns the present matrices by layer, those of replicas stacked (N, rows, columns)."""
-        views = {name: [m.view() for m in of_layer] for name, of_layer in self._of_layers.items()}
+        """Returns the present matrices by layer, those of replicas stacked (N, rows, columns).
+
+        Raises:
+            InputError: One is no longer what it was.
+        """
+        present = {id(module) for network in self._networks for module in network.modules()}
+        for matrices in self._of_layers.values():
+            for matrix in matrices:
+                if id(matrix._owner) not in present:
+                    raise InputError(
+                        f"{matrix.path}: the model no longer has the module that it had when it "
+                        "was watched: watch the model anew"
+                    )
+        is_sharded = self._is_sharded  # then this device may have no room for all of them
+        views = {
+            name: [m.view().cpu() if is_sharded else m.view() for m in of_layer]
+            for name, of_layer in self._of_layers.items()
+        }
         return {name: torch.stack(v) if self._shape else v[0] for name, v in views.items()}
 
     def _each(self, values: Sequence[Any]) -> Quantity:

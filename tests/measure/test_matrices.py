@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from lowrank.common.errors import InputError
 from lowrank.measure.matrices import describe, skipped_parameters, weight_matrices
+from lowrank.measure.watcher import Watcher
 
 
 def names(model, **options):
@@ -433,13 +434,13 @@ def test_reasons_for_skipping():
 @pytest.mark.parametrize(
     ("include", "added"),
     [
-        pytest.param("odd", {"odd": (3, 20)}, id="name"),
+        pytest.param("odd", {f"odd_{i}": (4, 5) for i in range(3)}, id="name"),
         pytest.param(["odd.pos_embed"], {"odd_pos_embed": (6, 4)}, id="leading-ones-dropped"),
         pytest.param(["odd.cls_token"], {"odd_cls_token": (1, 4)}, id="vector"),
         pytest.param(["tokens"], {"tokens": (5, 4)}, id="module"),
         pytest.param(
             ["*.weight"],
-            {"odd": (3, 20), "tokens": (5, 4), "norm": (4, 4), "none": (3, 0)},
+            {"odd_2": (4, 5), "tokens": (5, 4), "norm": (4, 4), "none": (3, 0)},
             id="glob",
         ),
     ],
@@ -539,3 +540,245 @@ def test_a_module_without_values_is_named(layer, message):
         with pytest.raises(InputError) as caught:
             call(model)
         assert caught.value.lines == [message]
+
+
+def test_only_1x1_convolutions_of_shortcuts_are_left_out_and_include_counts_them():
+    model = nn.ModuleDict(
+        {
+            "downsample": nn.Sequential(nn.LayerNorm(2), nn.Conv2d(2, 2, 2, stride=2)),
+            "shortcut": nn.Sequential(nn.Conv2d(2, 2, 1)),
+            "head": nn.Linear(2, 2),
+        }
+    )
+    assert [m.name for m in weight_matrices(model) if m.counted] == ["downsample_1"]
+    assert [m.name for m in weight_matrices(model, include="shortcut.0") if m.counted] == [
+        "downsample_1",
+        "shortcut_0",
+    ]
+    assert [m.name for m in weight_matrices(model, exclude="downsample.1") if m.counted] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("composition", "unknown parameter of One"),
+        ("tokenizer_table", "unknown parameter of One"),
+        ("relative_position_bias_table", "position embedding"),
+        ("pos_embed", "position embedding"),
+        ("cls_token", "token"),
+    ],
+)
+def test_reasons_are_told_from_whole_words(name, reason):
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_parameter(name, nn.Parameter(torch.ones(3, 4)))
+
+    assert [s.reason for s in skipped_parameters(One())] == [reason]
+
+
+# --- what a known module has no matrix of ------------------------------------------------------
+
+
+def emptied(layer):
+    layer.weight.data = torch.empty(0)
+    return layer
+
+
+def of_buffer(layer):
+    weight = layer.weight.detach()
+    del layer.weight
+    layer.register_buffer("weight", weight)
+    return layer
+
+
+def of_zero(layer):
+    emptied(layer).weight.ds_shape = (3, 4)
+    return layer
+
+
+def without(layer):
+    layer.weight = None
+    return layer
+
+
+def replaced(layer, weight):
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return layer
+
+
+class Wrapped(torch.Tensor):
+    """As quantisation libraries have them: values in a layout that only the class knows."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.detach.default:
+            return args[0]
+        raise NotImplementedError(str(func))
+
+    def __repr__(self):
+        return "Wrapped"
+
+
+UNUSABLE = [
+    pytest.param(emptied, "sharded elsewhere, or flat", id="FSDP1's shard"),
+    pytest.param(of_zero, "sharded by ZeRO-3", id="ZeRO-3"),
+    pytest.param(of_buffer, "a buffer, not a parameter of its Linear", id="buffer"),
+    pytest.param(without, "its Linear has no weight", id="none"),
+    pytest.param(
+        lambda layer: replaced(layer, layer.weight.detach().to(torch.float8_e4m3fn)),
+        "values of type float8_e4m3fn: quantised",
+        id="float8",
+    ),
+    pytest.param(
+        lambda layer: replaced(layer, layer.weight.detach().to_sparse()), "sparse", id="sparse"
+    ),
+    pytest.param(
+        lambda layer: replaced(layer, Wrapped(layer.weight.detach())),
+        "values in a Wrapped",
+        id="tensor subclass",
+    ),
+    pytest.param(
+        lambda layer: torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0],
+        "quantised",
+        id="quantize_dynamic",
+        marks=pytest.mark.filterwarnings("ignore"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), UNUSABLE)
+def test_a_known_module_without_a_usable_matrix_is_listed_with_the_reason(change, reason):
+    model = nn.ModuleDict({"body": nn.Linear(4, 3), "head": nn.Linear(3, 2)})
+    model["body"] = change(model["body"])
+    assert names(model) == ["head"]
+    (skipped,) = skipped_parameters(model)
+    assert skipped.path == "body.weight"
+    assert reason in skipped.reason
+    assert reason in describe(model)
+    if reason.startswith("a buffer"):
+        assert shapes(model, include="body.weight")["body"] == (3, 4)
+    else:
+        assert names(model, include="body.weight") == ["head"]
+        with pytest.raises(InputError, match="has no weight matrix to measure") as caught:
+            Watcher(nn.Sequential(model["body"]))
+        assert any(reason in line for line in caught.value.lines)
+
+
+def test_watching_no_matrix_is_refused():
+    with pytest.raises(InputError, match="the module has no weight matrix to measure"):
+        Watcher(nn.Sequential(nn.ReLU(), nn.LayerNorm((3, 3))))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_a_weight_normalised_module_that_is_then_pruned_is_measured_as_it_computes():
+    layer = torch.nn.utils.weight_norm(nn.Linear(5, 4, bias=False))
+    prune.l1_unstructured(layer, "weight_v", amount=0.5)
+    (matrix,) = weight_matrices(nn.Sequential(layer))
+    with torch.no_grad():
+        layer.weight_v_orig.mul_(-2)
+    layer(torch.eye(5))  # torch applies the mask a pass late: its hooks run in the order made
+    expected = layer(torch.eye(5)).T
+    assert torch.equal(matrix.view(), expected.detach())
+    assert (matrix.view() == 0).sum() == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: replaced(m["body"], torch.zeros(7, 4)), r"of shape \(3, 4\) .* now \(7, 4\)"),
+        (lambda m: emptied(m["body"]), r"of shape \(3, 4\) when it was watched and is now \(0,\)"),
+        (lambda m: m.to("meta"), "is now on the meta device"),
+        (lambda m: m.update({"body": nn.Linear(4, 3)}), "no longer has the module"),
+    ],
+    ids=["replaced", "emptied", "meta", "module replaced"],
+)
+def test_what_changed_after_watch_is_said_and_not_measured(change, message):
+    model = nn.ModuleDict({"body": nn.Linear(4, 3), "head": nn.Linear(3, 2)})
+    watcher = Watcher(model)
+    watcher.measure(0)
+    change(model)
+    with pytest.raises(InputError, match=message) as caught:
+        watcher.measure(1)
+    assert "watch the model anew" in str(caught.value)
+
+
+# --- stacks, and modules of one's own ----------------------------------------------------------
+
+
+class OwnLinear(nn.Module):
+    """A linear class of one's own, and parameters that multiply nothing or element by element."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(6, 5))
+        self.experts = nn.Parameter(torch.randn(3, 5, 4))
+        self.scale = nn.Parameter(torch.randn(4, 4))
+        self.unused = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        x = x @ self.kernel
+        x = sum(nn.functional.linear(x, part.t()) for part in self.experts)
+        return (x[:, None] * self.scale).sum(1)
+
+
+def test_leading_dimensions_are_a_batch_of_matrices():
+    module = OwnLinear()
+    model = nn.Sequential(module, nn.Linear(4, 2))
+    found = {m.name: m.view() for m in weight_matrices(model, include="0.experts")}
+    assert list(found) == ["0_experts_0", "0_experts_1", "0_experts_2", "1"]
+    for index in range(3):
+        assert torch.equal(found[f"0_experts_{index}"], module.experts[index])
+    stacked = nn.ParameterDict({"qkvo_w": nn.Parameter(torch.randn(2, 2, 5, 5))})
+    assert shapes(stacked, include="qkvo_w") == {f"qkvo_w_{i}": (5, 5) for i in range(4)}
+
+
+def test_an_example_shows_which_parameters_enter_matrix_products():
+    model = nn.Sequential(OwnLinear(), nn.Linear(4, 2))
+    example = torch.zeros(1, 6)
+    assert names(model) == ["1"]
+    assert names(model, example_input=example) == [
+        "0_kernel",
+        *(f"0_experts_{i}" for i in range(3)),
+        "1",
+    ]
+    reasons = {s.path: s.reason for s in skipped_parameters(model, example_input=example)}
+    unknown = "unknown parameter of OwnLinear that enters no matrix product"
+    assert reasons == {"0.scale": unknown, "0.unused": unknown}
+    assert unknown in describe(model, example_input=example)
+    row = Watcher(model, example_input=example).measure(0).metrics
+    assert row["rank/0_kernel"] == 5
+
+
+def test_gpt2_and_mixtral_have_all_their_matrices():
+    transformers = pytest.importorskip("transformers")
+    ids = {"vocab_size": 32, "bos_token_id": 0, "eos_token_id": 1}
+    gpt2 = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=16, **ids)
+    )
+    found = {m.name: m for m in weight_matrices(gpt2)}
+    assert len(found) == 9
+    attention = gpt2.transformer.h[0].attn.c_attn
+    assert torch.equal(found["transformer_h_0_attn_c_attn"].view(), attention.weight.T)
+    mixtral = transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            num_local_experts=4,
+            **ids,
+        )
+    )
+    experts = 2 * 2 * 4  # layers, projections, experts
+    assert len(names(mixtral)) == 2 * (4 + 1) + experts + 1
+    assert [s.reason for s in skipped_parameters(mixtral)] == ["embedding"]
+    assert shapes(mixtral)["model_layers_1_mlp_experts_down_proj_3"] == (16, 24)
