@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,9 @@ from lowrank.common.errors import InputError
 from lowrank.common.texts import one_of
 
 PROGRAM = "train.py"
+DECLARED = "lowrank.config"
+"""What a program imports that takes lowrank's settings as flags."""
+
 BESIDE_PACKAGE = Path(__file__).resolve().parents[2]
 """Where the program of this package's commit lies, if it is not installed elsewhere."""
 
@@ -26,15 +30,43 @@ def find_program(*places: Path, command: str) -> Path:
         ``train.py`` there.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or it is another project's: that is not run.
     """
     for place in places:
         if (place / PROGRAM).is_file():
+            if not is_of_lowrank(place / PROGRAM):
+                raise InputError(
+                    f"{place / PROGRAM} is no training of lowrank, as it imports nothing of "
+                    f"{DECLARED}, and was not run; start {command} where lowrank's {PROGRAM} lies"
+                )
             return place / PROGRAM
     raise InputError(
         f"there is no {PROGRAM} in {one_of([*dict.fromkeys(map(str, places))])}; start {command} "
         "where it lies"
     )
+
+
+def is_of_lowrank(path: Path) -> bool:
+    """Returns whether a program takes lowrank's settings: it imports them, by its own words.
+
+    Args:
+        path: The program, which is read and not run.
+
+    Raises:
+        InputError: If it is no Python program.
+    """
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be read as a Python program: {reason}") from error
+    modules = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return any(module == DECLARED or module.startswith(f"{DECLARED}.") for module in modules)
 
 
 def load_program(path: Path) -> Callable[[Sequence[str]], int]:

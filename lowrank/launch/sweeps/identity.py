@@ -22,6 +22,9 @@ HEARTBEAT = 20
 READY = "ready"
 """Attribute of a study whose points are queued."""
 
+NEWER: Mapping[str, Any] = {"environment": {}}
+"""What definitions hold that were not written always."""
+
 _IDENTITY = "sweep"  # attribute of the study
 _BEGINNING = 10.0  # seconds without a new point until who began a sweep is taken for dead
 _ABSENT = "absent"
@@ -91,7 +94,7 @@ def begin(
     identity = Identity(**study.user_attrs[_IDENTITY])
     lines = [
         f"{place} was {before}, not {now}"
-        for place, before, now in _differences(identity.definition, definition)
+        for place, before, now in _differences({**NEWER, **identity.definition}, definition)
     ]
     for flag, asked, kept in (
         ("search_seed", search_seed, identity.search_seed),

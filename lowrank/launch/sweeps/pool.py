@@ -31,6 +31,7 @@ class Worker:
         slot: Where it computes.
         program: The training program.
         log: File for what it prints between runs.
+        tracked: Whether W&B is used.
 
     Attributes:
         slot: As given.
@@ -39,9 +40,10 @@ class Worker:
         pid: Of the process that trains; None until it is ready.
     """
 
-    def __init__(self, slot: Slot, program: Path, log: Path) -> None:
+    def __init__(self, slot: Slot, program: Path, log: Path, *, tracked: bool) -> None:
         self.slot = slot
         self._program = program
+        self._tracked = tracked
         self.log = log
         self.start()
 
@@ -90,7 +92,7 @@ class Worker:
             Its messages; the last is ``{"died": EXIT_CODE}`` if it has.
 
         Raises:
-            InputError: If the program cannot be used.
+            InputError: If the program cannot be used, or W&B's variables where it is.
         """
         over = False
         while not over:
@@ -106,6 +108,8 @@ class Worker:
             if "broken" in message:
                 raise InputError(f"program: {message['broken']}")
             if "ready" in message:
+                if self._tracked and message["wrong"]:
+                    raise InputError(message["wrong"])
                 self.ready, self.pid = True, message["ready"]
         if over and not self._ended:
             self._ended = True
@@ -152,13 +156,16 @@ class Worker:
 
 
 @contextlib.contextmanager
-def workers_on(slots: Sequence[Slot], program: Path, logs: Path) -> Iterator[list[Worker]]:
+def workers_on(
+    slots: Sequence[Slot], program: Path, logs: Path, *, tracked: bool
+) -> Iterator[list[Worker]]:
     """Starts a worker on every slot; none outlives the context.
 
     Args:
         slots: Where.
         program: The training program.
         logs: Folder for what they print between runs.
+        tracked: Whether W&B is used.
 
     Yields:
         The workers. On an exception they are killed, else they end by themselves.
@@ -167,7 +174,10 @@ def workers_on(slots: Sequence[Slot], program: Path, logs: Path) -> Iterator[lis
     workers: list[Worker] = []
     try:
         # As they are made, not at once: one that fails to start must not leave the others behind.
-        workers.extend(Worker(slot, program, logs / f"worker-{slot.name}.log") for slot in slots)
+        workers.extend(
+            Worker(slot, program, logs / f"worker-{slot.name}.log", tracked=tracked)
+            for slot in slots
+        )
         yield workers
         for worker in workers:
             worker.release()

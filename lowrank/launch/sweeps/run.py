@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections import Counter
@@ -10,11 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lowrank.common.errors import InputError
 from lowrank.common.signals import Interruption
 from lowrank.common.terminal import say
-from lowrank.config import Config
-from lowrank.config.settings import FREE_ON_RESUME
-from lowrank.config.sources import of_machine
+from lowrank.config import Config, Given
+from lowrank.config.settings import FREE_ON_RESUME, with_role
+from lowrank.config.sources import bad_values, of_machine
+from lowrank.config.sweepfile import COUPLED, Distribution
+from lowrank.config.sweepfile.parameters import fields_of, values_of
 from lowrank.config.values import read_value
 from lowrank.launch.programs import PROGRAM, find_program
 from lowrank.launch.slots import Slot
@@ -56,6 +60,8 @@ def run_sweep(
         The exit code: 0 if every point is done, 1 if some failed too often, 130 and 143 by signal.
     """
     sweep = search.sweep
+    definition = _definition(search)
+    tracked = _tracking(search) != {"disabled"}
     above = sweep.path.resolve().parent
     program = find_program(Path.cwd(), above, above.parent, command="lowrank sweep")
     output_dir = Path(search.overrides.get("output_dir") or of_machine("output_dir")).expanduser()
@@ -63,13 +69,13 @@ def run_sweep(
     presence = Presence(output_dir)
     try:
         # The workers load torch while this process loads Optuna.
-        with workers_on(slots, program, output_dir / "logs") as workers:
+        with workers_on(slots, program, output_dir / "logs", tracked=tracked) as workers:
             storage = open_storage(url)
             study, identity = begin(
                 storage,
                 sweep.name,
                 direction=search.direction,
-                definition=_definition(search),
+                definition=definition,
                 search_seed=search_seed,
                 heartbeat=heartbeat,
             )
@@ -107,6 +113,8 @@ def _introduce(
     if sweep.method != "grid":
         how += f" search with search_seed {identity.search_seed}"
     line(f"sweep {sweep.name}: {search.size} points, {how}, on {', '.join(s.name for s in slots)}")
+    for name, value in environment_of(search).items():
+        line(f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point")
     line(f"runs {identity.prefix}-NNNN, points in {without_password(url)}")
 
 
@@ -138,7 +146,7 @@ def _conclude(
         say("a larger --max_retries tries the failed points again")
     if not tally.settled:
         say("the same command again runs what is missing")
-    elif _tracking(search) == "offline":
+    elif "offline" in _tracking(search):
         runs = shlex.quote(str(output_dir))
         say(f"upload them with: lowrank sync {runs}/{points.run_id(0)[:-4]}*")
     if interruption.signal is not None:
@@ -155,6 +163,8 @@ def list_points(search: Search, seed: int | None) -> None:
     """
     sweep = search.sweep
     say(f"sweep {sweep.name}: {search.size} points, {sweep.method}")
+    for name, value in environment_of(search).items():
+        say(f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point")
     known = sweep.method == "grid" or (sweep.method == "random" and seed is not None)
     if not known:
         why = "with --search_seed=N" if sweep.method == "random" else "as results come in"
@@ -187,9 +197,45 @@ def _tracked(search: Search) -> list[str]:
     return [f"--{name}={value}" for name, value in flags.items() if name not in given]
 
 
-def _tracking(search: Search) -> str:
-    given = search.overrides.get("tracking")
-    return given if isinstance(given, str) else "offline"
+def _tracking(search: Search) -> set[str]:
+    """Returns how the sweep's runs are tracked."""
+    if "tracking" in search.overrides:
+        return {str(search.overrides["tracking"])}
+    parameter = search.sweep.parameters.get("tracking")
+    if parameter is None or isinstance(parameter, Distribution):
+        return {"offline"}
+    return {str(value) for value in values_of(parameter)}
+
+
+def environment_of(search: Search) -> dict[str, Any]:
+    """Returns what the environment decides of every point, as ``LOWRANK_BATCH_SIZE`` does.
+
+    Args:
+        search: The sweep's points.
+
+    Returns:
+        Values by field, but for those that may differ by machine.
+
+    Raises:
+        InputError: A line for each value that is not allowed.
+    """
+    decided = {*search.overrides, *search.sweep.parameters, *FREE_ON_RESUME, *with_role("machine")}
+    coupled = search.sweep.parameters.get(COUPLED)
+    if coupled is not None and not isinstance(coupled, Distribution):
+        fields = [set(fields_of(COUPLED, value, "")) for value in values_of(coupled)]
+        decided |= set.intersection(*fields)
+    given = {
+        name: Given(value, variable)
+        for name in Config.model_fields
+        if name not in decided and (value := os.environ.get(variable := f"LOWRANK_{name.upper()}"))
+    }
+    if lines := bad_values(given).values():
+        raise InputError(lines)
+    values = {
+        name: read_value(Config.model_fields[name].annotation, value)
+        for name, (value, _) in given.items()
+    }
+    return dict(json.loads(json.dumps(values)))
 
 
 def _definition(search: Search) -> dict[str, Any]:
@@ -205,6 +251,7 @@ def _definition(search: Search) -> dict[str, Any]:
         "metric": raw.get("metric"),
         "parameters": dict(raw["parameters"]),
         "overrides": json.loads(json.dumps(overrides)),
+        "environment": environment_of(search),
     }
 
 

@@ -15,7 +15,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,23 @@ KEPT_DATASETS = 2
 """Data sets that stay loaded; sweeps rarely go over more than one."""
 
 
-def warm_up() -> None:
-    """Loads what the first run would load, and W&B's process."""
+def warm_up() -> list[str]:
+    """Loads what the first run would load, and W&B's process.
+
+    Returns:
+        What is wrong with W&B's variables.
+    """
     from lowrank.data.kept import KEPT
     from lowrank.training import trainer  # noqa: F401
 
     KEPT.limit = KEPT_DATASETS
-    with suppress(InputError):  # then each point says what is wrong with W&B's variables
+    wrong = []
+    try:
         prepare_client()
+    except InputError as error:  # a run that is not tracked has no need of it
+        wrong = error.lines
     settle()
+    return wrong
 
 
 def settle() -> None:
@@ -96,11 +103,11 @@ def serve(requests: int, replies: int, path: Path) -> None:
 
         try:
             main = load_program(path)
-            warm_up()
+            wrong = warm_up()
         except ImportError as error:
             reply({"broken": str(error)})
             return
-        reply({"ready": os.getpid()})
+        reply({"ready": os.getpid(), "wrong": wrong})
         for number, line in enumerate(questions):
             request = json.loads(line)
             _write_to(request["log"])

@@ -25,6 +25,7 @@ PROGRAM = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import importlib.util
+from lowrank.config import Config  # this program takes its fields as flags
 _spec = importlib.util.spec_from_file_location("real_train", {str(ROOT / "train.py")!r})
 _real = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_real)

@@ -138,6 +138,62 @@ def test_death_wins_nothing_a_dead_point_is_told_and_has_no_value(tmp_path):
     assert sorted(trial.state.name for trial in study.trials) == ["COMPLETE", "PRUNED"]
 
 
+def test_the_environment_is_part_of_what_decides_a_sweep(tmp_path, monkeypatch):
+    file = write_sweep(tmp_path, {"seed": {"values": [0, 1]}, "lr": {"value": 0.3}})
+    monkeypatch.setenv("LOWRANK_BATCH_SIZE", "64")
+    monkeypatch.setenv("LOWRANK_LR", "0.9")  # the file's own value wins
+    monkeypatch.setenv("LOWRANK_DATA_DIR", "here")  # of this machine
+    first = sweep(tmp_path, str(file))
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "LOWRANK_BATCH_SIZE of the environment sets batch_size=64 at every" in first.stdout
+    assert {(r.config["batch_size"], r.config["lr"]) for r in runs(tmp_path).values()} == {
+        (64, 0.3)
+    }
+    monkeypatch.delenv("LOWRANK_BATCH_SIZE")
+    monkeypatch.setenv("LOWRANK_DATA_DIR", "there")
+    (tmp_path / "runs" / next(iter(runs(tmp_path))) / "record.sqlite").unlink()
+    second = sweep(tmp_path, str(file))
+    assert second.returncode == 2
+    assert "was begun differently: environment.batch_size was 64, not absent" in second.stderr
+    monkeypatch.setenv("LOWRANK_BATCH_SIZE", "many")
+    third = sweep(tmp_path, str(file))
+    assert third.returncode == 2
+    assert "batch_size: got 'many' from LOWRANK_BATCH_SIZE" in third.stderr
+
+
+def test_bad_variables_of_wandb_are_told_once_and_end_the_sweep(tmp_path, monkeypatch):
+    file = write_sweep(tmp_path, SEEDS)
+    monkeypatch.setenv("WANDB_BASE_URL", "localhost:1")
+    done = sweep(tmp_path, str(file), "--per_gpu=2")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.count("WANDB_BASE_URL") == 1
+    assert "dies while it starts" not in done.stderr
+    assert not runs(tmp_path)
+
+
+def test_a_foreign_train_py_is_not_run(tmp_path):
+    file = write_sweep(tmp_path, SEEDS)
+    foreign = "open('was-run', 'w')\ndef main(argv): open('was-run', 'w')\n"
+    (tmp_path / "train.py").write_text(foreign)
+    done = sweep(tmp_path, str(file))
+    assert done.returncode == 2
+    assert "train.py is no training of lowrank, as it imports nothing of" in done.stderr
+    assert not (tmp_path / "was-run").exists()
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "train.py").write_text("this is no Python\n")
+    done = sweep(tmp_path, str(file))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_sweep_that_is_not_tracked_asks_for_no_upload(tmp_path):
+    file = write_sweep(tmp_path, {"seed": {"value": 0}, "tracking": {"value": "disabled"}})
+    done = sweep(tmp_path, str(file), "--output_dir=q?x")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "upload" not in done.stdout
+    assert sorted(path.name for path in (tmp_path / "q?x").glob("*.sqlite")) == ["tiny.sqlite"]
+    assert not (tmp_path / "q").exists()
+
+
 @pytest.mark.slow
 def test_memory_errors_end_their_run_and_replace_its_worker(tmp_path):
     file = write_sweep(tmp_path, SEEDS)
