@@ -31,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from lowrank.common.errors import InputError
 from lowrank.measure.layers import Layer
+from lowrank.measure.tensors import unusable
 
 ExampleInput = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -121,11 +122,9 @@ def output_positions(
         >>> output_positions(model, weight_matrices(model), torch.zeros(16, 2, 8, 8))
         {'0': Applied(positions=36, groups=2), '2': Applied(positions=1, groups=1)}
     """
-    args, kwargs = _one_sample(example_input, batch_dim)
     model = _unwrapped(model)
     counter = _Counter(_names_by_parameter(model, matrices))
-    with _left_as_it_was(model), _eagerly(), torch.no_grad(), counter:
-        model(*args, **kwargs)
+    _pass(model, example_input, batch_dim, counter)
     return {matrix.name: counter.applied.get(matrix.name) for matrix in matrices}
 
 
@@ -142,25 +141,26 @@ def parameters_in_products(model: nn.Module, example_input: ExampleInput) -> set
     Returns:
         The identities of the parameters.
     """
-    args, kwargs = _one_sample(example_input, 0)
     model = _unwrapped(model)
-    seen = _Products(model.parameters())
-    with _left_as_it_was(model), _eagerly(), torch.no_grad(), seen:
+    products = _Products(model.parameters())
+    _pass(model, example_input, 0, products)
+    return products.found
+
+
+def _pass(
+    model: nn.Module, example_input: ExampleInput, batch_dim: int | None, noting: _Noting
+) -> None:
+    args, kwargs = _one_sample(example_input, batch_dim)
+    with _left_as_it_was(model), _eagerly(), torch.no_grad(), noting:
         model(*args, **kwargs)
-    return seen.found
 
 
-class _Products(TorchFunctionMode):
-    """Notes, while active, whose memory enters matrix products, as another operand than the input.
+class _Noting(TorchFunctionMode):
+    """Sees, while active, each call of a function of torch.
 
-    Args:
-        parameters: Of the module.
+    An active mode also keeps attention and transformer layers off their fused inference path, which
+    would hide what they apply.
     """
-
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
-        super().__init__()
-        self._owners = {p.untyped_storage().data_ptr(): id(p) for p in parameters if p.numel()}
-        self.found: set[int] = set()
 
     def __torch_function__(
         self,
@@ -169,7 +169,7 @@ class _Products(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Calls a function of torch and notes the parameters that it multiplies with.
+        """Calls a function of torch, and notes what is to be noted of it.
 
         Args:
             func: The function.
@@ -180,7 +180,42 @@ class _Products(TorchFunctionMode):
         Returns:
             What the function returns.
         """
-        kwargs = kwargs or {}
+        result = func(*args, **(kwargs or {}))
+        self.note(func, args, kwargs or {}, result)
+        return result
+
+    def note(
+        self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        """Notes one call.
+
+        Args:
+            func: The function.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+            result: What it returned.
+        """
+        raise NotImplementedError
+
+
+class _Products(_Noting):
+    """Notes, while active, whose memory enters matrix products, as another operand than the input.
+
+    Args:
+        parameters: Of the module.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        super().__init__()
+        usable = (p for p in parameters if p.numel() and not unusable(p))
+        self._owners = {p.untyped_storage().data_ptr(): id(p) for p in usable}
+        self.found: set[int] = set()
+
+    def note(
+        self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        """Notes the parameters that a product has as operands."""
+        del result
         name = getattr(func, "__name__", "")
         if name in _PRODUCTS:
             has_input = name in _OF_AN_INPUT
@@ -189,17 +224,13 @@ class _Products(TorchFunctionMode):
                 v for n, v in kwargs.items() if n != "bias" and not (has_input and n == "input")
             ]
             for tensor in _tensors([operands, given]):
-                if tensor.ndim > 1:
+                if tensor.ndim > 1 and not unusable(tensor):
                     owner = self._owners.get(tensor.untyped_storage().data_ptr())
                     self.found |= set() if owner is None else {owner}
-        return func(*args, **kwargs)
 
 
-class _Counter(TorchFunctionMode):
+class _Counter(_Noting):
     """Counts, while active, what torch's functions do with the parameters it was given.
-
-    An active mode also keeps attention and transformer layers off their fused inference path, which
-    would hide what they apply.
 
     Args:
         names: By the identity of a parameter: the names of its matrices, blocks of its rows.
@@ -210,43 +241,18 @@ class _Counter(TorchFunctionMode):
         self._names = names
         self.applied: dict[str, Applied | None] = {}
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Calls a function of torch and notes which matrices it applied.
-
-        Args:
-            func: The function.
-            types: Of overriding arguments; not needed.
-            args: Its arguments.
-            kwargs: Its keyword arguments.
-
-        Returns:
-            What the function returns.
-        """
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        weights = [t for t in _tensors([args, kwargs]) if id(t) in self._names]
-        if weights:
-            self._note(func, args, kwargs, result, weights)
-        return result
-
-    def _note(
-        self,
-        func: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        result: Any,
-        weights: Sequence[Tensor],
+    def note(
+        self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
+        """Notes which matrices a function applied, and at how many positions."""
+        weights = [t for t in _tensors([args, kwargs]) if id(t) in self._names]
+        if not weights:
+            return
         if func is functional.multi_head_attention_forward:
-            return self._note_attention(_ATTENTION.bind(*args, **kwargs).arguments)
+            self._note_attention(_ATTENTION.bind(*args, **kwargs).arguments)
+            return
         if func in _VALUELESS or not any(True for _ in _tensors([result])):
-            return None
+            return
         given = args[0] if args else kwargs.get("input")
         for weight in weights:
             if not isinstance(given, Tensor) or given is weight:
@@ -262,7 +268,6 @@ class _Counter(TorchFunctionMode):
                 self._add(weight, Applied(result.numel() // result.shape[channel_dim], groups))
             else:
                 self._add(weight, None)
-        return None
 
     def _note_attention(self, arguments: Mapping[str, Any]) -> None:
         rows = [Applied(_rows(arguments[name])) for name in ("query", "key", "value")]

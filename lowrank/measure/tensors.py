@@ -77,7 +77,7 @@ class Found:
     @property
     def labels(self) -> tuple[str, ...]:
         """What ``exclude`` and ``include`` may call it."""
-        return (*self.names, self.path, self.module)
+        return (*self.names, _layer_name(self.module, self.tensor), self.path, self.module)
 
     @property
     def is_unknown(self) -> bool:
@@ -111,7 +111,7 @@ class Found:
             InputError: The values are gone, or no longer those of such a matrix.
         """
         weight = _effective(self.owner, self.tensor).detach()
-        problem = "on the meta device" if weight.is_meta else _unusable(weight)
+        problem = "on the meta device" if weight.is_meta else unusable(weight)
         if problem or tuple(weight.shape) != self.shape:
             raise InputError(
                 f"{self.path} was of shape {self.shape} when it was watched and is now "
@@ -267,8 +267,15 @@ def _check_has_values(path: str, module: nn.Module, parameter: Tensor) -> None:
         raise InputError(f"{where} is on the meta device and has no weights: load them first")
 
 
-def _unusable(weight: Tensor) -> str:
-    """Returns why a tensor's values are not those of a matrix; empty if they are."""
+def unusable(weight: Tensor) -> str:
+    """Says whether a tensor's values are those of a matrix.
+
+    Args:
+        weight: Any tensor.
+
+    Returns:
+        Why they are not; empty if they are.
+    """
     if weight.layout != torch.strided:
         return "sparse"
     kind = type(weight)
@@ -281,7 +288,11 @@ def _unusable(weight: Tensor) -> str:
 
 
 def dtensor() -> type[Any]:
-    """Returns the class of tensors that are sharded over processes; none has it if none is."""
+    """Finds the class of tensors that are sharded over processes, without importing it.
+
+    Returns:
+        The class; one without instances where nothing can be sharded.
+    """
     loaded = sys.modules.get("torch.distributed.tensor")
     return cast("type[Any]", getattr(loaded, "DTensor", _NoTensor))
 
@@ -312,7 +323,7 @@ def _without_parameter(path: str, owner: nn.Module, own: Mapping[str, Tensor]) -
     names = (_layer_name(path, "weight"),)
     if isinstance(weight, Tensor):
         reason = "a buffer" if "weight" in owner._buffers else "computed or taken from elsewhere"
-        usable = weight.ndim == 2 and not weight.is_meta and not _unusable(weight)
+        usable = weight.ndim == 2 and not weight.is_meta and not unusable(weight)
         shape, reason = tuple(weight.shape), f"{reason}, not a parameter of its {_kind(owner)}"
         return Found(path, owner, "weight", shape, names, reason, can_be_included=usable)
     sizes = [getattr(owner, name, 0) for name in ("out_features", "in_features")]
@@ -330,7 +341,7 @@ def _classify(path: str, module: nn.Module, tensor: str, weight: Tensor) -> Foun
         by = "by ZeRO-3" if hasattr(getattr(module, tensor), "ds_shape") else "elsewhere, or flat"
         reason = f"has no values of a matrix here: sharded {by}"
         return replace(found, shape=tuple(shape), reason=reason, can_be_included=False)
-    if reason := _unusable(weight):
+    if reason := unusable(weight):
         return replace(found, reason=reason, can_be_included=False)
     if not weight.numel():
         return replace(found, reason="has no elements")

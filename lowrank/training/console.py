@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from lowrank.measure.layers import Layer
 
 COLUMNS = (
-    ("epoch", 8),
-    ("lr", 7),
-    ("train loss", 11),
-    ("acc", 7),
-    ("test loss", 10),
-    ("acc", 7),
-    ("rank", 7),
-    ("images/s", 9),
-    ("left", 6),
+    ("epoch", 8, "", ""),
+    ("lr", 7, "lr_now", ".3g"),
+    ("train loss", 11, "train_loss", ".4g"),
+    ("acc", 7, "train_accuracy", ".2%"),
+    ("test loss", 10, "test_loss", ".4g"),
+    ("acc", 7, "test_accuracy", ".2%"),
+    ("rank", 7, "rank_mean", ".1f"),
+    ("images/s", 9, "throughput/images_per_second", ",.0f"),
+    ("left", 6, "", ""),
 )
-"""Head and width of each column; with a space between them, 80 columns."""
+"""Head, width, metric and its form of each column; with a space between them, 80 columns."""
 
 
 class Console(Display):
@@ -67,7 +67,7 @@ class Console(Display):
 
     def head(self) -> None:
         """Prints the names of the columns."""
-        self.line(_row(head for head, _ in COLUMNS))
+        self.line(_row(head for head, *_ in COLUMNS))
 
     def start(self, epoch: int, step: int = 0) -> None:
         """Begins to count: training stands before the given step of the epoch after ``epoch``.
@@ -124,16 +124,7 @@ def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float], seconds_le
     Returns:
         The line, under the heads of ``COLUMNS``; wider where a number is.
     """
-    numbers = (
-        ("lr_now", ".3g"),
-        ("train_loss", ".4g"),
-        ("train_accuracy", ".2%"),
-        ("test_loss", ".4g"),
-        ("test_accuracy", ".2%"),
-        ("rank_mean", ".1f"),
-        ("throughput/images_per_second", ",.0f"),
-    )
-    texts = (_number(metrics.get(name), form) for name, form in numbers)
+    texts = (_number(metrics.get(name), form) for _, _, name, form in COLUMNS[1:-1])
     return _row([f"{epoch}/{epochs}", *texts, duration(seconds_left)])
 
 
@@ -208,7 +199,7 @@ def deviation_lines(row: Mapping[str, float], replicas: int) -> list[str]:
 
 
 def _row(texts: Iterable[str]) -> str:
-    return aligned([tuple(texts)], left=(), widths=[width for _, width in COLUMNS], gap=1)[0]
+    return aligned([tuple(texts)], left=(), widths=[width for _, width, *_ in COLUMNS], gap=1)[0]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -753,8 +753,26 @@ def test_an_example_shows_which_parameters_enter_matrix_products():
     unknown = "unknown parameter of OwnLinear that enters no matrix product"
     assert reasons == {"0.scale": unknown, "0.unused": unknown}
     assert unknown in describe(model, example_input=example)
-    row = Watcher(model, example_input=example).measure(0).metrics
+    row = Watcher(model, example_input=example, include="0_experts").measure(0).metrics
     assert row["rank/0_kernel"] == 5
+
+
+def test_an_example_with_sparse_operands_is_followed_too():
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own = nn.Parameter(torch.randn(4, 3))
+            self.fixed = nn.Parameter(torch.eye(5).to_sparse(), requires_grad=False)
+
+        def forward(self, x):
+            return torch.sparse.mm(self.fixed, x.repeat(5, 1) @ self.own)
+
+    model = nn.ModuleList([Graph()])
+    assert names(Graph(), example_input=torch.zeros(1, 4)) == ["own"]
+    assert [s.reason for s in skipped_parameters(model)] == [
+        "unknown parameter of Graph",
+        "sparse",
+    ]
 
 
 def test_gpt2_and_mixtral_have_all_their_matrices():

@@ -111,13 +111,10 @@ def _accuracy(swept: Sequence[str]) -> Section:
             ),
             _curve("test_accuracy", "test accuracy", *swept[:1]),
             _curve("train_accuracy", "train accuracy", *swept[:1]),
-            wr.LinePlot(
-                title="Runs that died or collapsed",
-                x="epoch",
+            _lines(
+                "Runs that died or collapsed",
+                "dead (0 or 1), collapsed matrices",
                 y=["dead", "collapsed"],
-                title_x="epoch",
-                title_y="dead (0 or 1), collapsed matrices",
-                max_runs_to_show=MOST_RUNS,
             ),
         ],
         is_open=True,
@@ -165,8 +162,6 @@ def _spectra() -> Section:
 
 def _theory() -> Section:
     """Returns the bound beside what it bounds; vacuous bounds are not logged."""
-    import wandb_workspaces.reports.v2 as wr
-
     return _section(
         "Theory",
         [
@@ -176,15 +171,7 @@ def _theory() -> Section:
                 "rank",
                 most_runs=1,
             ),
-            wr.LinePlot(
-                title="Learning rate",
-                x="epoch",
-                y=["lr_now"],
-                title_x="epoch",
-                title_y="learning rate",
-                log_y=True,
-                max_runs_to_show=MOST_RUNS,
-            ),
+            _lines("Learning rate", "learning rate", y=["lr_now"], log_y=True),
         ],
         columns=2,
     )
@@ -203,16 +190,7 @@ def _others(swept: Sequence[str]) -> list[Any]:
 
 def _of_layers(title: str, metrics: str, label: str, most_runs: int = 5) -> Any:
     """Returns metrics of every layer over epochs, found by a regular expression."""
-    import wandb_workspaces.reports.v2 as wr
-
-    return wr.LinePlot(
-        title=title,
-        x="epoch",
-        metric_regex=metrics,
-        title_x="epoch",
-        title_y=label,
-        max_runs_to_show=most_runs,
-    )
+    return _lines(title, label, metric_regex=metrics, max_runs_to_show=most_runs)
 
 
 def _capital(text: str) -> str:
@@ -223,21 +201,22 @@ def _curve(metric: str, label: str, field: str | None = None) -> Any:
     """Returns a metric over epochs: of every run, or mean ± sd for each value of a field."""
     import wandb_workspaces.reports.v2 as wr
 
-    grouped: dict[str, Any] = {"max_runs_to_show": MOST_RUNS}
+    grouped: dict[str, Any] = {}
     if field is not None:
-        grouped |= {
+        grouped = {
             "groupby": wr.Config(field),
             "groupby_aggfunc": "mean",
             "groupby_rangefunc": "stddev",
         }
-    return wr.LinePlot(
-        title=_capital(label) + (f" by {field}" if field else ""),
-        x="epoch",
-        y=[metric],
-        title_x="epoch",
-        title_y=label,
-        **grouped,
-    )
+    title = _capital(label) + (f" by {field}" if field else "")
+    return _lines(title, label, y=[metric], **grouped)
+
+
+def _lines(title: str, label: str, **options: Any) -> Any:
+    import wandb_workspaces.reports.v2 as wr
+
+    usual = {"x": "epoch", "title_x": "epoch", "max_runs_to_show": MOST_RUNS}
+    return wr.LinePlot(title=title, title_y=label, **usual | options)
 
 
 def _section(name: str, panels: list[Any], *, is_open: bool = False, columns: int = 3) -> Section:
