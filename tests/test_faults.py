@@ -264,6 +264,23 @@ def test_a_disk_that_is_full_before_a_run_begins(tmp_path, undisturbed, tracking
         assert differences(disk / "a", undisturbed) == []
 
 
+@pytest.mark.parametrize("leave", [20_000, 100_000, 150_000], ids="{} bytes are left".format)
+def test_a_disk_that_fills_under_wandbs_own_files(tmp_path, leave):
+    disk = tmp_path / "disk"
+    with faults.mounted(disk, "4m"):
+        filler = faults.fill(disk, leave)
+        flags = (f"--output_dir={disk}", "--tracking=offline", "--epochs=6", "--width=8")
+        training = start(tmp_path, *flags)
+        assert training.wait() == 1, training.text
+        assert "No space left on device" in training.text or "MiB are free there" in training.text
+        for word in ("Traceback", "Logging error", "wandb sync"):
+            assert word not in training.text
+        filler.unlink()
+        finish(tmp_path, *flags)
+        finish(tmp_path, *flags, "--run_id=b")
+        assert differences(disk / "a", disk / "b") == []
+
+
 def test_an_output_directory_that_is_read_only(tmp_path, undisturbed):
     disk = tmp_path / "disk"
     with faults.mounted(disk, "1m"):

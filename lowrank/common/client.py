@@ -28,9 +28,6 @@ def prepare_client() -> None:
             settings.update_from_env_vars({name: value})
         except (ValueError, wandb.Error) as error:
             lines.append(f"{redact(f'{name}={value}')}: W&B does not take it ({reason(error)})")
-    key = os.environ.get("WANDB_API_KEY", "")
-    if key != key.strip():
-        lines.append("WANDB_API_KEY: begins or ends with a space or a line break; remove it")
     if lines:
         raise InputError(lines)
     try:

@@ -97,6 +97,65 @@ def choose_mode(
     return "offline"
 
 
+def check_identity(
+    run_id: str, *, project: str, entity: str | None, online: bool, resumed: bool
+) -> None:
+    """Refuses what W&B is told about this run's identity and the run's directory contradicts.
+
+    Args:
+        run_id: The run's id.
+        project: On W&B.
+        entity: On W&B; None is the account's own.
+        online: Whether the server is asked.
+        resumed: Whether the directory held the run before.
+
+    Raises:
+        InputError: If a variable names another run or moment to go on from, or lets W&B go on with
+            a run of which the directory knows nothing.
+    """
+    import wandb
+
+    settings = wandb.setup().settings
+    lines = [
+        f"{name}: a run goes on where its directory ends; unset it. A changed run is started with "
+        "--config runs/ID/config.yaml and what is changed"
+        for name, value in (
+            ("WANDB_RESUME_FROM", settings.resume_from),
+            ("WANDB_FORK_FROM", settings.fork_from),
+        )
+        if value
+    ]
+    agents = os.environ.get("WANDB_RUN_ID")
+    of_sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
+    if of_sweep and not agents:
+        lines.append("WANDB_SWEEP_ID without WANDB_RUN_ID: an agent sets both; unset it")
+    elif of_sweep and agents != run_id:
+        lines.append(f"run_id={run_id}: the W&B agent calls this run {agents}; omit run_id")
+    if settings.resume == "must" and not resumed:
+        lines.append(f"WANDB_RESUME=must, but there is no directory of a run {run_id}")
+    if settings.resume == "never" and resumed:
+        lines.append(f"WANDB_RESUME=never, but the directory of run {run_id} exists")
+    asked_for = settings.resume or (agents and not of_sweep)
+    if not lines and online and not resumed and asked_for and _has_rows(entity, project, run_id):
+        lines.append(
+            f"W&B holds epochs of a run {run_id} in project {project}, whose directory is not "
+            "here: restore it to go on, or choose another run id (WANDB_RUN_ID, --run_id)"
+        )
+    if lines:
+        raise InputError(lines)
+
+
+def _has_rows(entity: str | None, project: str, run_id: str) -> bool:
+    import wandb
+
+    try:
+        api = wandb.Api(timeout=20)
+        run = api.run(f"{entity or api.default_entity}/{project}/{run_id}")
+        return next(iter(run.scan_history(page_size=1)), None) is not None
+    except Exception:  # there is none, or the server does not answer, as will be told
+        return False
+
+
 def find_api_key() -> tuple[str, bool]:
     """Looks for an API key where wandb does: environment, netrc, settings file. Never prompts.
 

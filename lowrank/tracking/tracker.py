@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import shlex
 import shutil
@@ -14,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowrank.common.errors import InputError
 from lowrank.runs.directory import ENDED
 from lowrank.runs.environment import DIFF_LIMIT
 from lowrank.runs.find import load_run
 from lowrank.runs.format import RecordError
 from lowrank.runs.lost import lost
 from lowrank.tracking import segments
-from lowrank.tracking.account import choose_mode
+from lowrank.tracking.account import check_identity, choose_mode
 from lowrank.tracking.rows import RowLogger
 from lowrank.tracking.segments import TrackingError
 
@@ -153,8 +153,10 @@ class WandbTracker(Tracker):
         import wandb
 
         try:
-            self._upload(record, state)
-            self._run.finish(exit_code=exit_code)
+            try:
+                self._upload(record, state)
+            finally:
+                self._run.finish(exit_code=exit_code)
         except _failures() as error:
             late = isinstance(error, TimeoutError)
             what = "everything in time" if late else "the end of the run"
@@ -237,8 +239,8 @@ def start_tracking(
         The tracker, which also tells where to continue.
 
     Raises:
-        InputError: If the run should be online but no API key is configured, or has an id that
-            the agent did not give it.
+        InputError: If the run should be online but no API key is configured, or W&B is told
+            something about its identity that the directory contradicts.
         TrackingError: If W&B refuses the run, cannot be reached within 90 s
             (``WANDB_INIT_TIMEOUT``), or an earlier segment cannot be read.
     """
@@ -247,6 +249,13 @@ def start_tracking(
         return Tracker()
     import wandb
 
+    check_identity(
+        run_id,
+        project=config["project"],
+        entity=config["entity"],
+        online=mode == "online",
+        resumed=resumed,
+    )
     run_dir.mkdir(parents=True, exist_ok=True)
     settings = wandb.Settings(
         # The default of 15 s is what a kill -9 would cost.
@@ -266,11 +275,6 @@ def start_tracking(
         settings.host, settings.git_commit = environment.get("host"), environment.get("commit")
     place: dict[str, Any] = {"project": config["project"], "entity": config["entity"], "id": run_id}
     if os.environ.get("WANDB_SWEEP_ID"):
-        agent_id = os.environ.get("WANDB_RUN_ID", run_id)
-        if agent_id != run_id:
-            raise InputError(
-                f"run_id={run_id}: the W&B agent calls this run {agent_id}; omit run_id"
-            )
         place = {}  # the agent has decided and wandb would only warn
         sweep_file = segments.normalise_sweep_file(os.environ, config, run_dir)
         if sweep_file is not None:
@@ -280,6 +284,7 @@ def start_tracking(
     if mode == "offline":
         steps = [segments.last_step(log) for log in segments.find(run_dir, run_id)]
         held = max((step for step in steps if step is not None), default=None)
+    run = None
     try:
         run = wandb.init(
             **place,
@@ -293,6 +298,10 @@ def start_tracking(
             reinit="create_new",  # a run that the caller of `main` has open is not ours to take
             settings=settings,
         )
+        for handler in logging.getLogger("wandb").handlers:
+            # Its log lies beside the run. Where the disk is full, Python prints a traceback for
+            # each line that cannot be written there.
+            handler.handleError = lambda record: None  # type: ignore[method-assign]  # noqa: ARG005
         if is_over:
             for file in kept:
                 _save(run, file.name, functools.partial(shutil.copyfile, file))
@@ -303,6 +312,9 @@ def start_tracking(
             _save_text(run, "diff.patch", diff)
         segments.unfinished(run_dir).touch()
     except (wandb.Error, ValueError, OSError) as error:
+        if run is not None:  # else wandb would end it with the program, and advise to upload it
+            with contextlib.suppress(*_failures()):
+                run.finish(exit_code=1)
         hint = "" if mode == "offline" else "; --tracking=offline trains without it"
         raise TrackingError(f"W&B could not start the run: {_reason(error)}{hint}") from error
     if mode == "online":
