@@ -129,8 +129,14 @@ def of_sweep(runs: Sequence[Run], sweep: str) -> tuple[list[Run], Plan | None, l
         expected = {n: plain(v) for n, v in (defaults() | fixed).items() if n not in file.swept}
         found = {run.path: settings(run) for run in members}
         for field, value in expected.items():
-            at = {run.path: found[run.path].get(field) for run in members}
-            if len(set(at.values())) > 1 and value in at.values():
+            is_compared = field not in SAME_EXPERIMENT
+            at = {
+                run.path: found[run.path].get(field)
+                if is_compared
+                else plain(run.config.get(field, value))
+                for run in members
+            }
+            if is_compared and len(set(at.values())) > 1 and value in at.values():
                 for run in members:
                     if at[run.path] != value:
                         left_out[_differing(found[run.path], {field: value})].append(run.id)

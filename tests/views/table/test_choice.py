@@ -122,6 +122,14 @@ def test_overridden_fixed_values_are_said(add, tmp_path, file):
     assert lines == [f"overridden: model=mlp, resmlp in {file}"]
 
 
+def test_a_fixed_value_that_makes_no_other_experiment_is_not_taken_for_overridden(add, tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text(f"{FILE}  seed: {{value: 3}}\n  on_collapse: {{value: continue}}\n")
+    for number, (lr, batch_size) in enumerate(grid()):
+        add(f"r{number}", sweep="ours", lr=lr, batch_size=batch_size, seed=3)
+    assert chosen(tmp_path, str(path)) == (["r0", "r1", "r2", "r3"], [])
+
+
 def test_runs_with_other_fixed_values_are_not_drawn_in(add, tmp_path, file, capsys, monkeypatch):
     """As many points of another model, in the same directory: they are no points of the file."""
     monkeypatch.chdir(tmp_path)
