@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from lowrank.common.files import open_file
 from lowrank.common.texts import printable
 
 LARGEST_FILE = 20_000  # bytes; a complete configuration has about 1,000
+LARGEST_SIZE = 100_000  # scalars, lists and mappings, with those that aliases repeat
 DEEPEST_YAML = 5  # a sweep's file needs 4
 
 
@@ -42,6 +45,7 @@ def read_yaml(
     typed: bool = False,
     longest: int = LARGEST_FILE,
     deepest: int = DEEPEST_YAML,
+    aliases: bool = False,
 ) -> Any:
     """Reads YAML as mappings and lists of scalars; nothing in it can run or grow.
 
@@ -50,6 +54,7 @@ def read_yaml(
         typed: Whether scalars are read as YAML 1.1 means them, numbers as numbers; else as texts.
         longest: Characters that `text` may have.
         deepest: How deep lists and mappings may be nested.
+        aliases: Whether ``*name`` may stand for what ``&name`` marks, and ``<<`` merge it.
 
     Returns:
         Scalars, lists and mappings.
@@ -64,24 +69,68 @@ def read_yaml(
     if len(text) > longest:
         raise ValueError(f"longer than {longest} characters")
     loader = _TypedLoader if typed else _Loader
-    depth = 0
     try:
-        for event in yaml.parse(text, Loader=loader):  # before anything recurses into it
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise ValueError(f"{line}: anchors and aliases (&, *) are not read")
-            if getattr(event, "tag", None):
-                raise ValueError(f"{line}: tags (!) are not read")
-            if depth > deepest:
-                raise ValueError(f"{line}: nested more than {deepest} deep")
+        _check_growth(yaml.parse(text, Loader=loader), deepest, aliases)
         return yaml.load(text, Loader=loader)  # makes nothing but scalars
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{place}{printable(str(error.problem), 200)}") from None
     except (yaml.YAMLError, OverflowError) as error:  # OverflowError: 1:00:00:... as a number
         raise ValueError(printable(str(error), 200)) from None
+
+
+def _check_growth(events: Iterable[yaml.Event], deepest: int, aliases: bool) -> None:
+    """Refuses what YAML could make of a text beyond plain values, before anything recurses into it.
+
+    Raises:
+        ValueError: With the place.
+    """
+    size = 0
+    around: list[_Node] = [_Node("", 0)]  # the file, then the lists and mappings that are open
+    marked: dict[str, _Node] = {}
+    for event in events:
+        line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
+        anchor = str(getattr(event, "anchor", None) or "")
+        if anchor and not aliases:
+            raise ValueError(f"{line}: anchors and aliases (&, *) are not read")
+        if getattr(event, "tag", None):
+            raise ValueError(f"{line}: tags (!) are not read")
+        size += 1
+        height = 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            around.append(_Node(anchor, size))
+            height = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            node = around.pop()
+            node.size = size - node.size
+            marked[node.anchor] = node
+            around[-1].height = max(around[-1].height, node.height + 1)
+        elif isinstance(event, yaml.AliasEvent):
+            if any(node.anchor == anchor for node in around):
+                raise ValueError(f"{line}: *{printable(anchor)} stands within what it is")
+            if anchor in marked:  # else it marks a scalar, or nothing, as PyYAML will say
+                size += marked[anchor].size
+                height = marked[anchor].height + 1
+                around[-1].height = max(around[-1].height, height)
+        if len(around) - 1 + max(height - 1, 0) > deepest:
+            raise ValueError(f"{line}: nested more than {deepest} deep")
+        if size > LARGEST_SIZE:
+            raise ValueError(f"{line}: aliases make more than {LARGEST_SIZE} values")
+
+
+@dataclass
+class _Node:
+    """A list or mapping.
+
+    Attributes:
+        anchor: Its name.
+        size: What was read before it; once it is closed, what it holds.
+        height: How deep it is nested within.
+    """
+
+    anchor: str
+    size: int
+    height: int = 0
 
 
 def read_mapping(text: str, where: str) -> dict[str, Any]:

@@ -21,11 +21,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowrank import load_run
 from lowrank.common.errors import InputError
 from lowrank.config import Config
 from lowrank.config.arguments import parse
 from lowrank.config.sweepfile import Distribution, Fixed, Metric, Values, load_sweep_file, schema
+from lowrank.config.sweepfile.keys import METRICS, metric_problem
 from lowrank.config.yamltext import read_yaml
+from train import main
 
 HEAD = "program: train.py\nmethod: grid\n"
 
@@ -159,8 +162,15 @@ FAULTS: dict[str, tuple[str | bytes, list[str]]] = {
         ["FILE is not plain YAML: line 4: tags (!) are not read"],
     ),
     "an alias": (
-        with_parameters("lr: &a {value: 1}\n  gamma: *a"),
-        ["FILE is not plain YAML: line 4: anchors and aliases (&, *) are not read"],
+        with_parameters("lr: &a {value: [*a]}"),
+        ["FILE is not plain YAML: line 4: *a stands within what it is"],
+    ),
+    "laughs": (
+        "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+            f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+            for before, name in itertools.pairwise("abcdef")
+        ),
+        ["FILE is not plain YAML: line 5: aliases make more than 100000 values"],
     ),
     "deep": (
         with_parameters("lr: {value: [[[[[[1]]]]]]}"),
@@ -219,7 +229,7 @@ FAULTS: dict[str, tuple[str | bytes, list[str]]] = {
         ],
     ),
     "a goal that is none": (
-        "program: train.py\nmethod: grid\nmetric: {name: a, goal: minimise}\n"
+        "program: train.py\nmethod: grid\nmetric: {name: rank_mean, goal: minimise}\n"
         "parameters:\n  lr: {value: 0.1}\n",
         ["FILE: metric.goal: got 'minimise'; allowed: minimize or maximize, "
          "did you mean 'minimize'?"],
@@ -234,10 +244,11 @@ FAULTS: dict[str, tuple[str | bytes, list[str]]] = {
         "scheduler: {engine: optuna}\n",
         [
             "FILE: method: got 'custom'; allowed: grid, random or bayes",
-            "FILE: command is not read: a run is python train.py with its parameters as flags; "
-            "leave it out",
             "FILE: scheduler is not read: the search is W&B's or that of lowrank sweep; "
             "leave it out",
+            "FILE: command: got the word 'a'; allowed: ${env}, python, ${program}, --NAME=VALUE "
+            "and ${args}",
+            "FILE: command: lacks ${args}, so that every run would be the same",
         ],
     ),
     "bayes without a metric": (
@@ -496,6 +507,113 @@ def test_coupled_values_change_together(tmp_path):
         Config(lr=0.2, momentum=0.5, depth=1),
         Config(lr=0.2, momentum=0.5, depth=2),
     ]
+
+
+LEVEL = {
+    "metric": (
+        "metric: {name: test_acuracy}",
+        "metric.name: got 'test_acuracy', which train.py does not log; allowed: train_loss,",
+    ),
+    "metric of another project": ("metric: {name: val_acc, goal: maximize}", "does not log"),
+    "metric at an unknown threshold": ("metric: {name: rank_mean@0.5}", "does not log"),
+    "metric at the first threshold": ("metric: {name: rank_mean@0.001}", "does not log"),
+    "metric of no layer": ("metric: {name: rank/}", "does not log"),
+    "name": (f"name: {'x' * 129}", "name: got 129 characters; allowed: 1 to 128"),
+    "project": ("project: me/proj", "project: got 'me/proj'; allowed: 1 to 128 characters, none"),
+    "entity": (f"entity: {'x' * 129}", "entity: got 'xxx"),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), LEVEL.values(), ids=LEVEL)
+def test_what_would_blind_or_fail_every_point_is_refused_before_anything_starts(
+    text, line, tmp_path
+):
+    (told,) = said(tmp_path, f"{text}\n{with_parameters('lr: {value: 0.1}')}")
+    assert line in told
+
+
+def test_the_nearest_metric_is_named(tmp_path):
+    (told,) = said(tmp_path, f"{LEVEL['metric'][0]}\n{with_parameters('lr: {value: 0.1}')}")
+    assert told.endswith("did you mean 'test_accuracy'?")
+
+
+@pytest.mark.parametrize("entry", ["value: [0.001, 0.5]", "values: [[0.1, 0.5], [0.2, 0.5, 0.3]]"])
+def test_a_further_threshold_of_every_point_is_a_metric(entry, tmp_path):
+    head = f"metric: {{name: rank_mean@0.5}}\n{HEAD}"
+    assert sweep(tmp_path, f"epsilons: {{{entry}}}", head).metric.name == "rank_mean@0.5"
+
+
+def test_every_scalar_of_a_run_and_no_other_is_a_metric(tmp_path):
+    words = ["--epochs=1", "--width=8", "--depth=1", "--train_size=100", "--device=cpu"]
+    assert main([*words, "--tracking=disabled", "--run_id=a", f"--output_dir={tmp_path}"]) == 0
+    logged = list(load_run(tmp_path / "a").metrics)
+    assert not [name for name in logged for _ in metric_problem({"metric": {"name": name}})]
+    assert set(METRICS) == {name for name in logged if "/" not in name and "@" not in name}
+
+
+STANDARD = """
+  - ${env}
+  - ${interpreter}
+  - ${program}
+  - --batch_size=8
+  - --milestones=[3, 5]
+  - ${args}
+"""
+
+
+def test_wandbs_own_forms_say_what_the_plain_one_says(tmp_path):
+    (tmp_path / "plain").mkdir()
+    ours = sweep(
+        tmp_path / "plain",
+        "lr: {values: [0.1, 0.2]}\nmomentum: {values: [0.5, 0.9]}\nseed: {values: [0, 1]}\n"
+        "batch_size: {value: 8}\nmilestones: {value: [3, 5]}",
+    )
+    theirs = sweep(
+        tmp_path,
+        "config: {parameters: {lr: {values: [0.1, 0.2]}, momentum: {values: [0.5, 0.9]}}}\n"
+        "seed: {values: [0, 1]}",
+        f"program: ./train.py\nmethod: grid\ncommand:{STANDARD}",
+    )
+    assert set(theirs.configs()) == set(ours.configs())
+    assert theirs.swept == ours.swept == ("lr", "momentum", "seed")
+
+
+def test_anchors_and_merges_are_read_as_wandb_reads_them(tmp_path):
+    text = with_parameters(
+        "lr: &rates {values: [0.1, 0.2]}\n  weight_decay: *rates\n"
+        "  width: &sizes\n    value: 8\n  depth:\n    <<: *sizes"
+    )
+    rates, sizes = {"values": [0.1, 0.2]}, {"value": 8}
+    plain = {"lr": rates, "weight_decay": rates, "width": sizes, "depth": sizes}
+    assert load_sweep_file(write(tmp_path, text)).raw["parameters"] == plain
+    assert yaml.safe_load(text)["parameters"] == plain
+
+
+FORMS = {
+    "boolean flags without values": (
+        "command: ['${env}', python, '${program}', '${args_no_boolean_flags}']",
+        ["got the word '${args_no_boolean_flags}'", "lacks ${args}"],
+    ),
+    "another program": ("command: [bash, -c, train.py, '${args}']", ["'bash'", "'-c'"]),
+    "a flag that is a parameter": (
+        "command: [python, '${program}', '--lr=0.1', '${args}']",
+        ["lr: given twice"],
+    ),
+    "no list": ("command: python train.py", ["command: got 'python train.py'; allowed: a list"]),
+}
+
+
+@pytest.mark.parametrize(("text", "parts"), FORMS.values(), ids=FORMS)
+def test_a_command_of_another_meaning_is_refused(text, parts, tmp_path):
+    lines = said(tmp_path, f"{text}\n{with_parameters('lr: {value: 0.1}')}")
+    for part in parts:
+        assert any(part in line for line in lines)
+
+
+def test_a_chain_of_aliases_is_no_way_around_the_depth(tmp_path):
+    chain = "".join(f"a{n}: &a{n} [[[*a{n - 1}]]]\n" for n in range(1, 300))
+    (line,) = said(tmp_path, f"a0: &a0 [1]\n{chain}")
+    assert "nested more than 8 deep" in line
 
 
 def test_an_overridden_field_loses_its_values_and_points_that_are_then_the_same_are_one(tmp_path):

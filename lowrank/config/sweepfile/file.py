@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from lowrank.config.rules import conflicts
 from lowrank.config.settings import FIELDS_ONLY, defaults
 from lowrank.config.sources import bad_values
 from lowrank.config.sweepfile import schema
+from lowrank.config.sweepfile.keys import plain, problems
 from lowrank.config.sweepfile.parameters import (
     COUPLED,
     Distribution,
@@ -39,16 +40,6 @@ LARGEST_FILE = 200_000  # bytes; ours have about 3,000
 LARGEST_GRID = 100_000  # points that are made; W&B advises 10,000 runs a project at most
 DEEPEST = 8  # the file, parameters, one of them, values, a mapping, a list in it; two to spare
 MOST_LINES = 20  # complaints about the points of one grid
-PROGRAM = "train.py"
-
-_REFUSED = {
-    "command": f"a run is python {PROGRAM} with its parameters as flags",
-    "controller": "W&B's own controller is not needed, see lowrank sweep",
-    "image_uri": "W&B Launch is not used",
-    "job": "W&B Launch is not used",
-    "metrics": "one metric is minimised or maximised",
-    "scheduler": "the search is W&B's or that of lowrank sweep",
-}
 
 
 class Metric(NamedTuple):
@@ -76,7 +67,8 @@ class SweepFile:
         parameters: By name, in the file's order. All but `config` are fields of `Config`.
         early_terminate: W&B's Hyperband settings, if there are any.
         run_cap: The most runs that there may be, if the file says.
-        raw: The file as YAML reads it, with all else it says (``project``, ``entity``, …).
+        raw: The file as YAML reads it, brought to one form (`lowrank.config.sweepfile.keys.plain`),
+            with all else it says (``project``, ``entity``, …).
     """
 
     path: Path
@@ -275,35 +267,37 @@ def load_sweep_file(path: str | Path) -> SweepFile:
     where = printable(str(path), 200)
     try:
         text = read_file(path, longest=LARGEST_FILE, kind="sweep file")
-        raw = read_yaml(text, typed=True, longest=LARGEST_FILE, deepest=DEEPEST)
+        raw = read_yaml(text, typed=True, longest=LARGEST_FILE, deepest=DEEPEST, aliases=True)
     except ValueError as error:
         raise InputError(f"{where} is not plain YAML: {error}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{where} must be a mapping with method, program and parameters")
     if lines := [f"{where}: {line}" for line in schema.not_json(raw)]:
         raise InputError(lines)
-    lines = [f"{where}: {line}" for line in _of_file(raw)]
+    raw, lines = plain(raw)
+    name = str(raw.get("name") or Path(path).stem)
+    lines = [f"{where}: {line}" for line in (*problems(raw, name), *lines)]
     parameters: dict[str, Parameter] = {}
     entries = raw.get("parameters")
-    for name, entry in entries.items() if isinstance(entries, dict) else ():
-        if found := [f"{where}: {line}" for line in schema.of_parameter(name, entry)]:
+    for field, entry in entries.items() if isinstance(entries, dict) else ():
+        if found := [f"{where}: {line}" for line in schema.of_parameter(field, entry)]:
             lines += found
             continue
         if schema.kind_of(entry) == "dict":
             lines.append(
-                f"{where}: parameters.{printable(name)}: nested parameters are not read; write "
+                f"{where}: parameters.{printable(field)}: nested parameters are not read; write "
                 f"them side by side, or values that change together as values of '{COUPLED}'"
             )
             continue
-        parameters[name] = read(entry)
-        lines += complaints(name, parameters[name], str(raw.get("method")), where)
+        parameters[field] = read(entry)
+        lines += complaints(field, parameters[field], str(raw.get("method")), where)
     lines += given_twice(parameters, where)
     if lines:
         raise InputError(dict.fromkeys(lines))
     metric = raw.get("metric")
     return SweepFile(
         path=Path(path),
-        name=raw.get("name") or Path(path).stem,
+        name=name,
         description=raw.get("description") or "",
         method=raw["method"],
         metric=Metric(metric["name"], metric.get("goal", "minimize")) if metric else None,
@@ -312,17 +306,3 @@ def load_sweep_file(path: str | Path) -> SweepFile:
         run_cap=raw.get("run_cap"),
         raw=raw,
     )
-
-
-def _of_file(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what is wrong outside the parameters: for W&B, and for this project."""
-    yield from schema.of_file(raw)
-    if raw.get("method") == "custom":
-        yield "method: got 'custom'; allowed: grid, random or bayes"
-    if "program" not in raw:
-        yield f"the file: lacks 'program'; allowed: {PROGRAM}"
-    elif raw["program"] != PROGRAM:
-        yield f"program: got {schema.shown(raw['program'])}; allowed: {PROGRAM}"
-    for key, reason in _REFUSED.items():
-        if key in raw:
-            yield f"{key} is not read: {reason}; leave it out"
