@@ -73,7 +73,7 @@ def run(options: Sweep) -> int:
     """
     from lowrank.launch.sweeps.search import Search
 
-    sweep = load_sweep_file(options.file)
+    sweep = load_sweep_file(options.file, without_server=options.overrides)
     if "output_dir" in sweep.parameters:
         raise InputError(f"{sweep.path}: output_dir is no parameter here; give --output_dir=DIR")
     search = Search(sweep, options.overrides, count=options.count)

@@ -128,3 +128,15 @@ def test_a_dry_run_says_what_has_no_effect_at_which_points(tmp_path, monkeypatch
         "at 1 point momentum=0.5 has no effect with optimizer=adam, only with optimizer=sgd; "
         "momentum is left at 0.0"
     )
+
+
+def test_all_refusals_of_a_file_come_together(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    parameters = {"lr": {"distribution": "normal", "mu": 1}, "depht": {"value": 3},
+                  "seed": {"values": [0, 1], "probabilities": [0.5, 0.5]}}  # fmt: skip
+    more = {"metric": {"name": "val_acc"}, "project": "me/proj", "run_cap": 3}
+    write_sweep(tmp_path, parameters, method="random", **more)
+    assert main(["sweep", "tiny.yaml", "--dry_run"]) == 2
+    errors = capsys.readouterr().err
+    for part in ("val_acc", "me/proj", "'depht'", "no distribution normal", "probabilities"):
+        assert part in errors

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from lowrank.config.settings import FIELDS_ONLY, defaults
 from lowrank.config.sources import bad_values
 from lowrank.config.sweepfile import schema
 from lowrank.config.sweepfile.keys import plain, problems
+from lowrank.config.sweepfile.local import refusals
 from lowrank.config.sweepfile.parameters import (
     COUPLED,
     Distribution,
@@ -249,7 +250,7 @@ def is_sweep_file(name: str) -> bool:
     return name.endswith((".yaml", ".yml"))
 
 
-def load_sweep_file(path: str | Path) -> SweepFile:
+def load_sweep_file(path: str | Path, without_server: Collection[str] | None = None) -> SweepFile:
     """Reads and checks a sweep file.
 
     What the fields of one point say against each other is checked by `SweepFile.configs`, as
@@ -257,6 +258,8 @@ def load_sweep_file(path: str | Path) -> SweepFile:
 
     Args:
         path: The file.
+        without_server: The fields that are overridden, where it is to run without W&B's server:
+            what that needs is refused too.
 
     Returns:
         The sweep.
@@ -292,6 +295,8 @@ def load_sweep_file(path: str | Path) -> SweepFile:
         parameters[field] = read(entry)
         lines += complaints(field, parameters[field], str(raw.get("method")), where)
     lines += given_twice(parameters, where)
+    if without_server is not None:
+        lines += (f"{where}: {line}" for line in refusals(raw, parameters, without_server))
     if lines:
         raise InputError(dict.fromkeys(lines))
     metric = raw.get("metric")

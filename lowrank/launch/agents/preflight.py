@@ -17,6 +17,7 @@ from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config
 from lowrank.config.sources import of_machine
+from lowrank.config.sweepfile.keys import metric_problem, plain
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import read_mapping
 from lowrank.launch.agents import probes
@@ -211,6 +212,7 @@ def program(config: Mapping[str, Any]) -> str:
             for parameter in config.get("parameters", {})
             if parameter not in known
         ]
+        lines += metric_problem(config)
         if lines:
             raise InputError(lines)
     code = describe_code(Path.cwd())
@@ -240,11 +242,9 @@ def data_sets(config: Mapping[str, Any]) -> list[DataSet]:
             return []
         if equals and flag in _FIELDS:
             flags[flag] = value
-    parameters = config.get("parameters", {})
-    coupled = [
-        read_mapping(value, "config") if isinstance(value, str) else dict(value)
-        for value in _values(parameters.get("config", {"value": {}}))
-    ]
+    of_file, _ = plain({"parameters": config.get("parameters", {})})
+    parameters = of_file["parameters"]
+    coupled = [_mapping(value) for value in _values(parameters.get("config", {"value": {}}))]
     axes = [
         [(name, v) for v in _values(parameters[name])] for name in _FIELDS if name in parameters
     ]
@@ -266,6 +266,17 @@ def _resolve(given: Mapping[str, Any]) -> Iterator[Any]:
             yield read_value(Config.model_fields[name].annotation, value)
         except ValueError:
             raise InputError(f"{name}: got '{printable(str(value))}' in the sweep") from None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        return read_mapping(value, "config")
+    if not isinstance(value, Mapping):
+        raise InputError(
+            f"config: got {value} in the sweep; allowed: mappings such as "
+            "'{lr: 0.1, weight_decay: 5.0e-4}'"
+        )
+    return dict(value)
 
 
 def _values(parameter: Mapping[str, Any]) -> list[Any]:

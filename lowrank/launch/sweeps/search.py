@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lowrank.common.errors import InputError
 from lowrank.config.sweepfile import Distribution, Fixed, SweepFile, Values
+from lowrank.config.sweepfile.local import bounds, refusals
 from lowrank.config.sweepfile.parameters import choices
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ class Search:
     def __init__(
         self, sweep: SweepFile, overrides: Mapping[str, Any], *, count: int | None = None
     ) -> None:
-        _check_expressible(sweep, overrides)
-        if lines := [] if sweep.method == "grid" else sweep.contradictions(overrides):
+        lines = list(refusals(sweep.raw, sweep.parameters, overrides))
+        if sweep.method != "grid":
+            lines += sweep.contradictions(overrides)
+        if lines:
             raise InputError([f"{sweep.path}: {line}" for line in lines])
         self.sweep = sweep
         self.overrides = dict(overrides)
@@ -152,71 +154,11 @@ class Search:
         return {name: known[name] for name in self.sweep.parameters if name in known}
 
 
-def _check_expressible(sweep: SweepFile, overrides: Mapping[str, Any]) -> None:
-    """Refuses by name what a sweep without a server does not do.
-
-    Args:
-        sweep: The file.
-        overrides: Fields that have one value at every point.
-
-    Raises:
-        InputError: A line for each.
-    """
-    lines = []
-    if sweep.early_terminate is not None:
-        lines.append(
-            "early_terminate is W&B's and needs its server; leave it out, or use wandb sweep"
-        )
-    for name, parameter in sweep.parameters.items():
-        if name in overrides:
-            continue
-        if isinstance(parameter, Values) and parameter.probabilities is not None:
-            lines.append(f"{name}: Optuna draws values without probabilities; leave them out")
-        elif isinstance(parameter, Distribution) and sweep.method != "grid":
-            lines += _inexpressible(name, parameter)
-    if lines:
-        raise InputError([f"{sweep.path}: {line}" for line in lines])
-
-
-_EXPRESSIBLE = "uniform, int_uniform, q_uniform, log_uniform_values, q_log_uniform_values"
-
-
-def _inexpressible(name: str, parameter: Distribution) -> list[str]:
-    kind, arguments = parameter.kind, parameter.arguments
-    if kind not in _EXPRESSIBLE.split(", "):
-        return [f"{name}: Optuna has no distribution {kind}; allowed: values, {_EXPRESSIBLE}"]
-    if kind == "q_log_uniform_values" and arguments["q"] != 1:
-        return [
-            f"{name}: Optuna draws {kind} only with q 1, not {arguments['q']:g}; allowed: values, "
-            "or log_uniform_values"
-        ]
-    low, high = _bounds(parameter)
-    if "log" in kind and low <= 0:
-        return [f"{name}: got min {low:g}; allowed: above 0, as {kind} draws logarithms"]
-    if low > high:
-        return [f"{name}: no multiple of q {arguments['q']:g} lies between min and max"]
-    return []
-
-
-def _bounds(parameter: Distribution) -> tuple[float, float]:
-    """Returns the smallest and the largest value that may be drawn: multiples of q, if it has one.
-
-    Example:
-        >>> _bounds(Distribution("q_uniform", {"min": 10, "max": 100, "q": 16}))
-        (16, 96)
-    """
-    low, high = parameter.arguments["min"], parameter.arguments["max"]
-    if not parameter.kind.startswith("q_"):
-        return low, high
-    q = parameter.arguments["q"]
-    return math.ceil(low / q) * q, math.floor(high / q) * q
-
-
 def _distribution(parameter: Distribution) -> BaseDistribution:
-    """Returns Optuna's distribution for one of W&B's that `_check_expressible` has let pass."""
+    """Returns Optuna's distribution for one of W&B's that `refusals` has let pass."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
-    low, high = _bounds(parameter)
+    low, high = bounds(parameter)
     q = parameter.arguments.get("q", 1)
     log = "log" in parameter.kind
     if parameter.kind == "int_uniform" or (

@@ -147,6 +147,27 @@ def test_the_data_sets_of_all_points_are_found(monkeypatch):
     assert data_sets({"command": ["python", "train.py", "--config=x.yaml"]}) == []
 
 
+@pytest.mark.parametrize("value", [None, 3, ["lr"]])
+def test_a_coupled_parameter_without_a_mapping_is_a_line_of_the_preflight(value):
+    with pytest.raises(InputError, match=r"config: got .* in the sweep; allowed: mappings such as"):
+        data_sets({"parameters": {"config": {"value": value}}})
+
+
+def test_nested_coupled_parameters_are_found_too():
+    nested = {"parameters": {"dataset": {"values": ["digits", "mnist"]}}}
+    found = data_sets({"parameters": {"config": nested}})
+    assert [data.name for data in found] == ["digits", "mnist"]
+
+
+def test_a_sweep_about_what_no_run_logs_takes_no_point(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("from lowrank.config.arguments import parse")
+    sweep = {"program": "train.py", "parameters": {}, "metric": {"name": "val_acc"}}
+    with pytest.raises(InputError, match=r"metric\.name: got 'val_acc', which train\.py does not"):
+        program(sweep)
+    assert program(sweep | {"metric": {"name": "test_accuracy"}})
+
+
 def test_data_that_are_missing_are_told(place):
     wanted = [DataSet("mnist", str(place), False, None), DataSet("digits", "", True, None)]
     with pytest.raises(InputError, match="mnist"):
