@@ -62,8 +62,9 @@ class Agent(Options):
     column = 19
     notes = """\
 Ctrl-C, SIGTERM and SIGUSR1 let trainings checkpoint and end; a second signal
-kills them. Exit codes: 0 the sweep is exhausted or the count reached, 1 an
-agent was stopped, 2 the check failed, 75 SIGUSR1, 130 and 143 by signal.
+kills them. Exit codes: 0 the sweep is exhausted or the count reached, 1 a
+point failed or an agent was stopped, 2 the check failed, 75 SIGUSR1, 130 and
+143 by signal. Started again it first goes on with what was interrupted here.
 """
 
     @field_validator("sweep")

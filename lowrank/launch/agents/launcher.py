@@ -432,7 +432,9 @@ class Launcher:
         left = [*(run for worker in self.workers for run in worker.interrupted)]
         left += [note["run_id"] for note in self._left]
         more = f", {len(left)} interrupted" if left else ""
-        more += f", agents failed {of_agents} times" if of_agents else ""
+        more += (
+            f", agents failed {of_agents} time{'' if of_agents == 1 else 's'}" if of_agents else ""
+        )
         self.status.line(f"{points}, {failed} failed{more}; logs in {self.plan.logs}")
         if left:
             self.status.line(f"the same command goes on with {_named(left)}")

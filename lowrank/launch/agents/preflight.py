@@ -165,8 +165,8 @@ def state(sweep: Sweep, left: Sequence[str] = ()) -> str:
         InputError: If it is over.
     """
     if sweep.state in EXHAUSTED and left:
-        what = "1 point" if len(left) == 1 else f"{len(left)} points"
-        return f"{sweep.path} is {sweep.state.lower()}; {what} of it go on that were interrupted"
+        was = f"{sweep.path} is {sweep.state.lower()}"
+        return f"{was}; what was interrupted here goes on: {', '.join(left)}"
     if sweep.state in _OVER:
         waiting = f", and then {', '.join(left)} of this machine go on" if left else ""
         raise InputError(

@@ -94,7 +94,9 @@ def begin(
     identity = Identity(**study.user_attrs[_IDENTITY])
     lines = [
         f"{place} was {before}, not {now}"
-        for place, before, now in _differences({**NEWER, **identity.definition}, definition)
+        for place, before, now in _differences(
+            {**NEWER, **identity.definition}, {**NEWER, **definition}
+        )
     ]
     for flag, asked, kept in (
         ("search_seed", search_seed, identity.search_seed),

@@ -134,7 +134,7 @@ def test_a_point_of_a_killed_launcher_goes_on_though_the_sweep_has_no_more(launc
     wandb_server.state.sweeps[sweep.rpartition("/")[2]].state = "FINISHED"
     run = launch(sweep, flags=["--gpus=none"])
     assert run.wait() == 0, run.text
-    assert f"ok: sweep: {sweep} is finished; 1 point of it go on" in run.text
+    assert f"ok: sweep: {sweep} is finished; what was interrupted here goes on: " in run.text
     assert "1 point done, 0 failed; logs" in run.text
     first, second = noted("points")
     assert first == second
@@ -154,7 +154,7 @@ def test_a_point_whose_agent_died_before_it_began_is_trained(launch):
     run = launch(sweep, agent="agent.py")
     assert run.wait() == 0, run.text
     assert "the agent failed: killed by SIGKILL" in run.text
-    assert "1 point done, 0 failed, agents failed 1 times" in run.text
+    assert "1 point done, 0 failed, agents failed 1 time;" in run.text
     assert len(noted("points")) == 1
 
 
