@@ -281,10 +281,10 @@ def unusable(weight: Tensor) -> str:
     kind = type(weight)
     if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ and kind is not dtensor():
         return f"values in a {kind.__name__}"  # which may be quantised, in a layout of its own
-    kind_of_values = str(weight.dtype).removeprefix("torch.")
-    if not (weight.is_floating_point() or weight.is_complex()):
-        return f"values of type {kind_of_values}"
-    return f"values of type {kind_of_values}: quantised" if weight.itemsize == 1 else ""
+    if not (weight.is_floating_point() or weight.is_complex()) or weight.itemsize == 1:
+        # Of one byte: quantised, with a scale of their own.
+        return f"values of type {str(weight.dtype).removeprefix('torch.')}"
+    return ""
 
 
 def dtensor() -> type[Any]:

@@ -26,7 +26,7 @@ from lowrank.common.texts import nearest, printable
 from lowrank.config import Config, load
 from lowrank.config.arguments import parse
 from lowrank.measure.matrices import Skipped, WeightMatrix, skipped_parameters, weight_matrices
-from lowrank.measure.tensors import unused_name
+from lowrank.measure.tensors import unusable, unused_name
 from lowrank.models import FAMILIES, build_model
 from lowrank.runs.checkpoints import verify
 from lowrank.runs.directory import CONFIG_NAME
@@ -206,15 +206,12 @@ def _by_first_dimension(
 
 def _unusable(tensor: Tensor) -> str:
     """Returns why a tensor's values are not those of a matrix; empty if they are."""
-    kind = str(tensor.dtype).removeprefix("torch.")
-    if tensor.layout != torch.strided:
-        return "sparse"
+    if reason := unusable(tensor):
+        return reason
     if tensor.is_meta:
         return "has a shape but no values"
     if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
         return "the same values again and again"
-    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.itemsize == 1:
-        return f"values of type {kind}"  # of one byte: quantised, with a scale of their own
     return "" if tensor.numel() else "has no elements"
 
 
