@@ -14,6 +14,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowrank.common.errors import InputError
@@ -24,6 +25,8 @@ from lowrank.config.arguments import parse
 
 if TYPE_CHECKING:
     from lowrank.runs.directory import RunDirectory
+
+CHECKOUT = Path(__file__).resolve().parent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +71,7 @@ def run(requested: Config, command: Sequence[str]) -> int:
     from lowrank.common.signals import Interruption
     from lowrank.data import load_dataset
     from lowrank.runs.directory import open_record, open_run_directory
-    from lowrank.runs.environment import describe_environment
+    from lowrank.runs.environment import describe_environment, git_refusal
     from lowrank.tracking.account import follow_client
     from lowrank.tracking.tracker import start_tracking
     from lowrank.tracking.upload import finish_tracking
@@ -90,6 +93,11 @@ def run(requested: Config, command: Sequence[str]) -> int:
         device = steps.configure_torch(config)
         checkpoint = read_checkpoint(directory, device)
         environment = describe_environment(device=device, threads=config.threads, argv=command)
+        if environment["commit"] is None and (refusal := git_refusal(CHECKOUT)):
+            say(
+                f"the record will name no commit, as git refuses: {refusal}; "
+                "WANDB_GIT_COMMIT=COMMIT says it"
+            )
         tracker = start_tracking(
             config.recorded(),
             run_dir=directory.path,

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ DIFF_LIMIT = 256 * 1024
 UNTRACKED_LIMIT = 200
 
 _GIT_SECONDS = 5.0
+_STATUS = ("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal")
 
 
 def describe_environment(
@@ -113,15 +115,17 @@ def describe_code(root: Path) -> dict[str, Any]:
 
     Returns:
         ``commit``, ``diff`` and ``untracked``, None where unknown. Where ``root`` is no git
-        checkout, as in an image, the commit is that of ``WANDB_GIT_COMMIT`` or ``LOWRANK_COMMIT``.
+        checkout, as in an image, or git refuses or takes too long, the commit is that of
+        ``WANDB_GIT_COMMIT`` or ``LOWRANK_COMMIT``.
     """
     code: dict[str, Any] = {"commit": None, "diff": None, "untracked": None}
+    told = os.environ.get("WANDB_GIT_COMMIT")
     if not (root / ".git").exists():
-        commit = os.environ.get("WANDB_GIT_COMMIT") or os.environ.get("LOWRANK_COMMIT")
-        return code | {"commit": commit or None}
-    status = _git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal")
+        return code | {"commit": told or os.environ.get("LOWRANK_COMMIT") or None}
+    status = _git(root, *_STATUS)
     if status is None:
-        return code
+        # In an image, which has no git, the variable speaks of the image and not of a checkout.
+        return code | {"commit": (told or None) if shutil.which("git") else None}
     entries = status.split("\0")
     commit = next(
         (e.removeprefix("# branch.oid ") for e in entries if e.startswith("# branch.oid ")), None
@@ -148,21 +152,46 @@ def _git(root: Path, *arguments: str) -> str | None:
     Returns:
         Its output; None if git is missing, fails or takes too long.
     """
+    try:
+        return _ask_git(root, *arguments).decode(errors="replace")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def git_refusal(root: Path) -> str:
+    """Says why git tells nothing of a checkout, such as that it belongs to another user.
+
+    Args:
+        root: Where the project lies.
+
+    Returns:
+        The reason, a line; empty if git answers, or there is no checkout.
+    """
+    if (root / ".git").exists():
+        try:
+            _ask_git(root, *_STATUS)
+        except subprocess.TimeoutExpired:
+            return f"it took more than {_GIT_SECONDS:.0f} s"
+        except subprocess.CalledProcessError as error:
+            lines = error.stderr.decode(errors="replace").strip().splitlines()
+            return lines[0] if lines else f"exit code {error.returncode}"
+        except OSError as error:
+            return str(error.strerror)
+    return ""
+
+
+def _ask_git(root: Path, *arguments: str) -> bytes:
     # A hook's GIT_DIR would point elsewhere; without optional locks a rebase is not disturbed.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    try:
-        output = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_GIT_SECONDS,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return output.decode(errors="replace")
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_GIT_SECONDS,
+        check=True,
+    ).stdout
 
 
 def _version(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 LOCK_NAME = ".lock"
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def lock(run_dir: str | Path) -> BaseFileLock:
@@ -33,7 +36,7 @@ def lock(run_dir: str | Path) -> BaseFileLock:
     from filelock import FileLock, Timeout  # here: what only reads records does not need it
 
     directory = Path(run_dir)
-    held = FileLock(directory / LOCK_NAME)
+    held = FileLock(directory / LOCK_NAME, fallback_to_soft=False)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=0.5, poll_interval=0.02)  # `is_locked` may hold it for an instant
@@ -42,7 +45,12 @@ def lock(run_dir: str | Path) -> BaseFileLock:
             f"{directory}: another process is already working on this run: wait for it or stop it, "
             "or choose another run_id"
         ) from None
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
+            raise InputError(
+                f"{directory}: its file system has no locks, so that two processes could work on "
+                "one run: choose another output_dir"
+            ) from error
         raise InputError(
             f"{directory}: cannot be written to ({error.strerror}): make room or give write access "
             "and start the same command again, or choose another output_dir"

@@ -45,7 +45,7 @@ def test_every_part_is_there_and_json():
     assert json.loads(json.dumps(described)) == described
     assert list(described) == [
         "commit", "diff", "untracked", "versions", "device", "device_name", "threads", "cores",
-        "command", "host", "os", "image", "started",
+        "command", "host", "os", "image", "sweep", "started",
     ]  # fmt: skip
     assert described["device"] == "cpu"
     assert described["threads"] == 3
@@ -220,3 +220,24 @@ def test_no_secret_of_the_environment_is_told(checkout, monkeypatch):
 def test_a_submodules_commit_is_no_key():
     line = f"+Subproject commit {OLD_KEY}\n"
     assert redact(line) == line
+
+
+def test_a_git_that_refuses_is_told_and_the_commit_of_the_variable_taken(
+    checkout, monkeypatch, tmp_path
+):
+    assert environment.git_refusal(checkout) == ""
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\necho 'fatal: detected dubious ownership in repository' >&2; exit 128"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setenv("WANDB_GIT_COMMIT", "c0ffee")
+    assert describe_code(checkout) == {"commit": "c0ffee", "diff": None, "untracked": None}
+    told = "fatal: detected dubious ownership in repository"
+    assert environment.git_refusal(checkout) == told
+    program.write_text("#!/bin/sh\nexec sleep 60")
+    monkeypatch.setattr(environment, "_GIT_SECONDS", 0.2)
+    assert environment.git_refusal(checkout) == "it took more than 0 s"
+    assert describe_code(checkout)["commit"] == "c0ffee"
