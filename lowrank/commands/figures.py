@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +24,12 @@ class Figures(Options):
     """What ``lowrank figures`` is asked for."""
 
     paths: tuple[str, ...] = run_paths("figures")
-    kind: Literal["curves", "landscape", "all"] | None = option(
+    kind: Literal["curves", "landscape", "scatter", "all"] | None = option(
         None,
         "curves: average rank over epochs by the value of a setting, with train and test "
-        "accuracies below; landscape: average rank over two settings; all (default)",
+        "accuracies below; landscape: average rank over two settings; scatter: average rank "
+        "against each setting; all (default): curves and landscape, or scatter where many "
+        "points form no grid",
         "KIND",
     )
     by: str = option(
@@ -73,6 +76,9 @@ class Figures(Options):
     )
     rank_norm: Literal["frobenius", "spectral"] | None = option(
         None, "frobenius or spectral; default: the recorded one", "NORM"
+    )
+    metric: str = option(
+        "", "any recorded metric instead of the rank", "NAME", "a metric such as train_loss"
     )
     sweep: str | None = one_sweep(", which says which of its points have no run")
     output: Path = option(
@@ -173,7 +179,7 @@ def run(options: Figures) -> int:
     """
     from lowrank.views.figures.draw import Look, draw, layouts_of
     from lowrank.views.figures.layout import Wishes
-    from lowrank.views.table.choice import chosen, of_sweep
+    from lowrank.views.table.choice import chosen, known_metric, of_sweep
     from lowrank.views.table.points import sweep_of
     from lowrank.views.table.rows import common_definition, find, read_rows
 
@@ -184,6 +190,8 @@ def run(options: Figures) -> int:
         lines += more
     runs = chosen(runs, options.where)
     definition = common_definition(runs, options.epsilon, options.rank_norm)
+    if options.metric:
+        definition = replace(definition, metric=known_metric(options.metric, runs))
     rows, unread = read_rows(runs, definition)
     if not any(row.epochs.size for row in rows):
         raise InputError([*lines, *unread, "none of the runs has a measured epoch yet"])

@@ -78,7 +78,7 @@ def test_pictures_have_the_size_asked_for(capsys, grid, tmp_path):
 def test_the_default_is_a_column_or_a_page_wide(capsys, grid, tmp_path):
     output(capsys, grid, "--format=pdf", f"--output={tmp_path}")
     widths = {path.stem: pdf_page(path)[0] for path in tmp_path.iterdir()}
-    assert widths["landscape-lr-weight_decay"] == pytest.approx(72 * style.COLUMN_WIDTH)
+    assert widths["landscape-lr-weight_decay"] == pytest.approx(72 * style.PAGE_WIDTH)
     assert widths["curves-lr"] == pytest.approx(72 * style.PAGE_WIDTH)
 
 
@@ -165,6 +165,24 @@ def test_a_record_of_another_loop_is_drawn_by_its_name(capsys, tmp_path):
     )
 
 
+def test_ones_own_metric_is_drawn_by_its_name(capsys, tmp_path):
+    import torch
+
+    import lowrank
+
+    watcher = lowrank.watch(torch.nn.Linear(4, 3), record=tmp_path / "mine", include=["weight"])
+    values = [3.5, -1.25, 0.5]
+    for epoch, value in enumerate(values):
+        watcher.log(epoch, my_metric=value)
+    file = tmp_path / "f.png"
+    line, *_ = output(capsys, tmp_path / "mine", "--metric=my_metric", f"--output={file}", "--csv",
+                     "--kind=curves", "--dpi=50")  # fmt: skip
+    assert "my metric" in line
+    with (tmp_path / "f.csv").open() as stream:
+        found = list(csv.DictReader(stream))
+    assert [float(each["my_metric"]) for each in found] == values
+
+
 def test_an_older_figure_survives_a_failure(capsys, grid, tmp_path, monkeypatch):
     file = tmp_path / "f.png"
     output(capsys, grid, "--kind=landscape", f"--output={file}", "--dpi=50")
@@ -196,7 +214,10 @@ def test_an_older_figure_survives_a_failure(capsys, grid, tmp_path, monkeypatch)
         (["--where={model: mpl}"], "not 'mpl', did you mean 'mlp'?"),
         (["--where=lr"], "where must be a mapping"),
         (["--output=f.pdf"], "output: 3 figures do not fit into one file; name a directory"),
-        (["--kind=curve"], "kind: got 'curve'; allowed: curves, landscape or all, did you mean"),
+        (
+            ["--kind=curve"],
+            "kind: got 'curve'; allowed: curves, landscape, scatter or all, did you mean",
+        ),
         (["--kind=curves", "--epoch=3"], "are of landscapes; allowed: kind=landscape or all"),
         (["--kind=landscape", "--by=lr"], "by is of curves; allowed: kind=curves or all"),
         (["--format=jpg"], "format: got 'jpg'; allowed: pdf, png, svg or several"),
@@ -207,6 +228,7 @@ def test_an_older_figure_survives_a_failure(capsys, grid, tmp_path, monkeypatch)
         (["--epsilon=1"], "epsilon: got '1'; allowed: a number above 0 and below 1"),
         (["--epoch=-1"], "epoch: got '-1'; allowed: a whole number from 0"),
         (["--rank_norm=nuclear"], "rank_norm: got 'nuclear'; allowed: frobenius or spectral"),
+        (["--metric=tran_loss"], "metric: no run has recorded 'tran_loss'"),
         (["--formt=png"], "unknown flag '--formt=png', did you mean 'format'?"),
         (["--csv=maybe"], "csv: got 'maybe'; allowed: True or False"),
         (["--sweep=nowhere.yaml"], "cannot read nowhere.yaml"),

@@ -10,12 +10,17 @@ import numpy as np
 from lowrank.views.figures.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
+    PLAIN,
     TEXT,
     TICKS,
+    bar_of,
     by_rows,
     colours,
+    continuous,
+    dark_to_light,
     dress,
     in_lines,
+    key_below,
     marker,
     tight,
 )
@@ -53,27 +58,37 @@ def curves_figure(
     count = len(table.panels)
     columns = count if count <= 4 else -(-count // 2) if count <= 8 else 4
     rows = -(-count // columns)
-    wide = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    legend = 0.16 * -(-len(table.labels) // 4)
-    tall = 0.55 + legend + rows * 2.65
-    figure = Figure(figsize=(width or wide, height or tall), layout=tight())
-    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[2.2, 1] * rows)
+    scale = continuous(table.values)
+    wide = width or (COLUMN_WIDTH + (1.2 if scale else 0) if columns == 1 else PAGE_WIDTH)
+    lines = 0 if scale else -(-len(table.labels) // _fitting(table.labels, wide))
+    curves = [curve for _, found in table.panels for curve in found]
+    has_accuracy = any(_has_accuracy(curve) for curve in curves)
+    tall = 0.65 + 0.16 * lines + rows * (2.65 if has_accuracy else 1.85)
+    figure = Figure(figsize=(wide, height or tall), layout=tight())
+    ratios = [2.2, 1] * rows if has_accuracy else [1] * rows
+    grid = figure.add_gridspec(len(ratios), columns, height_ratios=ratios)
     shades = colours(table.values)
+    if scale:
+        shades = [dark_to_light()(scale(value)) for value in table.values]
     upper: list[Axes] = []
     lower: list[Axes] = []
     for place, (title, found) in enumerate(table.panels):
         row, column = divmod(place, columns)
+        kinds = 2 if has_accuracy else 1
         above = figure.add_subplot(
-            grid[2 * row, column], sharex=upper[0] if upper else None,
+            grid[kinds * row, column], sharex=upper[0] if upper else None,
             sharey=upper[0] if upper else None,
         )  # fmt: skip
-        below = figure.add_subplot(
-            grid[2 * row + 1, column], sharex=above, sharey=lower[0] if lower else None
-        )
         upper.append(above)
-        lower.append(below)
+        below = None
+        if has_accuracy:
+            below = figure.add_subplot(
+                grid[2 * row + 1, column], sharex=above, sharey=lower[0] if lower else None
+            )
+            lower.append(below)
         for curve in found:
-            _draw(above, below, curve, shades[curve.value], curve.value, len(table.labels))
+            style = {"color": shades[curve.value], "marker": "" if scale else marker(curve.value)}
+            _draw(above, below, curve, style, len(table.labels))
         if title:
             room = int(figure.get_size_inches()[0] / columns / 0.068)  # characters
             above.set_title(in_lines(title, room), fontsize=TEXT, pad=3)
@@ -81,40 +96,63 @@ def curves_figure(
     if np.isfinite(table.full_rank):
         for axes in upper:
             axes.axhline(table.full_rank, color="0.55", linestyle=":", linewidth=0.8, zorder=0)
-    upper[0].set_ylim(bottom=0)
-    lower[0].set_ylim(0, 103)
+    if not table.definition.metric:
+        upper[0].set_ylim(bottom=0)
+    if lower:
+        lower[0].set_ylim(0, 103)
     if table.title and count == 1:
         upper[0].set_title(in_lines(table.title, 44), fontsize=TEXT, pad=3)
     elif table.title and len(table.labels) == 1:
         figure.suptitle(table.title, fontsize=TEXT)
-    _legends(figure, table, shades)
+    if scale:
+        bar_of(figure, [*upper, *lower], scale, dark_to_light(), table.by)
+    _legends(figure, table, shades, named=scale is None)
     return figure
 
 
-def _draw(above: Axes, below: Axes, curve: Curve, shade: Any, place: int, count: int) -> None:
+def _fitting(labels: Sequence[str], inches: float) -> int:
+    """Returns how many entries of a legend are in a row."""
+    return max(1, int((inches - 0.2) / (0.42 + 0.058 * max(map(len, labels)))))
+
+
+def _has_accuracy(curve: Curve) -> bool:
+    found = [curve.mean, *(lone.series for lone in curve.lone)]
+    return any(
+        np.isfinite(values).any()
+        for series in found
+        if series is not None
+        for values in (series.train_accuracy, series.test_accuracy)
+    )
+
+
+def _draw(above: Axes, below: Axes | None, curve: Curve, style: dict[str, Any], count: int) -> None:
     """Draws one point of the sweep into both panels."""
     if curve.mean is not None and curve.deviation is not None:
         mean, spread = curve.mean, curve.deviation
-        marks = _marks(place, count, len(mean.epochs))
-        style: dict[str, Any] = {"color": shade, "marker": marker(place), "markersize": 3}
+        marks, shade = _marks(curve.value, count, len(mean.epochs)), style["color"]
+        style = {**style, "markersize": 3}
         wide = 1.3 if len(mean.epochs) <= _MANY_EPOCHS else 0.9
         above.plot(mean.epochs, mean.rank, linewidth=wide, markevery=marks, **style)
         _band(above, mean.epochs, mean.rank, spread.rank, shade)
-        _accuracy(below, mean.epochs, mean.test_accuracy, "-", 1.1, marks, style)
-        _accuracy(below, mean.epochs, mean.train_accuracy, _DASHES, 0.8, [], style)
-        _band(below, mean.epochs, 100 * mean.test_accuracy, 100 * spread.test_accuracy, shade)
+        if below is not None:
+            _accuracy(below, mean.epochs, mean.test_accuracy, "-", 1.1, marks, style)
+            _accuracy(below, mean.epochs, mean.train_accuracy, _DASHES, 0.8, [], style)
+            _band(below, mean.epochs, 100 * mean.test_accuracy, 100 * spread.test_accuracy, shade)
     for lone in curve.lone:
-        _draw_lone(above, below, lone, shade, place, count)
+        _draw_lone(above, below, lone, style, curve.value, count)
 
 
-def _draw_lone(above: Axes, below: Axes, lone: Lone, shade: Any, place: int, count: int) -> None:
+def _draw_lone(
+    above: Axes, below: Axes | None, lone: Lone, style: dict[str, Any], place: int, count: int
+) -> None:
     """Draws a network that is in no mean, thin, with a mark where its ranks end."""
     series = lone.series
     marks = _marks(place, count, len(series.epochs))
-    style: dict[str, Any] = {"color": shade, "marker": marker(place), "markersize": 2}
+    style, shade = {**style, "markersize": 2}, style["color"]
     above.plot(series.epochs, series.rank, linewidth=0.6, markevery=marks, **style)
-    _accuracy(below, series.epochs, series.test_accuracy, "-", 0.6, marks, style)
-    _accuracy(below, series.epochs, series.train_accuracy, _DASHES, 0.5, [], style)
+    if below is not None:
+        _accuracy(below, series.epochs, series.test_accuracy, "-", 0.6, marks, style)
+        _accuracy(below, series.epochs, series.train_accuracy, _DASHES, 0.5, [], style)
     known = np.flatnonzero(np.isfinite(series.rank))
     if known.size:
         end = (series.epochs[known[-1]], series.rank[known[-1]])
@@ -157,51 +195,50 @@ def _accuracy(
         axes.plot(epochs, 100 * values, linestyle=line, linewidth=width, markevery=marks, **style)
 
 
-def _name_axes(above: Axes, below: Axes, first: bool, last: bool, table: CurvesTable) -> None:
+def _name_axes(
+    above: Axes, below: Axes | None, first: bool, last: bool, table: CurvesTable
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for axes in (above, below):
+    for axes in (above, *([below] if below else [])):
         dress(axes)
         axes.tick_params(labelleft=first)
-    above.tick_params(labelbottom=False)
     above.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    below.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     if first:
-        above.set_ylabel(f"average rank ({table.definition})", fontsize=TEXT)
+        above.set_ylabel(table.definition.label, fontsize=TEXT)
+    lowest = below or above
+    if below:
+        above.tick_params(labelbottom=False)
+    lowest.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    if first and below:
         below.set_ylabel("accuracy (%)", fontsize=TEXT)
     if last:
-        below.set_xlabel("epoch", fontsize=TEXT)
+        lowest.set_xlabel("epoch", fontsize=TEXT)
     else:
-        below.tick_params(labelbottom=True)
-    if not below.lines:
+        lowest.tick_params(labelbottom=True)
+    if below and not below.lines:
         below.text(
             0.5, 0.5, "no accuracy recorded", transform=below.transAxes, fontsize=TICKS,
             ha="center", va="center", color="0.4",
         )  # fmt: skip
 
 
-def _legends(figure: Figure, table: CurvesTable, shades: Sequence[Any]) -> None:
+def _legends(figure: Figure, table: CurvesTable, shades: Sequence[Any], *, named: bool) -> None:
     """Names the values above the panels, and the kinds of line below them."""
     from matplotlib.lines import Line2D
 
-    plain: dict[str, Any] = {
-        "frameon": False, "fontsize": TICKS, "title_fontsize": TICKS, "handlelength": 1.8,
-        "columnspacing": 1.0, "handletextpad": 0.4, "borderaxespad": 0.2, "labelspacing": 0.3,
-    }  # fmt: skip
     curves = [curve for _, found in table.panels for curve in found]
-    if len(table.labels) > 1:
+    if named and len(table.labels) > 1:
         handles = [
             Line2D([], [], color=shade, marker=marker(place), markersize=3, linewidth=1.3)
             for place, shade in enumerate(shades)
         ]
-        inches = figure.get_size_inches()[0]
-        longest = max(map(len, table.labels))
-        fitting = max(1, int((inches - 0.2) / (0.42 + 0.058 * longest)))
+        fitting = _fitting(table.labels, figure.get_size_inches()[0])
         columns = -(-len(handles) // -(-len(handles) // fitting))
         fixed = f" ({table.title})" if table.title and len(table.panels) > 1 else ""
         figure.legend(
             by_rows(handles, columns), by_rows(table.labels, columns), title=f"{table.by}{fixed}",
-            loc="outside upper center", ncols=columns, **plain,
+            loc="outside upper center", ncols=columns, **PLAIN,
         )  # fmt: skip
     key: list[tuple[Any, str]] = []
     accuracies = [
@@ -216,11 +253,14 @@ def _legends(figure: Figure, table: CurvesTable, shades: Sequence[Any]) -> None:
     if np.isfinite(table.full_rank):
         handle = Line2D([], [], color="0.55", linestyle=":", linewidth=0.8)
         key.append((handle, f"full rank ({table.full_rank:.4g})"))
-    ends = {lone.end in NO_RANK for curve in curves for lone in curve.lone}
-    for is_gone, name in ((True, "collapsed: no rank"), (False, "not finished")):
-        if is_gone in ends:
-            style = _mark("collapsed" if is_gone else "running")
-            key.append((Line2D([], [], color="0.25", linestyle="none", **style), name))
+    ends = {lone.end if lone.end in NO_RANK else "" for curve in curves for lone in curve.lone}
+    without = [word for word in NO_RANK if word in ends]
+    if without:
+        cross = Line2D([], [], color="0.25", linestyle="none", **_mark(without[0]))
+        key.append((cross, f"{' or '.join(without)}: no rank from there on"))
+    if "" in ends:
+        circle = Line2D([], [], color="0.25", linestyle="none", **_mark("running"))
+        key.append((circle, "not finished"))
     counts = {curve.seeds for curve in curves if curve.seeds}
     if counts and max(counts) > 1:
         from matplotlib.patches import Patch
@@ -228,10 +268,4 @@ def _legends(figure: Figure, table: CurvesTable, shades: Sequence[Any]) -> None:
         low, high = min(counts), max(counts)
         seeds = f"{high}" if low == high else f"{low} to {high}"
         key.append((Patch(color="0.25", alpha=0.22, linewidth=0), f"± sd over {seeds} seeds"))
-    columns = min(len(key), max(2, int(figure.get_size_inches()[0] / 1.05)))
-    if key:
-        ordered = by_rows(key, columns)
-        figure.legend(
-            [handle for handle, _ in ordered], [name for _, name in ordered],
-            loc="outside lower center", ncols=columns, **plain,
-        )  # fmt: skip
+    key_below(figure, key, 1.05)

@@ -14,9 +14,25 @@ from lowrank.common.files import replacing
 from lowrank.common.texts import printable
 from lowrank.views.figures.curves import curves_figure
 from lowrank.views.figures.landscape import landscape_figure
-from lowrank.views.figures.layout import Layout, Wishes, curves_layouts, landscape_layouts
+from lowrank.views.figures.layout import (
+    Layout,
+    Wishes,
+    curves_layouts,
+    is_scattered,
+    landscape_layouts,
+)
+from lowrank.views.figures.scatter import scatter_figure
 from lowrank.views.figures.style import save
-from lowrank.views.figures.tables import curves_csv, curves_table, landscape_csv, landscape_table
+from lowrank.views.figures.tables import (
+    curves_csv,
+    curves_table,
+    landscape_csv,
+    landscape_table,
+    scatter_csv,
+    scatter_table,
+)
+from lowrank.views.table.factors import Factor
+from lowrank.views.table.fields import words
 from lowrank.views.table.points import Sweep
 from lowrank.views.table.rows import Definition
 
@@ -56,7 +72,8 @@ def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layou
 
     Args:
         sweep: The runs.
-        kinds: curves, landscape or both.
+        kinds: curves, landscape, both or scatter. Both are one scatter figure where there are many
+            points that form neither a grid nor a star, and nothing else is asked for.
         wishes: What curves, panels and axes stand for.
 
     Returns:
@@ -65,6 +82,11 @@ def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layou
     Raises:
         InputError: If there is none, or too many.
     """
+    scattered = len(kinds) > 1 and wishes == Wishes() and is_scattered(sweep.fields, sweep.points)
+    if "scatter" in kinds or scattered:
+        if not sweep.fields:
+            raise InputError("no scatter figure: nothing varies")
+        return [Layout(Factor(), scatter=True)]
     layouts: list[Layout] = []
     if "curves" in kinds:
         layouts += curves_layouts(sweep.fields, sweep.points, wishes)
@@ -117,18 +139,23 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
     Returns:
         A line: the files and what they show.
     """
-    if layout.up is None:
+    if layout.scatter:
+        scatter = scatter_table(sweep.points, sweep.fields, definition, look.epoch)
+        figure = scatter_figure(scatter, look.width, look.height)
+        shown = f"{definition.name} against {', '.join(map(words, sweep.fields))}"
+        numbers, panels = scatter_csv(scatter), 1
+    elif layout.up is None:
         curves = curves_table(sweep.points, layout, definition)
         figure = curves_figure(curves, look.width, look.height)
         by = f" by {curves.by}" if curves.by else ""
-        shown = f"average rank and accuracy over epochs{by}"
+        shown = f"{definition.name} and accuracy over epochs{by}"
         numbers, panels = curves_csv(curves), len(curves.panels)
     else:
         landscape = landscape_table(sweep.points, layout, definition, look.epoch)
         figure = landscape_figure(
             landscape, contours=look.contours, width=look.width, height=look.height
         )
-        shown = f"average rank over {landscape.x} and {landscape.y}"
+        shown = f"{definition.name} over {landscape.x} and {landscape.y}"
         numbers, panels = landscape_csv(landscape), len(landscape.panels)
     count = sum(len(point.rows) for _, members in layout.panels(sweep.points) for point in members)
     stem = look.directory / (look.stem or layout.stem)

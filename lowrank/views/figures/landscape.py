@@ -12,11 +12,13 @@ from lowrank.views.figures.style import (
     PAGE_WIDTH,
     TEXT,
     TICKS,
-    by_rows,
+    bar_of,
     in_lines,
+    key_below,
     tight,
 )
-from lowrank.views.figures.tables import Cells, LandscapeTable
+from lowrank.views.figures.tables import WITHOUT_RANK, Cells, LandscapeTable
+from lowrank.views.table.rows import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +53,6 @@ def landscape_figure(
     Raises:
         InputError: If contours are asked for and there are not two values of each setting.
     """
-    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
@@ -61,67 +62,118 @@ def landscape_figure(
     columns = count if count <= 3 else -(-count // 2) if count <= 6 else 4
     rows = -(-count // columns)
     wide = width or (COLUMN_WIDTH if count == 1 else PAGE_WIDTH)
-    room = (wide - 1.3) / columns
+    has_accuracy = any(np.isfinite(cells.accuracy).any() for cells in table.panels)
+    beside = has_accuracy and count == 1 and width is None  # else below
+    wide = PAGE_WIDTH if beside else wide
+    kinds = 2 if has_accuracy else 1
+    shape = (rows, 2) if beside else (kinds * rows, columns)
+    room = (wide - 1.3 * shape[1] / columns) / shape[1]
     cell = min(0.42, max(0.2, room / len(table.x_labels)))
-    tall = height or 1.0 + rows * (0.35 + cell * len(table.y_labels))
+    tall = height or 1.0 + shape[0] * (0.35 + cell * len(table.y_labels))
     figure = Figure(figsize=(wide, tall), layout=tight())
-    known = np.concatenate([cells.rank[np.isfinite(cells.rank)] for cells in table.panels])
-    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
-    scale = Normalize(low, high if high > low else low + 1)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for place, (axes, cells) in enumerate(zip(grid, table.panels, strict=False)):
-        if contours:
-            _contours(axes, cells, scale)
-        else:
-            _heat_map(axes, cells, scale, numbers=cell >= 0.3 or height is not None)
-        _without_rank(axes, cells)
-        _name_axes(axes, table, cells.title, place, columns, count)
-    for axes in grid[count:]:
-        axes.set_visible(False)
-    bar = figure.colorbar(
-        ScalarMappable(scale, _MAP), ax=list(grid[:count]), aspect=25, pad=0.02, fraction=0.05
-    )
+    grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).ravel()
     at = "" if table.epoch is None else f" at epoch {table.epoch}"
-    bar.set_label(f"average rank{at} ({table.definition})", fontsize=TEXT)
-    bar.ax.tick_params(labelsize=TICKS, length=2.5, width=0.6, pad=2)
-    bar.outline.set_linewidth(0.6)
+    name, _, definition = table.definition.label.partition(" (")
+    label = f"{name}{at}" + (f" ({definition}" if definition else "")
+    known = np.concatenate([cells.rank[np.isfinite(cells.rank)] for cells in table.panels])
+    spreads = np.concatenate([cells.deviation.ravel() for cells in table.panels])
+    drawn = [(label, _MAP, Normalize(*_limits(known, spreads, table.full_rank)),
+              [(cells.rank, cells.deviation) for cells in table.panels])]  # fmt: skip
+    if has_accuracy:
+        percents = [(100 * c.accuracy, 100 * c.accuracy_deviation) for c in table.panels]
+        known = np.concatenate([values[np.isfinite(values)] for values, _ in percents])
+        spreads = np.concatenate([spread.ravel() for _, spread in percents])
+        scale = Normalize(*_limits(known, spreads, 100))
+        drawn.append((f"test accuracy{at} (%)", "viridis", scale, percents))
+    size = rows * columns
+    for axes in grid:
+        axes.set_visible(False)
+    for kind, (label, colours, scale, numbers) in enumerate(drawn):
+        panels = grid[kind : kind + 1] if beside else grid[kind * size : kind * size + count]
+        for place, (axes, cells, (values, spread)) in enumerate(
+            zip(panels, table.panels, numbers, strict=True)
+        ):
+            axes.set_visible(True)
+            if contours:
+                _contours(axes, cells, values, scale, colours)
+            else:
+                in_cells = cell >= 0.3 or height is not None
+                _heat_map(axes, cells, values, spread, scale, colours, numbers=in_cells)
+            _without_rank(axes, cells)
+            title = cells.title if kind == 0 else ""
+            _name_axes(axes, table, title, place + kind * beside, max(columns, 2 * beside), count)
+            if kind + 1 < len(drawn) and not beside:
+                axes.set_xlabel("")
+        bar_of(figure, list(panels), scale, colours, label)
     if table.title:
-        figure.suptitle(in_lines(table.title, 48 if count == 1 else 100), fontsize=TEXT)
+        figure.suptitle(
+            in_lines(table.title, 48 if count == 1 and not beside else 100), fontsize=TEXT
+        )
     _key(figure, table)
     return figure
 
 
-def _heat_map(axes: Axes, cells: Cells, scale: Any, *, numbers: bool) -> None:
-    """Colours the cells and writes the numbers into them."""
+def _limits(known: Floats, spreads: Floats, full: float) -> tuple[float, float]:
+    """Returns the ends of the colours, so far apart that noise is no contrast.
+
+    That is a quarter of the full value at least, and eight standard deviations over seeds.
+    """
+    if not known.size:
+        return 0.0, 1.0
+    low, high = float(known.min()), float(known.max())
+    noise = float(np.nanmean(spreads)) if np.isfinite(spreads).any() else 0.0
+    least = max(8 * noise, 0.25 * (full if np.isfinite(full) else abs(high))) or 1.0
+    if high - low >= least:
+        return low, high
+    low = max(high - least, min(low, 0.0))
+    return low, max(high, low + least if low < 0 else high) if high > low else low + 1
+
+
+def _heat_map(
+    axes: Axes,
+    cells: Cells,
+    values: Floats,
+    spread: Floats,
+    scale: Any,
+    colours: str,
+    *,
+    numbers: bool,
+) -> None:
+    """Colours the cells and writes the numbers into them, with their standard deviations."""
     from matplotlib import colormaps
 
     axes.pcolormesh(
-        np.ma.masked_invalid(cells.rank), cmap=_MAP, norm=scale, edgecolors="white", linewidth=0.6
+        np.ma.masked_invalid(values), cmap=colours, norm=scale, edgecolors="white", linewidth=0.6
     )
-    for y, x in np.argwhere(np.isfinite(cells.rank)):
-        value = cells.rank[y, x]
-        red, green, blue, _ = colormaps[_MAP](scale(value))
+    for y, x in np.argwhere(np.isfinite(values)):
+        value = values[y, x]
+        red, green, blue, _ = colormaps[colours](scale(value))
         ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
         if numbers:
             axes.text(
-                x + 0.5, y + 0.5, _number(value), ha="center", va="center", fontsize=TICKS,
-                color=ink,
+                x + 0.5, y + 0.5, _number(value), ha="center", fontsize=TICKS, color=ink,
+                va="bottom" if np.isfinite(spread[y, x]) else "center",
             )  # fmt: skip
+            if np.isfinite(spread[y, x]):
+                axes.text(
+                    x + 0.5, y + 0.46, f"±{_spread(spread[y, x])}", ha="center", va="top",
+                    fontsize=TICKS - 2, color=ink,
+                )  # fmt: skip
         if cells.collapsed[y, x]:
             axes.plot(x + 0.85, y + 0.82, "x", color=ink, markersize=3, markeredgewidth=0.8)
 
 
-def _contours(axes: Axes, cells: Cells, scale: Any) -> None:
+def _contours(axes: Axes, cells: Cells, found: Floats, scale: Any, colours: str) -> None:
     """Fills between contours at the middles of the cells, which are marked."""
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator
 
-    rows, columns = cells.rank.shape
+    rows, columns = found.shape
     x, y = np.arange(columns) + 0.5, np.arange(rows) + 0.5
-    known = np.isfinite(cells.rank)
+    known = np.isfinite(found)
     levels = MaxNLocator(_LEVELS, steps=[1, 2, 5, 10]).tick_values(scale.vmin, scale.vmax)
-    values = np.ma.masked_invalid(cells.rank)
-    axes.contourf(x, y, values, levels=levels, cmap=_MAP, norm=scale)
+    values = np.ma.masked_invalid(found)
+    axes.contourf(x, y, values, levels=levels, cmap=colours, norm=scale)
     lines = axes.contour(x, y, values, levels=levels, colors="black", linewidths=0.5)
     for label in axes.clabel(lines, fmt="%g", fontsize=TICKS - 1):
         label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
@@ -174,11 +226,11 @@ def _key(figure: Figure, table: LandscapeTable) -> None:
     no_rank = [~np.isfinite(cells.rank) for cells in table.panels]
     pairs = list(zip(table.panels, no_rank, strict=True))
     if any((none & (cells.collapsed > 0)).any() for cells, none in pairs):
-        key.append((Patch(hatch="//////", **_NONE), "collapsed: no rank"))
+        key.append((Patch(hatch="//////", **_NONE), WITHOUT_RANK))
     small: dict[str, Any] = {"linestyle": "none", "color": "0.25"}
     if any((~none & (cells.collapsed > 0)).any() for cells, none in pairs):
         cross = Line2D([], [], marker="x", markersize=4, **small)
-        key.append((cross, "some seeds collapsed"))
+        key.append((cross, "some seeds collapsed or died"))
     if any((none & (cells.collapsed == 0) & (cells.unfinished > 0)).any() for cells, none in pairs):
         circle = Line2D([], [], marker="o", markersize=5, markerfacecolor="white", **small)
         key.append((circle, "not finished"))
@@ -189,15 +241,12 @@ def _key(figure: Figure, table: LandscapeTable) -> None:
     if counts.size and counts.max() > 1:
         low, high = int(counts.min()), int(counts.max())
         seeds = f"{high}" if low == high else f"{low} to {high}"
-        key.append((Line2D([], [], linestyle="none"), f"mean over {seeds} seeds"))
-    columns = min(len(key), max(1, int(figure.get_size_inches()[0] / 1.3)))
-    if key:
-        ordered = by_rows(key, columns)
-        figure.legend(
-            [handle for handle, _ in ordered], [name for _, name in ordered],
-            loc="outside lower center", ncols=columns, frameon=False, fontsize=TICKS,
-            handletextpad=0.4, columnspacing=1.0, borderaxespad=0.2,
-        )  # fmt: skip
+        key.append((Line2D([], [], linestyle="none"), f"mean ± sd over {seeds} seeds"))
+    key_below(figure, key, 1.3)
+
+
+def _spread(value: float) -> str:
+    return f"{value:.2g}" if value >= 0.005 else "0"
 
 
 def _number(value: float) -> str:

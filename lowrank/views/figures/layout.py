@@ -29,6 +29,7 @@ class Layout:
         by_panel: What panels stand for; None for one panel.
         fixed: What is the same in the whole figure, with its level.
         along_arm: Whether that is the centre of a star, of which there is one.
+        scatter: Whether it shows every network against each setting instead.
     """
 
     across: Factor
@@ -36,6 +37,7 @@ class Layout:
     by_panel: Factor | None = None
     fixed: tuple[tuple[Factor, int], ...] = ()
     along_arm: bool = False
+    scatter: bool = False
 
     @property
     def title(self) -> str:
@@ -45,6 +47,8 @@ class Layout:
     @property
     def stem(self) -> str:
         """The name of the figure's file, without suffix."""
+        if self.scatter:
+            return "scatter"
         parts = ["curves" if self.up is None else "landscape"]
         parts += ["+".join(f.fields) for f in (self.across, self.up) if f is not None and f.fields]
         for factor, place in () if self.along_arm else self.fixed:
@@ -126,11 +130,14 @@ def curves_layouts(fields: Sequence[str], points: Sequence[Point], wishes: Wishe
             )
             for factor in ([asked] if asked else factors)
         ]
-    if asked is None and not is_grid(factors, values):
+    has_grid = is_grid(factors, values)
+    if asked is not None and panel is None and not has_grid and len(points) > MOST_CURVES:
+        return [Layout(asked)]  # the other settings have no panels: too many values
+    if asked is None and not has_grid:
         if len(points) > MOST_CURVES:
             raise InputError(
                 f"the {len(points)} points of {', '.join(fields)} form neither a grid nor a star: "
-                f"choose with --by and --where, or draw a landscape with --x and --y"
+                f"choose with --by and --where, or draw all with --kind=scatter"
             )
         return [Layout(joint(fields, values, range(len(fields))))]
     layouts: list[Layout] = []
@@ -176,6 +183,22 @@ def landscape_layouts(
             continue
         layouts += _with_others(Layout(across, up), factors, values, panel)
     return _not_too_many(layouts)
+
+
+def is_scattered(fields: Sequence[str], points: Sequence[Point]) -> bool:
+    """Returns whether there are many points that form neither a grid nor a star.
+
+    Args:
+        fields: The settings that vary.
+        points: Of the sweep.
+
+    Returns:
+        True for points of a random search, for example.
+    """
+    values = [point.values for point in points]
+    factors = factors_of(fields, values)
+    has_shape = is_grid(factors, values) or centre(factors, values) is not None
+    return len(points) > MOST_CURVES and not has_shape
 
 
 def _wanted(factors: Sequence[Factor], names: dict[str, str]) -> list[Factor | None]:

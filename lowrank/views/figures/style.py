@@ -12,9 +12,13 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from lowrank.common.files import replacing
+from lowrank.views.table.factors import spread_by_factors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -51,6 +55,32 @@ def colours(values: Sequence[Hashable]) -> list[Any]:
     if count == 1 or (not numbers and count <= len(_OKABE_ITO)):
         return list(_OKABE_ITO[:count])
     return [colormaps["viridis"](0.85 * place / (count - 1)) for place in range(count)]
+
+
+def continuous(values: Sequence[Hashable]) -> Any:
+    """Returns the scale of a colour bar for many numbers; None where a legend can name the values.
+
+    Args:
+        values: In order.
+
+    Returns:
+        A norm of matplotlib, logarithmic where the numbers ask for it, or None.
+    """
+    from matplotlib.colors import LogNorm, Normalize
+
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(values) <= len(MARKERS) or len(numbers) < len(values):
+        return None
+    kind = LogNorm if spread_by_factors(numbers) else Normalize
+    return kind(min(numbers), max(numbers))
+
+
+def dark_to_light() -> Colormap:
+    """Returns the colours of numbers: viridis without its light end, too light on white."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap([colormaps["viridis"](0.85 * place / 255) for place in range(256)])
 
 
 def marker(place: int) -> str:
@@ -98,6 +128,72 @@ def in_lines(title: str, room: int) -> str:
     """
     glued = title.replace(" ", "\xa0").replace(",\xa0", ", ")  # breaks at commas only
     return "\n".join(wrap(glued, room)).replace("\xa0", " ")
+
+
+PLAIN: dict[str, Any] = {
+    "frameon": False, "fontsize": TICKS, "title_fontsize": TICKS, "handlelength": 1.8,
+    "columnspacing": 1.0, "handletextpad": 0.4, "borderaxespad": 0.2, "labelspacing": 0.3,
+}  # fmt: skip
+"""How legends look."""
+
+
+def key_below(figure: Figure, key: Sequence[tuple[Any, str]], room: float) -> None:
+    """Says below the panels what marks and lines mean.
+
+    Args:
+        figure: Laid out by `tight`.
+        key: Handles and names; of none there is no legend.
+        room: Inches for each.
+    """
+    columns = min(len(key), max(1, int(figure.get_size_inches()[0] / room)))
+    if key:
+        ordered = by_rows(key, columns)
+        figure.legend(
+            [handle for handle, _ in ordered], [name for _, name in ordered],
+            loc="outside lower center", ncols=columns, **PLAIN,
+        )  # fmt: skip
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Writes numbers at the ticks of a logarithmic axis without mathematics, which is off.
+
+    Args:
+        axis: Any other is left as it is.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    if axis.get_scale() in ("log", "symlog"):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(numticks=5))
+
+
+def bar_of(
+    figure: Figure, panels: Sequence[Axes], scale: Any, colours: str | Colormap, label: str
+) -> Colorbar:
+    """Draws a colour bar beside panels.
+
+    Args:
+        figure: Of the panels.
+        panels: That it is for.
+        scale: Of the values.
+        colours: Their map, or its name.
+        label: What they are.
+
+    Returns:
+        The bar.
+    """
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(
+        ScalarMappable(scale, colours), ax=list(panels), aspect=25, pad=0.02, fraction=0.05
+    )
+    bar.set_label(label, fontsize=TEXT)
+    plain_numbers(bar.ax.yaxis)
+    bar.ax.tick_params(labelsize=TICKS, length=2.5, width=0.6, pad=2)
+    bar.outline.set_linewidth(0.6)
+    return bar
 
 
 def dress(axes: Axes) -> None:

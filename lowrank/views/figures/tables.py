@@ -16,6 +16,10 @@ from lowrank.views.figures.layout import Layout
 from lowrank.views.table.points import Network, Point, pooled
 from lowrank.views.table.rows import Definition, Floats
 
+WITHOUT_RANK = "collapsed or dead: no rank"
+"""How a legend says so."""
+
+_NUMBERS = ("rank", "deviation", "accuracy", "accuracy_deviation")
 NO_RANK = ("collapsed", "dead")
 """How a network ends that has no rank."""
 
@@ -95,6 +99,33 @@ class CurvesTable:
 
 
 @dataclass(frozen=True)
+class ScatterTable:
+    """Ranks at one epoch, network by network, against each setting that varies.
+
+    Attributes:
+        fields: The settings.
+        values: Of each setting, as many as there are networks.
+        rank: Shape (N,); NaN for none.
+        accuracy: Of the test set, shape (N,), 0..1; NaN where not recorded.
+        ends: How each network ended.
+        run_ids: Their runs.
+        epoch: Where the ranks are from; None for each run's last epoch.
+        definition: Which rank.
+        full_rank: The largest possible average rank; NaN where it differs between runs.
+    """
+
+    fields: Sequence[str]
+    values: Sequence[Sequence[Hashable]]
+    rank: Floats
+    accuracy: Floats
+    ends: Sequence[str]
+    run_ids: Sequence[str]
+    epoch: int | None
+    definition: Definition
+    full_rank: float
+
+
+@dataclass(frozen=True)
 class Cells:
     """Ranks at one epoch over two settings, one panel of a landscape.
 
@@ -105,6 +136,8 @@ class Cells:
         seeds: Number of these networks, shape (Y, X).
         collapsed: Number of collapsed or dead networks, shape (Y, X).
         unfinished: Number of networks that are not finished, shape (Y, X).
+        accuracy: Mean test accuracy over the networks that have a rank, shape (Y, X); NaN for none.
+        accuracy_deviation: Sample standard deviation, shape (Y, X); NaN for fewer than two.
     """
 
     title: str
@@ -113,6 +146,8 @@ class Cells:
     seeds: Floats
     collapsed: Floats
     unfinished: Floats
+    accuracy: Floats
+    accuracy_deviation: Floats
 
 
 @dataclass(frozen=True)
@@ -128,6 +163,7 @@ class LandscapeTable:
         panels: At least one.
         epoch: Where the ranks are from; None for each run's last epoch.
         definition: Which rank.
+        full_rank: The largest possible average rank; NaN where it differs between runs.
     """
 
     title: str
@@ -138,6 +174,7 @@ class LandscapeTable:
     panels: Sequence[Cells]
     epoch: int | None
     definition: Definition
+    full_rank: float = np.nan
 
 
 def curves_table(points: Sequence[Point], layout: Layout, definition: Definition) -> CurvesTable:
@@ -235,26 +272,30 @@ def landscape_table(
     for title, members in layout.panels(points):
         shape = (len(up.levels), len(across.levels))
         cells = {name: np.zeros(shape) for name in ("seeds", "collapsed", "unfinished")}
-        rank, deviation = np.full(shape, np.nan), np.full(shape, np.nan)
+        numbers = {name: np.full(shape, np.nan) for name in _NUMBERS}
         for point in members:
             x, y = across.place(point.values), up.place(point.values)
             if x is None or y is None:
                 continue
-            found = []
+            found, accuracies = [], []
             for network in point.networks:
-                value = _rank_at(network, epoch)
+                value = _at(network, network.ranks, epoch)
                 if np.isfinite(value):
                     found.append(value)
+                    accuracies.append(_at(network, network.row.test_accuracy, epoch))
                 else:
                     kind = "collapsed" if network.end in NO_RANK else "unfinished"
                     cells[kind][y, x] += 1
             cells["seeds"][y, x] = len(found)
-            if found:
-                rank[y, x] = np.mean(found)
-            if len(found) > 1:
-                deviation[y, x] = np.std(found, ddof=1)
+            for name, values in (("rank", found), ("accuracy", accuracies)):
+                if values:
+                    numbers[name][y, x] = np.mean(values)
+                if len(values) > 1:
+                    spread = "deviation" if name == "rank" else "accuracy_deviation"
+                    numbers[spread][y, x] = np.std(values, ddof=1)
         if any(values.any() for values in cells.values()):
-            panels.append(Cells(title, rank, deviation, **cells))
+            panels.append(Cells(title, **cells, **numbers))
+    full = {row.full_rank for point in points for row in point.rows}
     return LandscapeTable(
         title=layout.title,
         x=across.name,
@@ -264,16 +305,74 @@ def landscape_table(
         panels=panels,
         epoch=epoch,
         definition=definition,
+        full_rank=full.pop() if len(full) == 1 else np.nan,
     )
 
 
-def _rank_at(network: Network, epoch: int | None) -> float:
-    """Returns the rank at an epoch; NaN if the network has none, or is not finished at the last."""
+def _at(network: Network, values: Floats, epoch: int | None) -> float:
+    """Returns a value at an epoch; NaN if there is none, or the network is not finished at last."""
     if epoch is None:
-        is_whole = network.end == "finished" and network.ranks.size
-        return float(network.ranks[-1]) if is_whole else np.nan
+        is_whole = network.end == "finished" and values.size
+        return float(values[-1]) if is_whole else np.nan
     places = np.flatnonzero(network.row.epochs == epoch)
-    return float(network.ranks[places[0]]) if places.size else np.nan
+    return float(values[places[0]]) if places.size else np.nan
+
+
+def scatter_table(
+    points: Sequence[Point],
+    fields: Sequence[str],
+    definition: Definition,
+    epoch: int | None = None,
+) -> ScatterTable:
+    """Makes the table of ranks against every setting.
+
+    Args:
+        points: Of the sweep.
+        fields: The settings that vary.
+        definition: Which rank the points' rows hold.
+        epoch: Where the ranks are from; None for each network's last one.
+
+    Returns:
+        The table; of a network that is not finished the last rank that it has.
+    """
+    networks = [(point.values, network) for point in points for network in point.networks]
+
+    def last(network: Network, values: Floats) -> float:
+        if epoch is not None:
+            return _at(network, values, epoch)
+        return float(values[-1]) if values.size else np.nan
+
+    full = {network.row.full_rank for _, network in networks}
+    return ScatterTable(
+        fields=fields,
+        values=[[values[place] for values, _ in networks] for place in range(len(fields))],
+        rank=np.array([last(network, network.ranks) for _, network in networks]),
+        accuracy=np.array([last(network, network.row.test_accuracy) for _, network in networks]),
+        ends=[network.end for _, network in networks],
+        run_ids=[network.row.id for _, network in networks],
+        epoch=epoch,
+        definition=definition,
+        full_rank=full.pop() if len(full) == 1 else np.nan,
+    )
+
+
+def scatter_csv(table: ScatterTable) -> str:
+    """Writes what a scatter figure shows: a line per network.
+
+    Args:
+        table: As drawn.
+
+    Returns:
+        CSV with a head.
+    """
+    lines: list[list[Any]] = [
+        ["run", *table.fields, "end", table.definition.column, "test_accuracy"]
+    ]
+    for place, run_id in enumerate(table.run_ids):
+        values = ["" if each[place] is None else each[place] for each in table.values]
+        numbers = [_cell(float(table.rank[place])), _cell(float(table.accuracy[place]))]
+        lines.append([run_id, *values, table.ends[place], *numbers])
+    return _csv(lines)
 
 
 def curves_csv(table: CurvesTable) -> str:
@@ -285,18 +384,19 @@ def curves_csv(table: CurvesTable) -> str:
     Returns:
         CSV with a head; the networks that are in no mean have their run's id and end.
     """
-    head = ["panel", table.by or "run", "run", "end", "seeds", "epoch"]
-    for name in ("rank_mean", "train_accuracy", "test_accuracy"):
+    # Without settings that differ, curves stand for runs: there is one column of their ids.
+    head = ["panel", *([table.by] if table.by else []), "run", "end", "seeds", "epoch"]
+    for name in (table.definition.column, "train_accuracy", "test_accuracy"):
         head += [name, f"{name}_std"]
     lines: list[list[Any]] = [head]
     for title, found in table.panels:
         for curve in found:
-            label = table.labels[curve.value]
+            label = [table.labels[curve.value]] if table.by else []
             if curve.mean is not None and curve.deviation is not None:
-                start = [title, label, "", "finished", curve.seeds]
+                start = [title, *label, "", "finished", curve.seeds]
                 lines += [start + row for row in _columns(curve.mean, curve.deviation)]
             for lone in curve.lone:
-                start = [title, label, lone.run_id, lone.end, 1]
+                start = [title, *label, lone.run_id, lone.end, 1]
                 lines += [start + row for row in _columns(lone.series, None)]
     return _csv(lines)
 
@@ -320,14 +420,15 @@ def landscape_csv(table: LandscapeTable) -> str:
         CSV with a head.
     """
     lines: list[list[Any]] = [
-        ["panel", table.x, table.y, "rank_mean", "rank_mean_std", "seeds", "collapsed",
-         "unfinished"]
+        ["panel", table.x, table.y, table.definition.column, f"{table.definition.column}_std",
+         "seeds", "collapsed", "unfinished", "test_accuracy", "test_accuracy_std"]
     ]  # fmt: skip
     for cells in table.panels:
         for y, x in np.ndindex(cells.rank.shape):
             counts = [int(c[y, x]) for c in (cells.seeds, cells.collapsed, cells.unfinished)]
-            numbers = [_cell(cells.rank.item(y, x)), _cell(cells.deviation.item(y, x))]
-            lines.append([cells.title, table.x_labels[x], table.y_labels[y], *numbers, *counts])
+            found = [_cell(getattr(cells, name).item(y, x)) for name in _NUMBERS]
+            place = [cells.title, table.x_labels[x], table.y_labels[y]]
+            lines.append([*place, *found[:2], *counts, *found[2:]])
     return _csv(lines)
 
 

@@ -25,6 +25,9 @@ CURVE_BYTES = 3_000_000
 POINTS = (40, 200)
 """A curve has at least and at most so many points: more than 200 a plot does not show."""
 
+MOST_METRICS = 20
+"""So many others can be chosen, those that most runs have."""
+
 ACCURACIES = ("train_accuracy", "test_accuracy")
 
 
@@ -61,6 +64,26 @@ def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None
     return found
 
 
+def further_metrics(run: Run) -> list[str]:
+    """Returns the other numbers that a run has once per epoch: losses, and whatever it logged.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Names in the record's order; no ranks, no accuracies and no numbers of single layers.
+    """
+    known = {"epoch", "collapsed", "dead", *(entry.mean for entry in averaged()), *ACCURACIES}
+    return [
+        name
+        for name in run.metrics
+        if name not in known
+        and "/" not in name
+        and name.partition("@")[0] != "rank_mean"
+        and not (name.endswith("_std") and name.removesuffix("_std") in run.metrics)
+    ]
+
+
 def definitions(run: Run) -> list[Definition]:
     """Returns the ranks that a run recorded, the primary one first; none for another's loop."""
     epsilons = run.config.get("epsilons")
@@ -90,6 +113,9 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
         JSON types, as the page's program reads them.
     """
     quantities = quantities_of(runs)
+    logged = Counter(name for run in runs for name in further_metrics(run))
+    metrics = {name: name.replace("_", " ") for name, _ in logged.most_common(MOST_METRICS)}
+    shown_values = quantities | {name: (text, None) for name, text in metrics.items()}
     found = [_settings(row) for row in rows]
     fields = [name for name in varied([settings(row) for row in rows]) if name != "run"]
     if len({each.get("seed") for each in found}) > 1:
@@ -97,7 +123,7 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
     levels = {name: in_order(each.get(name) for each in found) for name in fields}
     places = {name: {value: i for i, value in enumerate(levels[name])} for name in fields}
     longest = max((len(row.epochs) for row in rows), default=0)
-    wanted = int(CURVE_BYTES / 4 / max(1, len(rows)) / (len(quantities) + len(ACCURACIES)))
+    wanted = int(CURVE_BYTES / 4 / max(1, len(rows)) / (len(shown_values) + len(ACCURACIES)))
     stride = max(1, -(-longest // int(np.clip(wanted, *POINTS))))
     groups: dict[tuple[Hashable, ...], int] = {}
     axes: dict[bytes, int] = {}
@@ -106,7 +132,7 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
         measured = np.isin(run.epochs, row.epochs)
         gone = np.isnan(row.ranks).all(axis=0)
         shown = every(len(row.epochs), stride)
-        columns, deviations = _columns(run, quantities, measured, gone)
+        columns, deviations = _columns(run, shown_values, measured, gone)
         axis = axes.setdefault(row.epochs[shown].astype("<f4").tobytes(), len(axes))
         point = tuple(own.get(field) for field in fields if field != "seed")
         table.append(
@@ -130,6 +156,7 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
     return {
         "fields": [_field(name, levels[name]) for name in fields],
         "quantities": {key: meaning for key, (meaning, _) in quantities.items()},
+        "metrics": metrics,
         "axes": [pack(np.frombuffer(axis, dtype="<f4")) for axis in axes],
         "stride": stride,
         "runs": table,

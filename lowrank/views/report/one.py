@@ -15,7 +15,7 @@ from lowrank.measure.quantities import TABLE
 from lowrank.measure.ranks import frobenius_norm, spectral_norm
 from lowrank.measure.theory import Theory
 from lowrank.runs.find import Run
-from lowrank.views.report.many import definitions
+from lowrank.views.report.many import definitions, further_metrics
 from lowrank.views.report.packing import Floats, Places, pack, spread
 
 SECTION_BYTES = 3_200_000
@@ -52,6 +52,7 @@ def section(run: Run, sections: int) -> dict[str, Any]:
     means = {name: name.replace("rank", "rank_mean", 1) for name in ranks}
     means |= {entry.name: entry.mean for entry in others if entry.mean}
     wanted = [f"{quantity}/{name}" for quantity in quantities for name in names]
+    further = further_metrics(run)
     scalars = [each for name in SCALARS for each in (name, f"{name}_std")]
     run.preload([*wanted, *means.values(), *scalars, "collapsed"])
     measured = _measured(run)
@@ -91,6 +92,9 @@ def section(run: Run, sections: int) -> dict[str, Any]:
         "bound_words": _bound_words(run, tables["rank_bound"]),
         "scalar_epochs": pack(run.epochs[every_epoch]),
         "scalars": {name: pack(values[every_epoch]) for name, values in columns.items()},
+        "further": {
+            name: pack(run.metrics[name][every_epoch]) for name in further if name not in SCALARS
+        },
         "spectra": spectra,
     }
 

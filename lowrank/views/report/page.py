@@ -15,7 +15,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-SCRIPTS = ("base.js", "panel.js", "many.js", "table.js", "run.js", "main.js")
+SCRIPTS = ("base.js", "panel.js", "many.js", "settings.js", "table.js", "run.js", "main.js")
 """The page's program, in the order in which its parts build on each other."""
 
 # A script block ends at "</script", and before "<!--" its end may be missed: neither can occur in

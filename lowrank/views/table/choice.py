@@ -165,3 +165,24 @@ def _differing(found: Mapping[str, Hashable], wanted: Mapping[str, Hashable]) ->
         return ""
     has, wants = ([f"{n}={text(each.get(n))}" for n in other[:3]] for each in (found, wanted))
     return f"at {' '.join(has)}, not at {' '.join(wants)}"
+
+
+def known_metric(name: str, runs: Sequence[Run]) -> str:
+    """Makes sure that a metric was recorded.
+
+    Args:
+        name: Of the metric.
+        runs: Where it is looked for.
+
+    Returns:
+        The name.
+
+    Raises:
+        InputError: If no run has it; the nearest one that some run has is named.
+    """
+    names = dict.fromkeys(metric for run in runs for metric in run.metrics)
+    if name not in names:
+        raise InputError(
+            f"metric: no run has recorded '{printable(name)}'{nearest(name[:60], names)}"
+        )
+    return name

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from lowrank.views.table.fields import in_order, text, words
+
+MOST_COUPLED = 12
+"""More points of which each has values of its own are drawn at random, not coupled."""
 
 Values = tuple[Hashable, ...]
 """Of the settings that vary, at one point of a sweep."""
@@ -47,6 +50,27 @@ class Factor:
         return ", ".join(f"{words(field)} {text(value)}" for field, value in pairs)
 
 
+def spread_by_factors(values: Collection[Hashable]) -> bool:
+    """Tells whether numbers belong on a logarithmic axis, by how they lie.
+
+    Args:
+        values: Of one setting.
+
+    Returns:
+        Whether all are positive, the largest is 20 times the least or more, and half of them are in
+        the lowest quarter. False where one of them is no number.
+
+    Example:
+        >>> spread_by_factors([1e-4, 1e-3, 1e-2]), spread_by_factors([0.01, 0.4, 0.6, 0.9])
+        (True, False)
+    """
+    found = sorted(v for v in values if isinstance(v, int | float) and v > 0)
+    if len(found) < max(2, len(values)) or any(isinstance(v, bool) for v in values):
+        return False
+    low, middle, high = found[0], found[len(found) // 2], found[-1]
+    return high >= 20 * low and middle <= low + 0.25 * (high - low)
+
+
 def factors_of(fields: Sequence[str], points: Sequence[Values]) -> list[Factor]:
     """Returns what varies; fields that follow from another one belong to it.
 
@@ -63,12 +87,15 @@ def factors_of(fields: Sequence[str], points: Sequence[Values]) -> list[Factor]:
         [('lr', 'weight_decay'), ('batch_size',)]
     """
     columns = list(zip(*points, strict=True))
+    many = len(points) > MOST_COUPLED
     leaders: list[int] = []
     followers: dict[int, list[int]] = {}
     for index in sorted(range(len(fields)), key=lambda i: -len(set(columns[i]))):
         for leader in leaders:
             pairs = set(zip(columns[leader], columns[index], strict=True))
-            if len(pairs) == len(set(columns[leader])):
+            # Values drawn at random follow from each other as well: no two points share any.
+            drawn = many and len(set(columns[index])) == len(points)
+            if len(pairs) == len(set(columns[leader])) and not drawn:
                 followers[leader].append(index)
                 break
         else:

@@ -30,17 +30,36 @@ QUIET_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Definition:
-    """Which rank is meant: #{i : σ_i/‖W‖ > ε}, averaged over the counted layers.
+    """Which value is meant: #{i : σ_i/‖W‖ > ε}, averaged over the counted layers, or a metric.
 
     Attributes:
         epsilon: The threshold ε.
         rank_norm: ‖W‖: ``frobenius`` or ``spectral``.
+        metric: The name of a metric that is meant instead; empty for the rank.
     """
 
     epsilon: float = EPSILON
     rank_norm: str = "frobenius"
+    metric: str = ""
+
+    @property
+    def name(self) -> str:
+        """What is meant, in words."""
+        return printable(self.metric.replace("_", " ")) or "average rank"
+
+    @property
+    def label(self) -> str:
+        """The words at an axis."""
+        return self.name if self.metric else f"{self.name} ({self})"
+
+    @property
+    def column(self) -> str:
+        """The head of its column in CSV."""
+        return self.metric or "rank_mean"
 
     def __str__(self) -> str:
+        if self.metric:
+            return f"metric {printable(self.metric)}"
         norm = "" if self.rank_norm == "frobenius" else f", {self.rank_norm} norm"
         return f"ε = {self.epsilon:g}{norm}"
 
@@ -219,8 +238,8 @@ def read_row(run: Run, definition: Definition) -> RunRow:
     def metric(name: str) -> Floats:
         return np.asarray(metrics.get(name, at_all)[measured], dtype=np.float64)
 
-    recorded = _recorded_name(run, definition)
-    if recorded in metrics and not _has_replicas(run):
+    recorded = "rank_mean" if definition.metric else _recorded_name(run, definition)
+    if recorded in metrics and (definition.metric or not _has_replicas(run)):
         ranks = metric(recorded)[None]
     else:
         ranks = _counted_ranks(run, definition, measured)
@@ -238,7 +257,7 @@ def read_row(run: Run, definition: Definition) -> RunRow:
         for own, ended in zip(ranks, for_good, strict=True)
     )
     alone = np.zeros(measured.sum()) if len(ranks) == 1 else None
-    full = [min(layer.shape) for layer in run.layers if layer.counted]
+    full = [min(layer.shape) for layer in run.layers if layer.counted and not definition.metric]
     return RunRow(
         id=run.id,
         path=run.path,
@@ -246,7 +265,9 @@ def read_row(run: Run, definition: Definition) -> RunRow:
         created=run.created,
         config=run.config,
         epochs=np.asarray(run.epochs, dtype=np.float64)[measured],
-        ranks=np.where(for_good, np.nan, ranks),
+        ranks=np.where(
+            for_good, np.nan, metric(definition.metric)[None] if definition.metric else ranks
+        ),
         ends=ends,
         train_accuracy=metric("train_accuracy"),
         train_deviation=metric("train_accuracy_std") if alone is None else alone,

@@ -19,9 +19,18 @@ from matplotlib.patches import Rectangle
 
 from lowrank.common.errors import InputError
 from lowrank.views.figures.curves import curves_figure
+from lowrank.views.figures.draw import layouts_of
 from lowrank.views.figures.landscape import landscape_figure
 from lowrank.views.figures.layout import Wishes, curves_layouts, landscape_layouts
-from lowrank.views.figures.tables import curves_csv, curves_table, landscape_csv, landscape_table
+from lowrank.views.figures.scatter import scatter_figure
+from lowrank.views.figures.tables import (
+    curves_csv,
+    curves_table,
+    landscape_csv,
+    landscape_table,
+    scatter_csv,
+    scatter_table,
+)
 from lowrank.views.table.points import sweep_of
 from lowrank.views.table.rows import Definition
 from tests.views.figures.legible import assert_legible, drawn_texts
@@ -146,16 +155,100 @@ def test_curves_have_their_own_colours_and_markers():
     assert top.get_title().get_text() == "learning rate"
     assert [text.get_text() for text in top.get_texts()] == ["0.1", "0.5", "1", "2"]
     assert {text.get_text() for text in key.get_texts()} == {
-        "test", "train", "full rank (16)", "collapsed: no rank", "not finished",
+        "test", "train", "full rank (16)", "collapsed or dead: no rank from there on",
+        "not finished",
         "± sd over 2 to 3 seeds",
     }  # fmt: skip
 
 
-def test_missing_accuracies_are_said():
+def test_accuracies_that_are_missing_have_no_panel():
     bare = make_row("a")
     bare.train_accuracy[:] = bare.test_accuracy[:] = np.nan
-    below = curves_figure(curves([bare])).axes[1]
-    assert [text.get_text() for text in below.texts] == ["no accuracy recorded"]
+    assert len(curves_figure(curves([bare])).axes) == 1
+
+
+def random_points(count=30):
+    """Log-uniform learning rates, uniform momenta; one network collapsed, one goes on."""
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        lr, momentum = 10 ** rng.uniform(-3, 0), rng.uniform(0, 0.95)
+        ranks = np.linspace(16, 16 - 10 * lr, 5)
+        end = {3: "collapsed", 5: "running"}.get(number, "finished")
+        if end == "collapsed":
+            ranks[2:] = np.nan
+        options = {"lr": lr, "momentum": momentum, "seed": number, "accuracy": 0.5 + lr / 4}
+        state = "running" if end == "running" else "finished"
+        found.append(make_row(f"r{number}", ranks, state=state, ends=(end,), **options))
+    return found
+
+
+def scattered():
+    sweep = sweep_of(random_points())
+    return scatter_table(sweep.points, sweep.fields, Definition())
+
+
+def test_random_points_are_drawn_against_each_setting_and_not_as_coupled():
+    found = random_points()
+    sweep = sweep_of(found)
+    (layout,) = layouts_of(sweep, ("curves", "landscape"), Wishes())
+    assert layout.scatter
+    table = scattered()
+    assert list(table.fields) == ["lr", "momentum"]
+    figure = scatter_figure(table)
+    left, right, bar = figure.axes
+    assert (left.get_xscale(), right.get_xscale()) == ("log", "linear")
+    assert bar.get_ylabel() == "test accuracy (%)"
+    whole = [row for row in found if row.ends == ("finished",)]
+    drawn = sorted(map(tuple, left.collections[0].get_offsets().tolist()))
+    wanted = sorted((row.config["lr"], row.ranks[0][-1]) for row in whole)
+    np.testing.assert_allclose(drawn, wanted)
+    (gone,) = [line for line in left.lines if line.get_marker() == "x"]
+    assert gone.get_xdata().tolist() == [found[3].config["lr"]]
+    lines = list(csv.DictReader(io.StringIO(scatter_csv(table))))
+    assert {line["run"]: line["rank_mean"] for line in lines}["r3"] == ""
+    assert len(lines) == 30
+
+
+def test_many_values_have_a_colour_bar_and_no_legend():
+    figure = curves_figure(curves(random_points(), by="lr"))
+    assert [legend.get_title().get_text() for legend in figure.legends] == [""]  # marks and lines
+    bar = figure.axes[-1]
+    assert (bar.get_ylabel(), bar.get_yscale()) == ("learning rate", "log")
+
+
+def test_noise_is_no_contrast_and_accuracy_and_deviation_stand_beside_the_ranks():
+    rng = np.random.default_rng(0)
+    noisy = [
+        make_row(f"{lr}{w}{s}", [16.0, 16 - 0.4 * rng.random()], lr=lr, weight_decay=w, seed=s)
+        for lr, w, s in product((0.1, 0.2, 0.4), (0, 1e-3), range(3))
+    ]
+    table = landscape(noisy)
+    ranks, accuracies, bar, _ = landscape_figure(table).axes
+    colours = next(c for c in ranks.collections if isinstance(c, QuadMesh))
+    low, high = colours.get_clim()
+    drawn = np.asarray(colours.get_array())
+    assert np.ptp(drawn) < 0.15 * (high - low)
+    assert bar.get_ylabel() == "average rank (ε = 0.001)"
+    (cells,) = table.panels
+    found = {text.get_text() for text in ranks.texts}
+    assert f"±{cells.deviation[0, 0]:.2g}" in found
+    mesh = next(c for c in accuracies.collections if isinstance(c, QuadMesh))
+    np.testing.assert_allclose(np.asarray(mesh.get_array()), 100 * cells.accuracy)
+
+
+def test_any_metric_takes_the_place_of_the_rank():
+    definition = replace(Definition(), metric="my_metric")
+    row = make_row("a")
+    row.train_accuracy[:] = row.test_accuracy[:] = np.nan
+    sweep = sweep_of([row])
+    (layout,) = curves_layouts(sweep.fields, sweep.points, Wishes())
+    table = curves_table(sweep.points, layout, definition)
+    (axes,) = curves_figure(table).axes
+    assert axes.get_ylabel() == "my metric"
+    head = curves_csv(table).splitlines()[0].split(",")
+    assert "my_metric" in head
+    assert len(head) == len(set(head))
 
 
 def test_cells_are_means_at_the_last_epoch():
@@ -189,11 +282,12 @@ def test_drawn_cells_numbers_and_hatches_are_those_of_the_table():
     table = landscape(rows())
     (cells,) = table.panels
     figure = landscape_figure(table)
-    axes, bar = figure.axes
+    axes, _, bar, _ = figure.axes
     (mesh,) = [c for c in axes.collections if isinstance(c, QuadMesh)]
     drawn = np.ma.filled(np.ma.asarray(mesh.get_array(), float), np.nan)
     np.testing.assert_array_equal(drawn, cells.rank)
     texts = {text.get_position(): text.get_text() for text in axes.texts}
+    texts = {place: text for place, text in texts.items() if not text.startswith("±")}
     assert texts == {
         (x + 0.5, y + 0.5): f"{cells.rank[y, x]:.1f}"
         for y, x in np.argwhere(np.isfinite(cells.rank))
@@ -208,7 +302,7 @@ def test_drawn_cells_numbers_and_hatches_are_those_of_the_table():
 
 def test_a_cell_of_unfinished_runs_and_one_without_runs_are_white():
     found = [r for r in rows(1) if r.config["lr"] < 2 and r.id != "r4"]
-    axes, _ = landscape_figure(landscape(found)).axes
+    axes, *_ = landscape_figure(landscape(found)).axes
     circles = [line for line in axes.lines if line.get_marker() == "o"]
     assert [line.get_xydata().tolist() for line in circles] == [[[0.5, 2.5]]]
     key = [text.get_text() for text in axes.figure.legends[0].get_texts()]
@@ -217,7 +311,7 @@ def test_a_cell_of_unfinished_runs_and_one_without_runs_are_white():
 
 def test_contours_go_through_the_points_and_need_two_values():
     found = rows(1)
-    axes, _ = landscape_figure(landscape(found), contours=True).axes
+    axes, *_ = landscape_figure(landscape(found), contours=True).axes
     (dots,) = [line for line in axes.lines if line.get_marker() == "."]
     (cells,) = landscape(found).panels
     assert len(dots.get_xydata()) == np.isfinite(cells.rank).sum()
@@ -289,6 +383,8 @@ FIGURES = {
     "landscape": lambda: landscape_figure(landscape(rows())),
     "contours": lambda: landscape_figure(landscape(rows()), contours=True),
     "landscape of pairs": lambda: landscape_figure(landscape(pairs(), x="lr")),
+    "random points": lambda: scatter_figure(scattered()),
+    "random curves": lambda: curves_figure(curves(random_points(), by="lr")),
     "wide labels": lambda: landscape_figure(landscape(pairs(), x="batch_size")),
 }
 

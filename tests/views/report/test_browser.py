@@ -106,6 +106,49 @@ def many(sweep, tmp_path_factory):
     return path
 
 
+def test_random_points_are_scattered_and_own_metrics_can_be_chosen(browser, tmp_path):
+    rng = np.random.default_rng(0)
+    places = {f"r{i}": (10 ** rng.uniform(-3, 0), rng.uniform(0, 0.9)) for i in range(20)}
+    metric = {"my_metric": np.linspace(-1, 1, 21)}
+    for name, (lr, momentum) in places.items():
+        write(tmp_path / name, sizes=(8, 8), lr=lr, momentum=momentum, more=metric)
+    write_report([tmp_path], tmp_path / "report.html")
+    with opened(browser, tmp_path / "report.html") as page:
+        points = plot(page, "landscape")["data"][0]
+        assert points["type"] == "scatter"
+        drawn = sorted(zip(points["x"], points["y"], strict=True))
+        np.testing.assert_allclose(drawn, sorted(places.values()))
+        settings = plot(page, "settings")
+        np.testing.assert_allclose(
+            sorted(settings["data"][0]["x"]), sorted(lr for lr, _ in places.values())
+        )
+        assert settings["layout"]["xaxis"]["type"] == "log"
+        assert settings["layout"]["xaxis2"]["type"] == "linear"
+        lines = plot(page, "parallel")["data"]
+        assert sum(line["x"].count(0) for line in lines) == len(places)
+        selector(page, "Rank").select_option("my_metric")
+        curve = next(t for t in plot(page, "curves")["data"] if t.get("text"))
+        np.testing.assert_allclose(curve["y"][:21], metric["my_metric"], atol=1e-6)
+
+
+def test_what_was_not_recorded_has_no_panel(browser, tmp_path):
+    import torch
+
+    import lowrank
+
+    watcher = lowrank.watch(torch.nn.Sequential(torch.nn.Linear(6, 5)), record=tmp_path / "mine")
+    for epoch in range(3):
+        watcher.log(epoch, loss=1.0 / (epoch + 1), my_metric=float(epoch))
+    write_report([tmp_path / "mine"], tmp_path / "report.html")
+    with opened(browser, tmp_path / "report.html") as page:
+        assert "was recorded" not in page.locator("figure").all_inner_texts()
+        for name in ("accuracy", "loss"):
+            assert page.locator(f"figure[data-name$='-{name}']").count() == 0
+        assert named(page, "-metrics", "loss") == pytest.approx([1, 1 / 2, 1 / 3])
+        selector(page, "Metric").select_option("my_metric")
+        assert named(page, "-metrics", "my_metric") == [0, 1, 2]
+
+
 def colours(page):
     traces = plot(page, "curves")["data"]
     return [t["name"] for t in traces if t.get("showlegend") is not False and t["mode"] == "lines"]
@@ -148,7 +191,7 @@ def test_the_landscape_follows_its_selectors(browser, many, sweep):
         last = [load_run(sweep / name).metrics["rank_mean"][-1] for name in ("run04", "run05")]
         assert grid[1]["z"][0][1] == pytest.approx(np.mean(last), rel=1e-5)
         assert grid[1]["z"][0][2] is None  # collapsed: no rank, marked
-        assert grid[0]["text"][0][2] == "× collapsed"
+        assert grid[0]["text"][0][2] == "× no rank"
         before = picture(page, "landscape")
         selector(page, "Up").select_option(label="seed")
         assert plot(page, "landscape")["data"][1]["y"] == ["0", "1"]
@@ -205,7 +248,7 @@ def test_failed_and_collapsed_runs_are_marked_in_words(browser, many):
             t["name"]: len(t["x"]) for t in plot(page, "curves")["data"] if t["mode"] == "markers"
         }
         assert marks == {
-            "no rank from here on (collapsed or dead)": 2,
+            "collapsed: no rank from there on": 2,
             "ends here (failed, killed, stopped or running)": 1,
         }
         assert "2 of 12 runs have no rank" in page.locator("figure[data-name=scatter]").inner_text()

@@ -58,7 +58,7 @@ function overview() {
     for (const panel of panels()) panel.update();
   };
   const quantities = Object.entries(DATA.quantities);
-  const all = () => [curves, landscape, scatter];
+  const all = () => [curves, landscape, settings, parallel, scatter].filter((panel) => shownPanels.includes(panel));
   const mean = element("input", { type: "checkbox", onchange: () => { view.mean = mean.checked; curves.update(); } });
   const curves = new Panel({
     title: "Rank and accuracy over epochs", name: "curves", draw: () => drawCurves(runs),
@@ -69,6 +69,12 @@ function overview() {
     controls: FIELDS.length > 1 ? [choice("Across", names, view.x, set("x", () => [landscape])), choice("Up", names, view.y, set("y", () => [landscape]))] : [],
   });
   const scatter = new Panel({ title: "Rank against accuracy", name: "scatter", draw: () => drawScatter(runs) });
+  const settings = new Panel({ title: "Rank against each setting", name: "settings", draw: () => drawSettings(runs) });
+  const parallel = new Panel({ title: "Settings, accuracy and rank together", name: "parallel", draw: () => drawParallel(runs) });
+  const shownPanels = [
+    curves, ...(FIELDS.length > 1 ? [landscape] : []), ...(SWEPT.length ? [settings] : []),
+    ...(SWEPT.length > 1 ? [parallel] : []), ...(HAS_ACCURACY ? [scatter] : []),
+  ];
   const table = new RunTable(() => runs);
   const count = element("output", { class: "count" });
   let waiting = null;
@@ -84,15 +90,15 @@ function overview() {
   };
   const bar = element("nav", { class: "controls toolbar", "aria-label": "What is shown" },
     quantities.length > 1 ? choice("Rank", quantities, view.quantity, set("quantity", all)) : null,
-    choice("Accuracy", [["test_accuracy", "test"], ["train_accuracy", "train"]], view.accuracy, set("accuracy", () => [curves, scatter])),
-    FIELDS.length ? choice("Colour by", names, view.field, set("field", () => [curves, scatter])) : null,
+    !HAS_ACCURACY ? null : choice("Accuracy", [["test_accuracy", "test"], ["train_accuracy", "train"]], view.accuracy, set("accuracy", all)),
+    FIELDS.length ? choice("Colour by", names, view.field, set("field", () => (HAS_ACCURACY ? [curves, scatter] : [curves]))) : null,
     element("label", {}, "Filter ", filter),
     ends().length > 1 ? choice("Ended", [["", "any"], ...ends().map(([end, n]) => [end, `${end} (${n})`])], "", (value) => { view.state = value; refilter(); }) : null,
     count);
   return {
-    nodes: [bar, curves.node, ...(FIELDS.length > 1 ? [landscape.node] : []), scatter.node,
+    nodes: [bar, ...shownPanels.map((panel) => panel.node),
       element("h2", {}, "Runs"), table.node],
-    draw: () => { for (const part of [table, curves, ...(FIELDS.length > 1 ? [landscape] : []), scatter]) part.update(); },
+    draw: () => { for (const part of [table, ...shownPanels]) part.update(); },
   };
 }
 

@@ -7,9 +7,12 @@ const AXES = DATA.axes.map(unpack);
 const HAS_RANK = (run) => !/collapsed|dead/.test(run.ends);
 const IS_WHOLE = (run) => run.ends === "finished";
 
+Object.assign(DATA.quantities, DATA.metrics);
+const HAS_ACCURACY = DATA.runs.some((run) => "test_accuracy" in run.curves || "train_accuracy" in run.curves);
+
 const view = {
   quantity: Object.keys(DATA.quantities)[0],
-  accuracy: "test_accuracy",
+  accuracy: DATA.runs.some((run) => "test_accuracy" in run.curves) ? "test_accuracy" : "train_accuracy",
   field: Math.max(0, FIELDS.findIndex((field) => field.name === "weight_decay")),
   mean: false,
   x: FIELDS.findIndex((field) => field.name !== "seed"),
@@ -173,11 +176,16 @@ function lineTraces(runs, name, factor, yaxis) {
   }))];
 }
 
+// How runs ended that have no rank, in the words of the figures.
+function withoutRank(runs) {
+  return ["collapsed", "dead"].filter((end) => runs.some((index) => DATA.runs[index].ends.includes(end))).join(" or ");
+}
+
 // Where curves stop before their end: × without rank, ○ not finished.
 function endTraces(runs) {
   if (view.mean) return [];
   const kinds = [
-    ["no rank from here on (collapsed or dead)", "x", (run) => !HAS_RANK(run)],
+    [`${withoutRank(runs)}: no rank from there on`, "x", (run) => !HAS_RANK(run)],
     ["ends here (failed, killed, stopped or running)", "circle-open", (run) => HAS_RANK(run) && !IS_WHOLE(run)],
   ];
   return kinds.map(([name, symbol, applies]) => {
@@ -224,17 +232,19 @@ function drawCurves(runs) {
     ...key.traces,
     ...lineTraces(runs, view.quantity, 1, "y"),
     ...endTraces(runs),
-    ...lineTraces(runs, view.accuracy, 100, "y2"),
+    ...(HAS_ACCURACY ? lineTraces(runs, view.accuracy, 100, "y2") : []),
   ];
   return {
     traces,
-    height: 560,
+    height: HAS_ACCURACY ? 560 : 400,
     layout: {
       legend: legendBelow(key.title),
       margin: { l: 70, r: 20, t: 60, b: 48 },
-      xaxis: epochAxis(epochs, { anchor: "y2" }),
-      yaxis: axis(DATA.quantities[view.quantity] || "rank", { domain: [0.37, 1], rangemode: "tozero" }),
-      yaxis2: axis(`${accuracy} accuracy in %`, { domain: [0, 0.31], range: [0, 102] }),
+      xaxis: epochAxis(epochs, HAS_ACCURACY ? { anchor: "y2" } : {}),
+      yaxis: axis(DATA.quantities[view.quantity] || "rank", {
+        domain: [HAS_ACCURACY ? 0.37 : 0, 1], rangemode: isRank(view.quantity) ? "tozero" : "normal",
+      }),
+      ...(HAS_ACCURACY ? { yaxis2: axis(`${accuracy} accuracy in %`, { domain: [0, 0.31], range: [0, 102] }) } : {}),
     },
     table: () => curvesTable(runs),
     remark: DATA.stride > 1
@@ -292,6 +302,9 @@ function drawLandscape(runs) {
   if (view.x === view.y) return emptyPlot("Choose two different settings.");
   const [across, up] = [FIELDS[view.x], FIELDS[view.y]];
   const cells = landscapeCells(runs);
+  if (across.numbers && up.numbers && cells.size > MOST_NAMED && 2 * cells.size < across.texts.length * up.texts.length) {
+    return drawScatteredLandscape(runs, view.x, view.y);
+  }
   const xs = across.texts.map(plain);
   const ys = up.texts.map(plain);
   const at = (i, j) => cells.get(`${i},${j}`) || { values: [], gone: 0, without: 0 };
@@ -310,14 +323,16 @@ function drawLandscape(runs) {
     ? shown(average(cell.values), 3) + (cell.gone ? ` (${cell.gone}×)` : "") : ""));
   const common = { x: xs, y: ys, customdata: said, xgap: 2, ygap: 2, hovertemplate:
     `${plain(across.name)}=%{x} ${plain(up.name)}=%{y}<br>%{customdata}<extra></extra>` };
+  const means = z.flat().filter(isNumber);
+  const [zmin, zmax] = means.length ? colourLimits(means) : [0, 1];
   const traces = [
     {
       type: "heatmap", z: gone, ...common, colorscale: [[0, "#c8c8c8"], [1, "#c8c8c8"]], showscale: false,
-      text: grid((cell) => (cell.gone && !cell.values.length ? "× collapsed" : "")),
+      text: grid((cell) => (cell.gone && !cell.values.length ? "× no rank" : "")),
       texttemplate: wide ? "%{text}" : "", textfont: { color: "#000", size: 11 },
     },
     {
-      type: "heatmap", z, ...common, colorscale: "Cividis", text: inside,
+      type: "heatmap", z, ...common, colorscale: "Cividis", text: inside, zmin, zmax,
       texttemplate: wide ? "%{text}" : "",
       colorbar: { title: { text: axisText(DATA.quantities[view.quantity]), side: "right" }, outlinewidth: 0 },
     },

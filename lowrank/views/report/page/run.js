@@ -274,11 +274,32 @@ class RunSection {
 
   // -------------------------------------------------------------- accuracies, norms, table
 
+  scalarNames(kind) {
+    return [`train_${kind}`, `test_${kind}`].filter((name) => name in this.section.scalars);
+  }
+
+  // Whatever else was logged once per epoch.
+  drawMetric() {
+    const epochs = unpack(this.section.scalar_epochs);
+    const values = unpack(this.section.further[this.metric]);
+    return {
+      traces: [{
+        type: "scatter", mode: isolated(values.map((v, i) => (v === null ? null : epochs[i]))) ? "markers" : "lines", x: epochs, y: values,
+        name: plain(this.metric), line: { color: BLUE, width: 2 }, hovertemplate: "epoch %{x}: %{y:.4~g}<extra></extra>",
+      }],
+      height: 300,
+      layout: {
+        margin: { l: 70, r: 20, t: 34, b: 48 }, xaxis: epochAxis(epochs),
+        yaxis: axis(this.metric),
+      },
+      table: () => ({ columns: ["epoch", this.metric], rows: epochs.map((epoch, e) => [epoch, values[e]]) }),
+    };
+  }
+
   drawScalars(kind) {
     const epochs = unpack(this.section.scalar_epochs);
     const factor = kind === "accuracy" ? 100 : 1;
-    const names = [`train_${kind}`, `test_${kind}`].filter((name) => name in this.section.scalars);
-    if (!names.length) return emptyPlot(`No ${kind} was recorded.`);
+    const names = this.scalarNames(kind);
     const columns = names.map((name) => scaled(unpack(this.section.scalars[name]), factor));
     const bands = names.filter((name) => `${name}_std` in this.section.scalars).map((name) => {
       const mean = scaled(unpack(this.section.scalars[name]), factor);
@@ -386,10 +407,21 @@ class RunSection {
     ] : [element("p", {}, "No rank has been recorded.")];
     nodes.push(this.panel({ title: "Spectrum of every layer", name: "spectra", controls: [this.slider()], draw: () => this.drawSpectra() }));
     this.spectraPanel = this.panels[this.panels.length - 1];
-    nodes.push(element("div", { class: this.narrow ? "" : "halves" },
-      this.panel({ title: "Accuracy", name: "accuracy", draw: () => this.drawScalars("accuracy") }),
-      this.panel({ title: "Loss", name: "loss", draw: () => this.drawScalars("loss") })));
-    nodes.push(this.panel({
+    const kinds = ["accuracy", "loss"].filter((kind) => this.scalarNames(kind).length);
+    const further = Object.keys(this.section.further);
+    const halves = kinds.map((kind) => this.panel({
+      title: kind === "loss" ? "Loss" : "Accuracy", name: kind, draw: () => this.drawScalars(kind),
+    }));
+    if (further.length) {
+      [this.metric] = further;
+      const panel = this.panels.length;
+      halves.push(this.panel({
+        title: "Metrics", name: "metrics", draw: () => this.drawMetric(),
+        controls: further.length > 1 ? [choice("Metric", further.map((name) => [name, name]), this.metric, (name) => { this.metric = name; this.panels[panel].update(); })] : [],
+      }));
+    }
+    if (halves.length) nodes.push(element("div", { class: this.narrow ? "" : "halves" }, ...halves));
+    if (this.norm) nodes.push(this.panel({
       title: "Norms", name: "norms", draw: () => this.drawNorms(),
       controls: norms.length > 1 ? [choice("Norm", norms.map((q) => [q, quantities[q]]), this.norm, (q) => { this.norm = q; this.panels[this.panels.length - 1].update(); })] : [],
     }));
