@@ -244,7 +244,8 @@ def read_row(run: Run, definition: Definition) -> RunRow:
     else:
         ranks = _counted_ranks(run, definition, measured)
     dead = metric("dead") > 0  # of replicas, it is not known which
-    gone = np.isnan(ranks) | dead
+    counted = [min(layer.shape) for layer in run.layers if layer.counted]
+    gone = dead | (np.isnan(ranks) if counted else np.zeros_like(ranks, dtype=bool))
     if len(ranks) == 1:
         gone |= metric("collapsed") > 0
     for_good = np.logical_and.accumulate(gone[:, ::-1], axis=1)[:, ::-1]
@@ -257,7 +258,6 @@ def read_row(run: Run, definition: Definition) -> RunRow:
         for own, ended in zip(ranks, for_good, strict=True)
     )
     alone = np.zeros(measured.sum()) if len(ranks) == 1 else None
-    full = [min(layer.shape) for layer in run.layers if layer.counted and not definition.metric]
     return RunRow(
         id=run.id,
         path=run.path,
@@ -273,7 +273,7 @@ def read_row(run: Run, definition: Definition) -> RunRow:
         train_deviation=metric("train_accuracy_std") if alone is None else alone,
         test_accuracy=metric("test_accuracy"),
         test_deviation=metric("test_accuracy_std") if alone is None else alone,
-        full_rank=float(np.mean(full)) if full else np.nan,
+        full_rank=float(np.mean(counted)) if counted and not definition.metric else np.nan,
     )
 
 
