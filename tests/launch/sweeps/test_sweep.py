@@ -315,8 +315,8 @@ def test_offline_runs_of_a_sweep_are_uploaded_by_the_command_it_prints(tmp_path,
     done = sweep(tmp_path, str(file))
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("upload them with: ")]
-    words = line.removeprefix("upload them with: wandb ")
-    program = f"{sys.executable} -c 'from wandb.cli.cli import cli; cli()' {words}"
+    words = line.removeprefix("upload them with: lowrank ")
+    program = f"{sys.executable} -m lowrank {words}"
     environment = {**os.environ, **wandb_server.environment}
     subprocess.run(program, shell=True, cwd=tmp_path, env=environment, check=True, timeout=200)
     assert sorted(run.id for run in wandb_server.runs) == sorted(runs(tmp_path))
