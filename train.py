@@ -22,6 +22,7 @@ from lowrank.common.program import exit_code_of
 from lowrank.common.terminal import say
 from lowrank.config import Config
 from lowrank.config.arguments import parse
+from lowrank.training.requests import Request, split
 
 if TYPE_CHECKING:
     from lowrank.runs.directory import RunDirectory
@@ -41,15 +42,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 finished or stopped by rule, 1 failure, 2 bad input, 130 and 143 by signal.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    return exit_code_of("train.py", lambda: run(_requested(arguments), ["train.py", *arguments]))
+    return exit_code_of("train.py", lambda: max(train(_requested(arguments))))
 
 
-def _requested(arguments: Sequence[str]) -> Config:
+def _requested(arguments: Sequence[str]) -> list[Request]:
     notes: list[str] = []
-    config = parse(arguments, notes=notes)
-    for note in notes:
+    members = [
+        Request(parse(words, notes=notes), ["train.py", *words]) for words in split(arguments)
+    ]
+    for note in dict.fromkeys(notes):
         say(note)
-    return config
+    return members
+
+
+def train(requests: Sequence[Request]) -> list[int]:
+    """Trains a network, or several as one batched computation (a pack).
+
+    Args:
+        requests: The runs.
+
+    Returns:
+        The exit code of each.
+    """
+    return [run(request.config, request.command) for request in requests]
 
 
 def run(requested: Config, command: Sequence[str]) -> int:
