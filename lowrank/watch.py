@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from lowrank.common.errors import InputError
-from lowrank.measure.metrics import over_replicas
 from lowrank.measure.watcher import Watcher
 from lowrank.runs.find import load_run
 from lowrank.runs.format import RECORD_NAME
@@ -119,14 +118,14 @@ class LoggingWatcher(Watcher):
         if not _is_main_process():
             self._help_to_gather()
             return {}
-        weights = self._weights()
+        weights = self.weights()
         if "lr_now" in given:
             self._note_rate(epoch, given["lr_now"])
-        measurement = self._measured(weights, epoch, self._rates[:epoch])
+        measurement = self.measure(epoch, self._rates[:epoch], weights)
         taken = sorted(given.keys() & measurement.metrics.keys())
         if taken:
             raise ValueError(f"{', '.join(taken)}: measured here, log it under another name")
-        row = over_replicas({"epoch": float(epoch), **given, **measurement.metrics})
+        row = {"epoch": float(epoch), **given, **measurement.metrics}
         if self._record is not None:
             self._record.append(epoch, row, measurement.spectra)
         self._follows = None
@@ -134,7 +133,7 @@ class LoggingWatcher(Watcher):
         if self._rows is not None:
             # Without a step: the loop's own is W&B's to count.
             self._rows.log(row, measurement.spectra)
-        self._keep(weights)
+        self.advance({name: weight.clone() for name, weight in weights.items()})
         return row
 
     def state_dict(self) -> dict[str, Any]:
@@ -214,7 +213,7 @@ class LoggingWatcher(Watcher):
 
         own = {} if self._run is None else dict(self._run.config)
         config = {**self._theory_told, **own, **self._told}
-        devices = (parameter.device for parameter in self._networks[0].parameters())
+        devices = (parameter.device for parameter in self._model.parameters())
         environment = describe_environment(
             device=next(devices, torch.device("cpu")),
             threads=torch.get_num_threads(),
@@ -266,7 +265,7 @@ class LoggingWatcher(Watcher):
             for epoch, norm in zip(epochs, norms, strict=True):
                 self._norms.setdefault(epoch, {})[layer.name] = norm
             for norm in run.metrics[f"frobenius_norm/{layer.name}"].tolist():
-                self._note_norms({layer.name: norm})
+                self._note_norm(layer.name, norm)
         for epoch, rate in zip(epochs, run.metrics.get("lr_now", ()), strict=False):
             if np.isfinite(rate):
                 self._note_rate(epoch, float(rate))

@@ -565,7 +565,7 @@ def test_what_is_no_number_is_not_logged(value, message):
 def test_a_state_dict_is_no_module():
     with pytest.raises(InputError, match=r"got a state dict .* lowrank spectra"):
         lowrank.watch(network().state_dict())
-    with pytest.raises(InputError, match=r"must be a torch.nn.Module, got Tensor"):
+    with pytest.raises(InputError, match=r"must be a torch.nn.Module, got list"):
         lowrank.watch([torch.zeros(2, 2)])
 
 

@@ -1,4 +1,4 @@
-"""Spectra and ranks of a module, or of replicas of one side by side, measured again and again."""
+"""Spectra and ranks of a module, measured again and again; of several, at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lowrank.measure.layers import Layer
 from lowrank.measure.matrices import describe, weight_matrices
 from lowrank.measure.metrics import bound_metrics, measurement_metrics
 from lowrank.measure.positions import Applied, ExampleInput, output_positions
-from lowrank.measure.ranks import RANK_NORMS, Quantity, frobenius_norm, quantity_of
+from lowrank.measure.ranks import RANK_NORMS, frobenius_norm
 from lowrank.measure.spectra import singular_values
 from lowrank.measure.tensors import dtensor
 from lowrank.measure.theory import Theory
@@ -38,13 +38,11 @@ class Measurement:
     """What one look at the weights found.
 
     Attributes:
-        metrics: Every per-layer quantity and mean by its W&B name, (N,) of N replicas; NaN where it
-            has no value.
-        spectra: Singular values (min(rows, columns),) of each layer, or (N, …) of that of N
-            replicas, descending, float64.
+        metrics: Every per-layer quantity and mean by its W&B name; NaN where it has no value.
+        spectra: Singular values (min(rows, columns),) of each layer, descending, float64.
     """
 
-    metrics: dict[str, Quantity]
+    metrics: dict[str, float]
     spectra: dict[str, np.ndarray]
 
 
@@ -56,8 +54,7 @@ class Watcher:
     parallelism), every process takes part in gathering one matrix after the other.
 
     Args:
-        model: Any module; wrapped by ``torch.compile`` or ``DistributedDataParallel`` or not. Or
-            N > 1 replicas of one, measured side by side.
+        model: Any module; wrapped by ``torch.compile`` or ``DistributedDataParallel`` or not.
         epsilons: Thresholds of the rank, each in [0, 1); the first is primary.
         rank_norm: ``frobenius`` or ``spectral``: the norm that thresholds refer to.
         exclude: Matrices that do not count in the means, beside the last and shortcuts.
@@ -81,7 +78,7 @@ class Watcher:
 
     def __init__(
         self,
-        model: nn.Module | Sequence[nn.Module],
+        model: nn.Module,
         *,
         epsilons: Sequence[float] = (1e-3, 1e-2),
         rank_norm: str = "frobenius",
@@ -93,21 +90,16 @@ class Watcher:
         self.epsilons = tuple(float(epsilon) for epsilon in epsilons)
         self.rank_norm = rank_norm
         _check(self.epsilons, rank_norm)
-        networks = [model] if isinstance(model, nn.Module) else model
-        _check_modules(networks)
-        self._networks = networks
-        self._count = len(networks)
-        self._shape = () if isinstance(model, nn.Module) else (self._count,)
+        _check_module(model)
+        self._model = model
         options: dict[str, Any] = {"include": include, "example_input": example_input}
-        of_each = [weight_matrices(one, exclude=exclude, **options) for one in networks]
-        self._matrices = of_each[0]
+        self._matrices = weight_matrices(model, exclude=exclude, **options)
         if not self._matrices:
-            skipped = describe(networks[0], **options).splitlines()[2:]
+            skipped = describe(model, **options).splitlines()[2:]
             raise InputError(["the module has no weight matrix to measure", *skipped])
-        self._of_layers = {of[0].name: of for of in zip(*of_each, strict=True)}
         applied: Mapping[str, Applied | None] = {}
         if example_input is not None:
-            applied = output_positions(networks[0], self._matrices, example_input)
+            applied = output_positions(model, self._matrices, example_input)
         self.layers = []
         for matrix in self._matrices:
             use = applied.get(matrix.name)
@@ -118,12 +110,36 @@ class Watcher:
         self.theory: Theory | None = None
         if theory is not None and example_input is not None:
             self.theory = Theory(self.layers, epsilon=self.epsilons[0], **theory)
-        self._largest_norms: dict[str, Quantity] = {}
-        self._norms: dict[int, dict[str, Quantity]] = {}
+        self._largest_norms: dict[str, float] = {}
+        self._norms: dict[int, dict[str, float]] = {}
         self._previous: dict[str, Tensor] = {}
 
-    def measure(self, epoch: int, rates: Sequence[float] = ()) -> Measurement:
-        """Measures the present weights.
+    def weights(self) -> dict[str, Tensor]:
+        """Returns the present matrices by layer: views of the parameters where these are matrices.
+
+        Returns:
+            Tensors (rows, columns). A snapshot is their clones.
+
+        Raises:
+            InputError: One is no longer what it was.
+        """
+        present = {id(module) for module in self._model.modules()}
+        for matrix in self._matrices:
+            if id(matrix._owner) not in present:
+                raise InputError(
+                    f"{matrix.path}: the model no longer has the module that it had when it "
+                    "was watched: watch the model anew"
+                )
+        is_sharded = self._is_sharded  # then this device may have no room for all of them
+        return {m.name: m.view().cpu() if is_sharded else m.view() for m in self._matrices}
+
+    def measure(
+        self,
+        epoch: int,
+        rates: Sequence[float] = (),
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Measurement:
+        """Measures the present weights, or a snapshot of earlier ones.
 
         Distances refer to the weights at the last call of ``advance`` and are NaN before it.
         Collapse refers to the largest norm that a matrix has had since epoch 0 was last measured.
@@ -131,31 +147,36 @@ class Watcher:
         Args:
             epoch: Number of epochs trained; 0 is initialisation.
             rates: Learning rate of each epoch 1 … ``epoch``, for the rank bounds.
+            weights: Such as ``weights`` gave at that epoch; None takes the present ones.
 
         Returns:
             All quantities and spectra.
         """
-        return self._measured(self._weights(), epoch, rates)
+        present = self.weights() if weights is None else weights
+        return measure_all([self], [present], epoch, [rates])[0]
 
-    def advance(self) -> None:
-        """Makes the present weights those that the next distances refer to."""
-        self._keep(self._weights())
+    def advance(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Makes the present weights, or a snapshot, those that the next distances refer to.
+
+        Args:
+            weights: A snapshot, which is kept as it is; None clones the present weights.
+        """
+        if weights is None:
+            weights = {name: weight.clone() for name, weight in self.weights().items()}
+        self._previous = dict(weights)
 
     def _measured(
-        self, weights: Mapping[str, Tensor], epoch: int, rates: Sequence[float]
+        self,
+        weights: Mapping[str, Tensor],
+        spectra: dict[str, np.ndarray],
+        epoch: int,
+        rates: Sequence[float],
     ) -> Measurement:
-        views = [view for w in weights.values() for view in w.reshape(-1, *w.shape[-2:])]
-        values = singular_values(views, epsilons=self.epsilons, rank_norm=self.rank_norm)
-        spectra: dict[str, np.ndarray] = {}
-        norms: dict[str, Quantity] = {}
-        for index, name in enumerate(weights):
-            found = values[index * self._count : (index + 1) * self._count]
-            spectra[name] = np.reshape(found, (*self._shape, found[0].size))
-            norms[name] = self._each([frobenius_norm(s) for s in found])
+        norms = {name: float(frobenius_norm(s)) for name, s in spectra.items()}
         if not epoch:
             self._largest_norms = {}
-        self._note_norms(norms)
-        absent = self._each([np.nan] * self._count)
+        for name, norm in norms.items():
+            self._note_norm(name, norm)
         metrics = measurement_metrics(
             self.layers,
             spectra,
@@ -163,21 +184,25 @@ class Watcher:
             rank_norm=self.rank_norm,
             collapsed={n: norm < COLLAPSE * self._largest_norms[n] for n, norm in norms.items()},
             distances={
-                name: _distance(weight, self._previous[name]) if self._previous else absent
+                name: _distance(weight, self._previous[name]) if self._previous else math.nan
                 for name, weight in weights.items()
             },
         )
         if self.theory is not None and len(rates) == epoch:
             kind = f"{self.rank_norm}_norm"
             self._norms[epoch] = {name: metrics[f"{kind}/{name}"] for name in weights}
-            metrics |= bound_metrics(self._bounds(self.theory, rates))
+            history = {
+                name: [self._norms.get(e, {}).get(name, math.nan) for e in range(epoch + 1)]
+                for name in weights
+            }
+            metrics |= bound_metrics(self.theory.bounds(rates, history))
         return Measurement(metrics, spectra)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep: tensors and numbers."""
         return {
-            "largest_norms": _plain(self._largest_norms),
-            "norms": {epoch: _plain(norms) for epoch, norms in self._norms.items()},
+            "largest_norms": dict(self._largest_norms),
+            "norms": {epoch: dict(norms) for epoch, norms in self._norms.items()},
             "previous": dict(self._previous),
         }
 
@@ -188,75 +213,57 @@ class Watcher:
             state: Of a watcher of the same module.
         """
         # Earlier versions kept the norms at epoch 0 only.
-        self._largest_norms = _quantities(state.get("largest_norms") or state["first_norms"])
-        self._norms = {epoch: _quantities(norms) for epoch, norms in state["norms"].items()}
+        self._largest_norms = dict(state.get("largest_norms") or state["first_norms"])
+        self._norms = {epoch: dict(norms) for epoch, norms in state["norms"].items()}
         self._previous = dict(state["previous"])
 
-    def _keep(self, weights: Mapping[str, Tensor]) -> None:
-        self._previous = {name: weight.clone() for name, weight in weights.items()}
+    def _note_norm(self, name: str, norm: float) -> None:
+        """Keeps the largest finite norm that a matrix has had."""
+        largest = self._largest_norms.get(name, 0.0)
+        self._largest_norms[name] = max(largest, norm if math.isfinite(norm) else 0.0)
 
     @property
     def _is_sharded(self) -> bool:
         """Whether parameters are in shards, which every process must help to gather."""
-        parameters = (p for network in self._networks for p in network.parameters())
-        return any(isinstance(parameter, dtensor()) for parameter in parameters)
+        return any(isinstance(parameter, dtensor()) for parameter in self._model.parameters())
 
     def _help_to_gather(self) -> None:
         """Takes part in gathering each matrix, one at a time, and keeps none."""
-        for matrices in self._of_layers.values() if self._is_sharded else ():
-            for matrix in matrices:
-                matrix.view()
+        for matrix in self._matrices if self._is_sharded else ():
+            matrix.view()
 
-    def _weights(self) -> dict[str, Tensor]:
-        """Returns the present matrices by layer, those of replicas stacked (N, rows, columns).
 
-        Raises:
-            InputError: One is no longer what it was.
-        """
-        present = {id(module) for network in self._networks for module in network.modules()}
-        for matrices in self._of_layers.values():
-            for matrix in matrices:
-                if id(matrix._owner) not in present:
-                    raise InputError(
-                        f"{matrix.path}: the model no longer has the module that it had when it "
-                        "was watched: watch the model anew"
-                    )
-        is_sharded = self._is_sharded  # then this device may have no room for all of them
-        views = {
-            name: [m.view().cpu() if is_sharded else m.view() for m in of_layer]
-            for name, of_layer in self._of_layers.items()
-        }
-        return {name: torch.stack(v) if self._shape else v[0] for name, v in views.items()}
+def measure_all(
+    watchers: Sequence[Watcher],
+    weights: Sequence[Mapping[str, Tensor]],
+    epoch: int,
+    rates: Sequence[Sequence[float]],
+) -> list[Measurement]:
+    """Measures several networks at once: as each ``Watcher.measure``, with one call of the solver.
 
-    def _each(self, values: Sequence[Any]) -> Quantity:
-        """Returns the replicas' numbers (N,), or the number of the one network."""
-        return quantity_of(np.reshape(values, self._shape))
+    On a CPU every number is bitwise that of the network measured alone; on a GPU, which solves
+    matrices of equal shape in one batch, up to rounding errors.
 
-    def _bounds(self, theory: Theory, rates: Sequence[float]) -> dict[str, Quantity]:
-        """Returns the bounds of layers where every replica has one: only then is their mean one."""
-        norms = [self._norms.get(epoch, {}) for epoch in range(len(rates) + 1)]
-        absent = self._each([np.nan] * self._count)
-        history = {
-            name: np.reshape([of.get(name, absent) for of in norms], (len(norms), -1)).T.tolist()
-            for name in self._of_layers
-        }
-        found = [
-            theory.bounds(rates, {name: of_each[index] for name, of_each in history.items()})
-            for index in range(self._count)
-        ]
-        return {
-            name: self._each([bounds[name] for bounds in found])
-            for name in found[0]
-            if all(name in bounds for bounds in found)
-        }
+    Args:
+        watchers: Of the networks, with the same ``epsilons`` and ``rank_norm``.
+        weights: Of each, such as ``Watcher.weights`` gave at that epoch.
+        epoch: As for ``Watcher.measure``.
+        rates: Of each.
 
-    def _note_norms(self, norms: Mapping[str, Quantity]) -> None:
-        """Keeps the largest finite norm that each matrix has had."""
-        for name, norm in norms.items():
-            present = np.where(np.isfinite(norm), norm, 0.0)
-            self._largest_norms[name] = quantity_of(
-                np.maximum(self._largest_norms.get(name, 0.0), present)
-            )
+    Returns:
+        What was found of each.
+    """
+    values = iter(
+        singular_values(
+            [matrix for of_one in weights for matrix in of_one.values()],
+            epsilons=watchers[0].epsilons,
+            rank_norm=watchers[0].rank_norm,
+        )
+    )
+    return [
+        watcher._measured(present, {name: next(values) for name in present}, epoch, of_one)
+        for watcher, present, of_one in zip(watchers, weights, rates, strict=True)
+    ]
 
 
 def _check(epsilons: Sequence[float], rank_norm: str) -> None:
@@ -272,45 +279,30 @@ def _check(epsilons: Sequence[float], rank_norm: str) -> None:
         raise InputError(lines)
 
 
-def _check_modules(networks: Sequence[nn.Module]) -> None:
+def _check_module(model: Any) -> None:
     """Refuses what is no module, and what hides its parameters from everyone.
 
     Raises:
         InputError: With a line that says what was got.
     """
-    if isinstance(networks, Mapping):
+    if isinstance(model, Mapping):
         raise InputError(
             "the model must be a torch.nn.Module, got a state dict or another mapping: load it "
             "into its module, or measure its file with lowrank spectra"
         )
-    for network in networks:
-        if not isinstance(network, nn.Module):
-            raise InputError(f"the model must be a torch.nn.Module, got {type(network).__name__}")
-        kinds = {f"{type(m).__module__}.{type(m).__name__}" for m in network.modules()}
-        if _FSDP1 in kinds:
-            raise InputError(
-                "the parameters of FullyShardedDataParallel (FSDP1) are in flat shards that are no "
-                "matrices: use torch.distributed.fsdp.fully_shard (FSDP2), or watch the module "
-                "before it is wrapped"
-            )
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    kinds = {f"{type(m).__module__}.{type(m).__name__}" for m in model.modules()}
+    if _FSDP1 in kinds:
+        raise InputError(
+            "the parameters of FullyShardedDataParallel (FSDP1) are in flat shards that are no "
+            "matrices: use torch.distributed.fsdp.fully_shard (FSDP2), or watch the module "
+            "before it is wrapped"
+        )
 
 
-def _plain(quantities: Mapping[str, Quantity]) -> dict[str, Any]:
-    """Returns numbers and lists of numbers, which a checkpoint takes."""
-    return {name: np.asarray(value).tolist() for name, value in quantities.items()}
-
-
-def _quantities(plain: Mapping[str, Any]) -> dict[str, Quantity]:
-    return {name: quantity_of(value) for name, value in plain.items()}
-
-
-def _distance(present: Tensor, previous: Tensor) -> Quantity:
-    """Returns ‖W/‖W‖_F − V/‖V‖_F‖_F in [0, 2], in float64, of each matrix."""
-    pairs = zip(*(w.reshape(-1, *w.shape[-2:]) for w in (present, previous)), strict=True)
-    return quantity_of(np.reshape([_distance_of_two(w, v) for w, v in pairs], present.shape[:-2]))
-
-
-def _distance_of_two(w: Tensor, v: Tensor) -> float:
+def _distance(w: Tensor, v: Tensor) -> float:
+    """Returns ‖W/‖W‖_F − V/‖V‖_F‖_F in [0, 2], in float64."""
     # With D = W − V and s = ‖W‖/‖V‖, the square is ‖D − (s − 1)V‖²/‖W‖²: one pass over both gives
     # the three products it needs. The error is some 1e-8 of |s − 1|, and rounding without stretch.
     changed, along, before = _products(w, v, (0, 0))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from lowrank.common.terminal import Display, aligned, duration
-from lowrank.measure.metrics import deviation
 from lowrank.measure.quantities import TABLE
 
 if TYPE_CHECKING:
@@ -171,31 +170,6 @@ def layer_table(
     if any(not layer.counted for layer in layers):
         lines.append("* not counted in rank_mean: the classifier and 1×1 shortcuts")
     return "\n".join(lines)
-
-
-def deviation_lines(row: Mapping[str, float], replicas: int) -> list[str]:
-    r"""Returns the headline metrics of replicas with their standard deviations, a line each.
-
-    Args:
-        row: The latest row by W&B's names.
-        replicas: N; of one there are no lines.
-
-    Returns:
-        Lines, under a head.
-
-    Example:
-        >>> row = {"rank_mean": 92.0, "rank_mean_std": 1.5, "test_accuracy": 0.97}
-        >>> print(*deviation_lines(row, 8), sep="\n")
-        mean ± standard deviation over 8 replicas:
-        rank_mean             92 ± 1.5
-    """
-    lines = [
-        f"{name:<21} {value:.4g} ± {row[deviation(name)]:.2g}"
-        for name, value in row.items()
-        if math.isfinite(value) and deviation(name) in row
-    ]
-    head = f"mean ± standard deviation over {replicas} replicas:"
-    return [head, *lines] if lines else []
 
 
 def _row(texts: Iterable[str]) -> str:

@@ -13,7 +13,6 @@ import torch
 
 from lowrank.common.errors import InputError, out_of_memory
 from lowrank.measure.matrices import describe
-from lowrank.measure.metrics import over_replicas
 from lowrank.measure.ranks import quantity_of
 from lowrank.measure.watcher import Watcher
 from lowrank.runs import checkpoints
@@ -23,7 +22,7 @@ from lowrank.runs.lost import lost
 from lowrank.runs.writer import Record
 from lowrank.tracking.upload import log_recorded, recorded_rows
 from lowrank.training import steps
-from lowrank.training.console import Console, deviation_lines, layer_table
+from lowrank.training.console import Console, layer_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,7 +102,7 @@ class Trainer:
         self.tracker = tracker
         self.interruption = interruption
         self.watcher = Watcher(
-            learner.watched,
+            learner.networks[0],
             epsilons=config.epsilons,
             rank_norm=config.rank_norm,
             example_input=dataset.train.images[:1].float(),
@@ -154,9 +153,8 @@ class Trainer:
         return outcome
 
     def table(self) -> str:
-        """Returns a table of every layer's rank at the start and now; of replicas the means."""
-        table = layer_table(self.watcher.layers, self.first_row, self.last_row)
-        return "\n".join([table, *deviation_lines(self.last_row, self.config.replicas)])
+        """Returns a table of every layer's rank at the start and now."""
+        return layer_table(self.watcher.layers, self.first_row, self.last_row)
 
     def _go_on(self, checkpoint: Mapping[str, Any] | None) -> Outcome:
         recorded = self._take_up(checkpoint)
@@ -306,7 +304,7 @@ class Trainer:
             row["dead"] = quantity_of(dead)
             # One that is lost must not end the others.
             self.is_lost = bool(np.all(dead | (np.asarray(row["collapsed"]) > 0)))
-        means = over_replicas(row)
+        means = {name: float(value) for name, value in row.items()}
         self.last_row = means
         self.first_row = self.first_row or means
         is_last = epoch == config.epochs or self._stops_by_rule()

@@ -16,7 +16,6 @@ from lowrank.measure.metrics import (
     bound_metrics,
     is_hidden,
     measurement_metrics,
-    over_replicas,
     spectrum_histogram,
 )
 
@@ -135,48 +134,3 @@ def test_the_ends_of_the_histogram(s, bins):
 @pytest.mark.parametrize("s", [[0.0, 0.0], [np.nan, np.nan], [np.inf, 1.0]], ids=str)
 def test_no_histogram_without_a_norm(s):
     assert spectrum_histogram(s) is None
-
-
-REPLICAS = {name: np.stack([s, s[::-1] * 2, np.ones_like(s)]) for name, s in SPECTRA.items()}
-
-
-def test_quantities_of_replicas_are_those_of_each():
-    row = measure(spectra=REPLICAS, collapsed={"head": np.array([False, True, False])})
-    for index in range(3):
-        alone = measure(
-            spectra={name: s[index] for name, s in REPLICAS.items()}, collapsed={"head": index == 1}
-        )
-        assert row.keys() == alone.keys()
-        for name, value in alone.items():
-            assert row[name][index] == pytest.approx(value, nan_ok=True), name
-
-
-def test_a_row_of_replicas_has_means_and_the_deviations_of_headlines():
-    row = over_replicas(measure(spectra=REPLICAS) | {"epoch": 1.0})
-    ranks = np.array([[3, 3, 1], [3, 3, 1], [4, 3, 2]], float)  # replica by layer
-    assert row["epoch"] == 1
-    assert "epoch_std" not in row
-    assert row["rank/layers_0"] == pytest.approx(10 / 3)
-    assert row["rank_mean"] == pytest.approx(ranks[:, :2].mean())
-    assert row["rank_mean_std"] == pytest.approx(ranks[:, :2].mean(axis=1).std(ddof=1))
-    deviations = {name.removesuffix("_std") for name in row if name.endswith("_std")}
-    assert deviations == {name for name in row if "/" not in name} - {"epoch"} - {
-        f"{name}_std" for name in deviations
-    }
-
-
-def test_one_collapsed_replica_leaves_no_mean_of_ranks():
-    row = over_replicas(
-        measure(spectra=REPLICAS, collapsed={"layers_0": np.array([True, False, False])})
-    )
-    for name in ("rank_mean", "rank_mean_std", "rank_mean_all", "rank/layers_0"):
-        assert math.isnan(row[name]), name
-    assert row["rank/layers_3"] == 3
-    assert row["collapsed"] == pytest.approx(1 / 3)
-
-
-def test_the_histogram_pools_replicas():
-    counts = spectrum_histogram(REPLICAS["layers_0"])
-    alone = [spectrum_histogram(s) for s in REPLICAS["layers_0"]]
-    np.testing.assert_array_equal(counts, np.sum(alone, axis=0))
-    assert spectrum_histogram(np.stack([np.ones(3), np.zeros(3)])) is None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lowrank.common.secrets import redact
-from lowrank.measure.metrics import at, deviation
+from lowrank.measure.metrics import at
 from lowrank.measure.quantities import averaged
 from lowrank.runs.find import Run
 from lowrank.views.report.packing import Floats, every, pack
@@ -34,7 +34,7 @@ ACCURACIES = ("train_accuracy", "test_accuracy")
 def needed() -> list[str]:
     """Returns the metrics of a run that the overview shows beside its ranks."""
     names = [*(entry.mean for entry in averaged()), *ACCURACIES]
-    return [*names, *(deviation(name) for name in ACCURACIES)]
+    return [*names, *(f"{name}_std" for name in ACCURACIES)]
 
 
 def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lowrank.config import Config
 from lowrank.measure.layers import Layer
-from lowrank.measure.metrics import measurement_metrics, over_replicas
+from lowrank.measure.metrics import measurement_metrics
 from lowrank.runs.format import RECORD_NAME
 from lowrank.runs.writer import Record
 from lowrank.views.table.rows import RunRow
@@ -73,14 +73,12 @@ def make_run(
                 row |= {"train_accuracy": min(1.0, right + 0.05 * share), "test_accuracy": right}
             is_measured = epoch % measure_every == 0 or epoch == len(ranks) - 1
             if is_measured:
-                row |= over_replicas(
-                    measurement_metrics(
-                        LAYERS,
-                        spectra,
-                        epsilons=config.get("epsilons", [1e-3, 1e-2]),
-                        rank_norm=config.get("rank_norm", "frobenius"),
-                        collapsed={layer.name: gone for layer in LAYERS},
-                    )
+                row |= measurement_metrics(
+                    LAYERS,
+                    spectra,
+                    epsilons=config.get("epsilons", [1e-3, 1e-2]),
+                    rank_norm=config.get("rank_norm", "frobenius"),
+                    collapsed={layer.name: gone for layer in LAYERS},
                 )
                 row["dead"] = float(dead_from is not None and epoch >= dead_from)
             record.append(epoch, row, spectra if is_measured else None)
