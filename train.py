@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowrank.common.errors import InputError
-from lowrank.common.program import exit_code_of
+from lowrank.common.program import command_line, exit_code_of
 from lowrank.common.terminal import say
 from lowrank.config import Config
 from lowrank.config.arguments import parse
@@ -157,7 +157,7 @@ def run(requested: Config, command: Sequence[str]) -> int:
         if outcome.state == "stopped":
             stored = shlex.quote(str(directory.path / "config.yaml"))
             place = f"--run_id={directory.run_id} --output_dir={shlex.quote(config.output_dir)}"
-            say(f"go on with: python train.py --config {stored} {place}")
+            say(f"go on with: {command_line(__file__)} --config {stored} {place}")
         if tracker.sync_command:
             say(f"upload it with: {tracker.sync_command}")
     return outcome.exit_code

@@ -554,6 +554,22 @@ def test_a_signal_stops_cleanly_and_the_run_goes_on_bitwise(tmp_path, undisturbe
     assert_each_epoch_once(tmp_path / "runs/a")
 
 
+@pytest.mark.parametrize("below", ["", "some where"], ids=["here", "elsewhere"])
+def test_the_line_that_goes_on_names_what_is_there(tmp_path, below):
+    """It is given to a shell as it is printed, where train.py does not lie."""
+    directory = tmp_path / below
+    directory.mkdir(exist_ok=True)
+    process = spawn(directory, *LONG, "--epochs=2")
+    wait_for_epoch(process, 0)
+    os.killpg(process.pid, signal.SIGTERM)
+    rest = process.stdout.read()
+    assert process.wait(timeout=60) == 143, rest
+    (line,) = [line for line in rest.splitlines() if line.startswith("go on with: ")]
+    again = subprocess.run(line.partition(": ")[2], shell=True, cwd=directory, check=False)
+    assert again.returncode == 0
+    assert lowrank.load_run(directory / "runs/a").state == "finished"
+
+
 @pytest.mark.parametrize("every", [1, 2], ids="checkpoint_every={}".format)
 def test_a_killed_run_goes_on_bitwise(tmp_path, undisturbed, every):
     process = spawn(tmp_path, *LONG, f"--checkpoint_every={every}")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pydantic import field_validator
 
 from lowrank.common.texts import printable
+from lowrank.common.wandb_paths import parts_of
 from lowrank.config.options import OptionError, Options, option, word
 from lowrank.config.sources import of_machine
 from lowrank.launch.slots import ALLOWED
-
-_PATH = re.compile(r"([^/\s]+/){0,2}[^/\s]+")
 
 
 class Agent(Options):
@@ -70,10 +68,11 @@ point failed or an agent was stopped, 2 the check failed, 75 SIGUSR1, 130 and
     @field_validator("sweep")
     @classmethod
     def _is_path(cls, path: str) -> str:
-        if not _PATH.fullmatch(path):
+        names = parts_of(path, "sweep")
+        if names is None:
             got = printable(path)
             raise OptionError(f"got '{got}'; allowed: ENTITY/PROJECT/SWEEP or its end")
-        return path
+        return "/".join(names)
 
 
 def run(options: Agent) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from pydantic import field_validator
 
 from lowrank.common.terminal import say
 from lowrank.common.texts import nearest, printable
+from lowrank.common.wandb_paths import parts_of
 from lowrank.config import Config
 from lowrank.config.options import OptionError, Options, option, word
+from lowrank.config.settings import SAME_EXPERIMENT
+from lowrank.config.sweepfile import is_sweep_file, load_sweep_file
 
-_PLACE = re.compile(r"[^/\s]{1,128}/[^/\\#?%:\s]{1,128}")
-_SWEEP = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _ALLOWED = "allowed: ENTITY/PROJECT, such as me/lowrank"
 
 
@@ -60,16 +61,20 @@ replaced. Save a copy in W&B to keep such changes.
     @field_validator("project")
     @classmethod
     def _is_place(cls, place: str) -> str:
-        if not _PLACE.fullmatch(place):
+        names = parts_of(place, "project")
+        if names is None:
             raise OptionError(f"which project? got '{printable(place)}'; {_ALLOWED}")
-        return place
+        return "/".join(names)
 
     @field_validator("sweep")
     @classmethod
     def _is_sweep(cls, sweep: str) -> str:
-        if not _is_file(sweep) and not _SWEEP.fullmatch(sweep):
+        names = parts_of(sweep, "sweep") or ()
+        if is_sweep_file(sweep):
+            return sweep
+        if len(names) not in (1, 3):
             raise ValueError("no sweep")
-        return sweep
+        return "/".join(names)
 
     @field_validator("by", mode="before")
     @classmethod
@@ -84,6 +89,16 @@ replaced. Save a copy in W&B to keep such changes.
         if lines:
             raise OptionError(*lines)
         return names
+
+    def conflicts(self) -> Iterable[str]:
+        """Finds what is wrong with options that are right each for itself.
+
+        Yields:
+            Lines.
+        """
+        place, slash, _ = (self.sweep or "").rpartition("/")
+        if slash and self.project and not is_sweep_file(self.sweep or "") and place != self.project:
+            yield f"sweep: {printable(self.sweep or '')} is not in {printable(self.project)}"
 
 
 def run(options: Dashboard) -> int:
@@ -100,16 +115,15 @@ def run(options: Dashboard) -> int:
 
     sweep, swept = options.sweep, list(options.by)
     kind = "sweep_id"
-    if sweep and _is_file(sweep):
-        from lowrank.config.settings import SAME_EXPERIMENT
-        from lowrank.config.sweepfile import load_sweep_file
-
+    if sweep and is_sweep_file(sweep):
         file = load_sweep_file(sweep)
         sweep, kind = file.name, "local_sweep"
         swept = swept or [field for field in file.swept if field not in SAME_EXPERIMENT]
-    elif options.dump is False:
-        kind, found = ask(options.project, sweep)
-        swept = swept or found
+    else:
+        sweep = sweep and sweep.rpartition("/")[2]
+        if options.dump is False:
+            kind, found = ask(options.project, sweep)
+            swept = swept or found
     shown: dict[str, Any] = {kind: sweep} if sweep else {}
     entity, project = options.project.split("/")
     workspace = build_workspace(entity, project, swept, name=options.name, **shown)
@@ -123,7 +137,3 @@ def run(options: Dashboard) -> int:
     say(printable(f"{done} the workspace {workspace.name!r}, {panels} panels{by}", None))
     say(printable(url, None))
     return 0
-
-
-def _is_file(sweep: str) -> bool:
-    return sweep.endswith((".yaml", ".yml"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 
@@ -11,6 +13,20 @@ from lowrank.common.texts import printable
 
 memory_ran_out = False
 """Whether that is how the last program of this process ended which `exit_code_of` ran."""
+
+
+def command_line(program: str) -> str:
+    """Returns how a program of Python is started from the working directory.
+
+    Args:
+        program: Its file.
+
+    Returns:
+        Words for a shell: this Python, which may not be the one that is called ``python`` there,
+        and the file.
+    """
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    return shlex.join([python, os.path.relpath(program)])
 
 
 def exit_code_of(program: str, work: Callable[[], int]) -> int:

@@ -11,20 +11,19 @@ from pathlib import Path
 
 from lowrank.common.client import prepare_client
 from lowrank.common.texts import ID
+from lowrank.common.wandb_paths import parts_of
 from lowrank.runs.format import RECORD_NAME, RecordError
 from lowrank.runs.reader import Run
 
 __all__ = ["Run", "find_runs", "load_run", "load_sweep"]
-
-_WANDB_PATH = re.compile(rf"([^/\s]+)/([^/\s]+)/({ID})")
 
 
 def load_run(path: str | Path) -> Run:
     """Reads one run, without its metrics and spectra until they are asked for.
 
     Args:
-        path: A run directory, a record file, or a W&B run path ``entity/project/run_id``, whose
-            record is then downloaded (it needs `wandb` and an API key).
+        path: A run directory, a record file, or a W&B run path ``entity/project/run_id`` or the
+            address of its page, whose record is then downloaded (it needs `wandb` and an API key).
 
     Returns:
         The run.
@@ -36,10 +35,10 @@ def load_run(path: str | Path) -> Run:
     place = Path(path)
     if place.is_dir():
         return Run(place / RECORD_NAME)
-    match = _WANDB_PATH.fullmatch(str(path))
-    if place.exists() or match is None:
+    names = parts_of(str(path), "run") or ()
+    if place.exists() or len(names) != 3 or not re.fullmatch(ID, names[2]):
         return Run(place)
-    return _download(*match.groups())
+    return _download(*names)
 
 
 def find_runs(directory: str | Path) -> tuple[list[Run], list[RecordError]]:

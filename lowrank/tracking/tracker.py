@@ -160,7 +160,7 @@ class WandbTracker(Tracker):
         except _failures() as error:
             late = isinstance(error, TimeoutError)
             what = "everything in time" if late else "the end of the run"
-            self._say_incomplete(what, _reason(error))
+            self._say_incomplete(what, _reason(error), record)
             if isinstance(error, _deaths()):
                 # Else wandb does so at the program's end, with a traceback, and no other run of
                 # this program could be tracked.
@@ -169,7 +169,7 @@ class WandbTracker(Tracker):
         else:
             reasons = segments.failed_uploads(self._segment) if self.mode == "online" else []
             if reasons:
-                self._say_incomplete("everything", reasons[0])
+                self._say_incomplete("everything", reasons[0], record)
             else:
                 with contextlib.suppress(OSError, RecordError):  # a full disk: it is asked again
                     if self.mode == "online":
@@ -179,12 +179,11 @@ class WandbTracker(Tracker):
                             segments.uploaded(self._run_dir).write_text(load_run(record).updated)
                     segments.unfinished(self._run_dir).unlink(missing_ok=True)
 
-    def _say_incomplete(self, what: str, reason: str) -> None:
+    def _say_incomplete(self, what: str, reason: str, record: Path) -> None:
         self._incomplete = True
-        self._say(
-            f"W&B did not take {what} ({reason}); the record holds all of it, "
-            f"upload it with: {self.sync_command}"
-        )
+        rest = f"; the record holds all of it, upload it with: {self.sync_command}"
+        # What failed before it recorded anything leaves no directory.
+        self._say(f"W&B did not take {what} ({reason}){rest if record.exists() else ''}")
 
     def _upload(self, record: Path, state: str) -> None:
         import wandb

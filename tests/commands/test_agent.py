@@ -69,3 +69,34 @@ def test_the_help_names_every_flag(capsys):
     flags = ("gpus", "per_gpu", "count", "output_dir", "max_failures", "stagger")
     assert all(f"--{flag}=" in text for flag in flags)
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("me/my ranks/ab12", "me/my ranks/ab12"),
+        ("https://wandb.ai/me/my%20ranks/sweeps/ab12?nw=nwuserme", "me/my ranks/ab12"),
+        ("http://localhost:8080/me/ranks/sweeps/ab12/overview", "me/ranks/ab12"),
+        ("me/ranks/sweeps/ab12", "me/ranks/ab12"),
+    ],
+)
+def test_projects_with_spaces_and_addresses_of_sweeps_are_read(given, path):
+    assert Agent.read([given]).sweep == path
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://wandb.ai/me/ranks/runs/ab12",
+        "https://wandb.ai/me/ranks",
+        "ftp://wandb.ai/me/ranks/sweeps/ab12",
+        "https://[wandb.ai/me/ranks/sweeps/ab12",
+        "me/ranks /ab12",
+        "me//ab12",
+        "me/ra%2Fnks/ab12",
+        "",
+    ],
+)
+def test_what_names_no_sweep_is_refused(given):
+    with pytest.raises(InputError, match="allowed: ENTITY/PROJECT/SWEEP or its end"):
+        Agent.read([given])

@@ -132,3 +132,29 @@ def test_a_server_that_refuses_the_workspace_is_told_in_a_line(wandb_server, cap
     assert line.startswith("lowrank: W&B does not take the workspace (")
     assert line.endswith("); --dump writes it to a file")
     assert wandb_server.views == []
+
+
+@pytest.mark.parametrize(
+    ("project", "sweep"),
+    [
+        ("tester/my ranks", "ID"),
+        ("URL/tester/my%20ranks/workspace?nw=x", "tester/my ranks/ID"),
+        ("URL/tester/my%20ranks", "URL/tester/my%20ranks/sweeps/ID"),
+    ],
+)
+def test_projects_with_spaces_and_addresses_are_read(wandb_server, project, sweep):
+    made = wandb.sweep(yaml.safe_load(SWEEP), entity="tester", project="my ranks")
+    words = [
+        word.replace("URL", wandb_server.url).replace("ID", made)
+        for word in (project, f"--sweep={sweep}")
+    ]
+    assert main(["dashboard", *words]) == 0
+    _, spec, by = made_by(wandb_server)
+    assert spec["section"]["runSets"][0]["filters"]["filters"][0]["value"] == made
+    assert by == ["lr.value", "batch_size.value", "weight_decay.value"]
+
+
+def test_a_sweep_of_another_project_is_refused(capsys):
+    words = ["me/ranks", "--sweep=https://wandb.ai/me/others/sweeps/ab12", "--dump"]
+    assert main(["dashboard", *words]) == 2
+    assert capsys.readouterr().err == "lowrank: sweep: me/others/ab12 is not in me/ranks\n"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -140,3 +143,11 @@ def test_all_refusals_of_a_file_come_together(tmp_path, monkeypatch, capsys):
     errors = capsys.readouterr().err
     for part in ("val_acc", "me/proj", "'depht'", "no distribution normal", "probabilities"):
         assert part in errors
+
+
+def test_a_dry_run_prints_no_line_of_optunas(tmp_path):
+    path = str(write_sweep(tmp_path, {"lr": {"min": 0.1, "max": 1.0}}, method="random", run_cap=3))
+    words = [sys.executable, "-m", "lowrank", "sweep", path, "--dry_run", "--search_seed=1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 4
+    assert done.stderr == ""

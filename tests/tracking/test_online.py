@@ -169,3 +169,25 @@ def test_offline_segments_become_one_run(wandb_server, train, tmp_path, capsys):
     sync(capsys.readouterr().out, tmp_path)
     run, _ = assert_arrived(wandb_server, tmp_path / "runs/a")
     assert run.state == "finished"
+
+
+def test_no_upload_of_a_directory_is_advised_that_is_not_there(wandb_server, train, capsys):
+    """A run that fails before it records anything leaves none, and W&B has not even its end."""
+    with wandb_server.outage(404, "file_stream"):
+        assert train("--dataset=imagefolder", "--data_dir=nowhere") == 2
+    out = capsys.readouterr().out
+    assert "W&B did not take everything" in out
+    assert "sync" not in out
+    assert not Path("runs/a").exists()
+
+
+@pytest.mark.usefixtures("train")
+@pytest.mark.parametrize(
+    "path", ["tester/my ranks/a", "tester/my ranks/runs/a", "URL/tester/my%20ranks/runs/a?nw=x"]
+)
+def test_a_run_of_a_project_with_spaces_is_found_by_path_and_address(wandb_server, tmp_path, path):
+    flags = [flag for flag in TINY if not flag.startswith("--project=")]
+    assert main([*flags, "--run_id=a", "--epochs=0", "--project=my ranks"]) == 0
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    found = lowrank.load_run(path.replace("URL", wandb_server.url))
+    assert found.config["project"] == "my ranks"

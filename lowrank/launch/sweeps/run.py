@@ -30,6 +30,7 @@ from lowrank.launch.sweeps.progress import Progress
 from lowrank.launch.sweeps.search import Search
 from lowrank.launch.sweeps.storage import file_url, open_storage, without_password
 from lowrank.launch.sweeps.study import SweepStudy, Tally
+from lowrank.tracking.segments import uploaded
 
 MOST_LOST = 20
 """Dead and collapsed points that are named at the end."""
@@ -146,9 +147,8 @@ def _conclude(
         say("a larger --max_retries tries the failed points again")
     if not tally.settled:
         say("the same command again runs what is missing")
-    elif "offline" in _tracking(search):
-        runs = shlex.quote(str(output_dir))
-        say(f"upload them with: lowrank sync {runs}/{points.run_id(0)[:-4]}*")
+    elif _waiting(output_dir, prefix := points.run_id(0)[:-4]):
+        say(f"upload them with: lowrank sync {shlex.quote(str(output_dir))}/{prefix}*")
     if interruption.signal is not None:
         return interruption.exit_code
     return 1 if tally.failed else 0
@@ -170,6 +170,9 @@ def list_points(search: Search, seed: int | None) -> None:
         why = "with --search_seed=N" if sweep.method == "random" else "as results come in"
         say(f"a {sweep.method} search finds its points {why}")
         return
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     notes: list[str] = []
     for number in range(search.size):
         point = search.point(search.propose(number, seed or 0).params)
@@ -193,7 +196,7 @@ def _tracked(search: Search) -> list[str]:
     sweep = search.sweep
     flags = {"tracking": "offline", "group": sweep.name}
     flags |= {name: sweep.raw[name] for name in ("project", "entity") if sweep.raw.get(name)}
-    given = {*search.overrides, *sweep.parameters}
+    given = {*search.overrides, *sweep.fixed, *sweep.swept}
     return [f"--{name}={value}" for name, value in flags.items() if name not in given]
 
 
@@ -203,8 +206,14 @@ def _tracking(search: Search) -> set[str]:
         return {str(search.overrides["tracking"])}
     parameter = search.sweep.parameters.get("tracking")
     if parameter is None or isinstance(parameter, Distribution):
-        return {"offline"}
+        return {str(search.sweep.fixed.get("tracking", "offline"))}
     return {str(value) for value in values_of(parameter)}
+
+
+def _waiting(output_dir: Path, prefix: str) -> bool:
+    """Returns whether there are runs here that W&B may not have: tracked, and not uploaded."""
+    tracked = (path.parent.parent for path in output_dir.glob(f"{prefix}*/wandb/offline-run-*"))
+    return any(not uploaded(directory).exists() for directory in tracked)
 
 
 def environment_of(search: Search) -> dict[str, Any]:

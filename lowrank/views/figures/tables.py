@@ -365,9 +365,8 @@ def scatter_csv(table: ScatterTable) -> str:
     Returns:
         CSV with a head.
     """
-    lines: list[list[Any]] = [
-        ["run", *table.fields, "end", table.definition.column, "test_accuracy"]
-    ]
+    more = ["end", table.definition.column, "test_accuracy"]
+    lines: list[list[Any]] = [_head("run", table.fields, more)]
     for place, run_id in enumerate(table.run_ids):
         values = ["" if each[place] is None else each[place] for each in table.values]
         numbers = [_cell(float(table.rank[place])), _cell(float(table.accuracy[place]))]
@@ -384,11 +383,11 @@ def curves_csv(table: CurvesTable) -> str:
     Returns:
         CSV with a head; the networks that are in no mean have their run's id and end.
     """
-    # Without settings that differ, curves stand for runs: there is one column of their ids.
-    head = ["panel", *([table.by] if table.by else []), "run", "end", "seeds", "epoch"]
+    more = ["run", "end", "seeds", "epoch"]
     for name in (table.definition.column, "train_accuracy", "test_accuracy"):
-        head += [name, f"{name}_std"]
-    lines: list[list[Any]] = [head]
+        more += [name, f"{name}_std"]
+    # Without settings that differ, curves stand for runs: there is one column of their ids.
+    lines: list[list[Any]] = [_head("panel", [table.by] if table.by else [], more)]
     for title, found in table.panels:
         for curve in found:
             label = [table.labels[curve.value]] if table.by else []
@@ -399,6 +398,12 @@ def curves_csv(table: CurvesTable) -> str:
                 start = [title, *label, lone.run_id, lone.end, 1]
                 lines += [start + row for row in _columns(lone.series, None)]
     return _csv(lines)
+
+
+def _head(first: str, settings: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Returns the names of all columns; a setting's that another has already is said to be one."""
+    others = [first, *more]
+    return [first, *(f"setting {n}" if n in others else n for n in settings), *more]
 
 
 def _columns(mean: Series, deviation: Series | None) -> list[list[Any]]:
@@ -419,10 +424,10 @@ def landscape_csv(table: LandscapeTable) -> str:
     Returns:
         CSV with a head.
     """
-    lines: list[list[Any]] = [
-        ["panel", table.x, table.y, table.definition.column, f"{table.definition.column}_std",
-         "seeds", "collapsed", "unfinished", "test_accuracy", "test_accuracy_std"]
-    ]  # fmt: skip
+    column = table.definition.column
+    more = [column, f"{column}_std", "seeds", "collapsed", "unfinished"]
+    more += ["test_accuracy", "test_accuracy_std"]
+    lines: list[list[Any]] = [_head("panel", [table.x, table.y], more)]
     for cells in table.panels:
         for y, x in np.ndindex(cells.rank.shape):
             counts = [int(c[y, x]) for c in (cells.seeds, cells.collapsed, cells.unfinished)]

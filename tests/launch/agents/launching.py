@@ -150,13 +150,15 @@ class Launch:
         wait_until(lambda: not self.tree.alive(), 45)
 
 
-def make_sweep(parameters: Mapping[str, list[Any]], program: str = "train.py") -> str:
+def make_sweep(
+    parameters: Mapping[str, list[Any]], program: str = "train.py", project: str = "p"
+) -> str:
     """Makes a grid on the server and the program here; returns the sweep's path."""
     Path("train.py").write_text(PROGRAM, encoding="utf-8")
     grid = {name: {"values": list(values)} for name, values in parameters.items()}
     config = yaml.safe_load(yaml.safe_dump({"program": program, "parameters": grid}))
-    sweep = wandb.sweep({"method": "grid", **config}, entity="tester", project="p")
-    return f"tester/p/{sweep}"
+    sweep = wandb.sweep({"method": "grid", **config}, entity="tester", project=project)
+    return f"tester/{project}/{sweep}"
 
 
 def change(old: str, new: str) -> None:

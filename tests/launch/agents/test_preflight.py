@@ -9,6 +9,7 @@ import datetime
 import os
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -236,9 +237,12 @@ def test_a_sweep_that_is_unknown_is_told(wandb_server):
 
 
 @pytest.mark.slow
-def test_the_whole_command_checks_and_trains(wandb_server, place):
-    sweep = make_sweep({"work": ["well"], "number": [1, 2]})
-    run = Launch(sweep, flags=["--output_dir=results", "--gpus=none", "--stagger=0"])
+@pytest.mark.parametrize("address", [False, True], ids=["path", "address"])
+def test_the_whole_command_checks_and_trains(wandb_server, place, address):
+    sweep = make_sweep({"work": ["well"], "number": [1, 2]}, project="my ranks")
+    parts = quote(sweep).rpartition("/")
+    given = f"{wandb_server.url}/{parts[0]}/sweeps/{parts[2]}" if address else sweep
+    run = Launch(given, flags=["--output_dir=results", "--gpus=none", "--stagger=0"])
     assert run.wait() == 0
     for line in ("disk: ", "cpu: torch ", "key: of tester", f"sweep: {sweep}, grid", "program: "):
         assert f"ok: {line}" in run.text

@@ -358,3 +358,20 @@ def test_machines_share_a_sweep_through_a_database_and_one_may_die(tmp_path, dat
         {**{i: r for i, r in found[0].items() if r.state == "finished"}, **found[1]},
         [{"seed": seed} for seed in range(12)],
     )
+
+
+@pytest.mark.parametrize("given", ["by the file", "by a coupled value", "by a flag", "not at all"])
+def test_an_upload_line_is_printed_only_where_there_is_something_to_upload(tmp_path, given):
+    parameters = {"seed": {"values": [0]}}
+    if given == "by the file":
+        parameters["tracking"] = {"value": "disabled"}
+    if given == "by a coupled value":
+        parameters["config"] = {"values": ["{width: 8, tracking: disabled}"]}
+    tiny = {name: value for name, value in TINY.items() if name not in ("tracking", "width")}
+    file = write_sweep(tmp_path, parameters, tiny=tiny)
+    done = sweep(tmp_path, str(file), *(["--tracking=disabled"] if given == "by a flag" else []))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if "upload" in line or " sync " in line]
+    (directory,) = (path.parent for path in (tmp_path / "runs").glob("*/record.sqlite"))
+    tracked = list(directory.glob("wandb/offline-run-*"))
+    assert bool(lines) == bool(tracked) == (given == "not at all")

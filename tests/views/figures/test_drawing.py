@@ -402,3 +402,25 @@ def test_no_text_overlaps_or_leaves_the_picture(monkeypatch, name):
     for legend in figure.legends:
         box = legend.get_window_extent()
         assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+
+
+@pytest.mark.parametrize(
+    ("configs", "name"),
+    [
+        ([{}, {}], "setting run"),
+        ([{"end": 1, "seed": 0}, {"end": 2, "seed": 0}], "setting end"),
+        ([{"seed": 0}, {"seed": 1}], "run"),
+    ],
+    ids=["by run", "by a setting named as a column", "by nothing"],
+)
+def test_no_column_of_a_csv_file_is_there_twice(configs, name):
+    found = [replace(make_row(f"r{n}"), config=config) for n, config in enumerate(configs)]
+    head = next(csv.reader(io.StringIO(curves_csv(curves(found)))))
+    assert len(set(head)) == len(head)
+    assert head[1] == name
+
+
+def test_a_setting_named_as_another_column_of_points_is_said_to_be_one():
+    table = replace(scattered(), fields=["end", "lr"])
+    head = next(csv.reader(io.StringIO(scatter_csv(table))))
+    assert head[:4] == ["run", "setting end", "lr", "end"]
