@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from lowrank.common.errors import InputError
 from lowrank.common.secrets import redact
 
+if TYPE_CHECKING:
+    import wandb
 
-def prepare_client() -> None:
+
+def prepare_client(variables: Mapping[str, str] = os.environ) -> None:
     """Loads W&B's client, and lets it print warnings and errors only.
+
+    Args:
+        variables: W&B's, which are looked at besides the process's own.
 
     Raises:
         InputError: A line for each of W&B's variables that it does not take, whether or not a
@@ -23,7 +31,7 @@ def prepare_client() -> None:
 
     lines = []
     settings = wandb.Settings()
-    for name, value in sorted(os.environ.items()):
+    for name, value in sorted({**os.environ, **variables}.items()):
         try:
             settings.update_from_env_vars({name: value})
         except (ValueError, wandb.Error) as error:
@@ -35,3 +43,21 @@ def prepare_client() -> None:
         wandb.setup(settings=wandb.Settings(show_info=False, quiet=True))
     except (ValueError, wandb.Error) as error:
         raise InputError(f"W&B: {reason(error)}; set it right, or unset it") from error
+
+
+def client_settings(variables: Mapping[str, str] = os.environ) -> wandb.Settings:
+    """Returns what W&B's client is set to for one run of this process.
+
+    Args:
+        variables: W&B's variables of that run; they go before those of the process and before the
+            client's files.
+
+    Raises:
+        InputError: As `prepare_client`.
+    """
+    import wandb
+
+    prepare_client(variables)
+    settings = wandb.setup().settings.model_copy()
+    settings.update_from_env_vars(dict(variables))
+    return settings

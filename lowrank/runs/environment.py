@@ -34,6 +34,7 @@ def describe_environment(
     threads: int | None,
     argv: Sequence[str],
     root: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Describes this process for the run record.
 
@@ -42,6 +43,7 @@ def describe_environment(
         threads: How many threads torch uses on the CPU.
         argv: The command line, ``sys.argv``.
         root: Where the code lies that runs; by default lowrank's own.
+        variables: Those that tell W&B's sweep; by default the process's.
 
     Returns:
         JSON types under the names ``commit``, ``diff`` (of the working tree from the commit; empty
@@ -62,7 +64,7 @@ def describe_environment(
         "host": platform.node(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "image": os.environ.get("WANDB_DOCKER") or None,
-        "sweep": wandb_sweep(),
+        "sweep": wandb_sweep(variables),
         "started": started,
     }
 

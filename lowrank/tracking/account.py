@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from lowrank.common.client import prepare_client
+from lowrank.common.client import client_settings, prepare_client
 from lowrank.common.errors import InputError
 from lowrank.config import replace
 
@@ -23,7 +23,7 @@ FOLLOWED = {
 """Fields of the configuration, each with the client's setting that decides if it is not given."""
 
 
-def follow_client(requested: Config) -> Config:
+def follow_client(requested: Config, variables: Mapping[str, str] = os.environ) -> Config:
     """Lets the client's own settings decide what the command line leaves open.
 
     These are its files (``wandb/settings`` in the working directory, that of the user) and its
@@ -31,6 +31,7 @@ def follow_client(requested: Config) -> Config:
 
     Args:
         requested: What the command line asks for.
+        variables: W&B's, of this run.
 
     Returns:
         The configuration with what they say, so that the record has it as well.
@@ -40,10 +41,7 @@ def follow_client(requested: Config) -> Config:
     """
     if requested.tracking == "disabled":
         return requested
-    import wandb
-
-    prepare_client()
-    settings = wandb.setup().settings
+    settings = client_settings(variables)
     found = {
         field: value
         for field, setting in FOLLOWED.items()
@@ -53,7 +51,7 @@ def follow_client(requested: Config) -> Config:
 
 
 def choose_mode(
-    tracking: str, say: Callable[[str], None]
+    tracking: str, say: Callable[[str], None], variables: Mapping[str, str] = os.environ
 ) -> Literal["online", "offline", "disabled"]:
     """Decides whether W&B's server is asked.
 
@@ -61,6 +59,7 @@ def choose_mode(
         tracking: The field of the configuration; ``auto`` does as the client is set to, and is
             online where an API key is configured.
         say: Gets a line where that is not so.
+        variables: W&B's, of this run.
 
     Returns:
         The mode.
@@ -72,13 +71,12 @@ def choose_mode(
         return "disabled"
     import wandb
 
-    prepare_client()
+    mode = client_settings(variables).mode
     if tracking == "offline":
         return "offline"
-    mode = wandb.setup().settings.mode
     if tracking == "auto" and mode in ("offline", "dryrun", "disabled"):
         wanted: Literal["offline", "disabled"] = "disabled" if mode == "disabled" else "offline"
-        where = "WANDB_MODE" if os.environ.get("WANDB_MODE") else f"`wandb {wanted}`"
+        where = "WANDB_MODE" if variables.get("WANDB_MODE") else f"`wandb {wanted}`"
         say(f"W&B: tracking {wanted}, as {where} says; --tracking=online overrules it")
         return wanted
     try:
@@ -88,7 +86,7 @@ def choose_mode(
     if is_configured:
         return "online"
     remedy = "`wandb login` or WANDB_API_KEY configures one"
-    if tracking == "online" or os.environ.get("WANDB_SWEEP_ID"):
+    if tracking == "online" or variables.get("WANDB_SWEEP_ID"):
         why = "tracking=online" if tracking == "online" else "under a W&B agent"
         raise InputError(
             f"{why}, but there is no API key for {host}: {remedy}, --tracking=offline needs none"
@@ -98,7 +96,13 @@ def choose_mode(
 
 
 def check_identity(
-    run_id: str, *, project: str, entity: str | None, online: bool, resumed: bool
+    run_id: str,
+    *,
+    project: str,
+    entity: str | None,
+    online: bool,
+    resumed: bool,
+    variables: Mapping[str, str] = os.environ,
 ) -> None:
     """Refuses what W&B is told about this run's identity and the run's directory contradicts.
 
@@ -108,14 +112,13 @@ def check_identity(
         entity: On W&B; None is the account's own.
         online: Whether the server is asked.
         resumed: Whether the directory held the run before.
+        variables: W&B's, of this run.
 
     Raises:
         InputError: If a variable names another run or moment to go on from, or lets W&B go on with
             a run of which the directory knows nothing.
     """
-    import wandb
-
-    settings = wandb.setup().settings
+    settings = client_settings(variables)
     lines = [
         f"{name}: a run goes on where its directory ends; unset it. A changed run is started with "
         "--config runs/ID/config.yaml and what is changed"
@@ -125,8 +128,8 @@ def check_identity(
         )
         if value
     ]
-    agents = os.environ.get("WANDB_RUN_ID")
-    of_sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
+    agents = variables.get("WANDB_RUN_ID")
+    of_sweep = bool(variables.get("WANDB_SWEEP_ID"))
     if of_sweep and not agents:
         lines.append("WANDB_SWEEP_ID without WANDB_RUN_ID: an agent sets both; unset it")
     elif of_sweep and agents != run_id:

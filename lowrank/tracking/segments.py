@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -142,40 +143,38 @@ def failed_uploads(directory: Path) -> list[str]:
     return reasons
 
 
-def normalise_sweep_file(
-    environ: Mapping[str, str], values: Mapping[str, Any], directory: Path
-) -> Path | None:
-    """Writes the agent's parameter file anew with validated values.
+def sweep_parameters(variables: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what an agent has written down of a run's point.
 
-    A sweep's values cannot be changed after `wandb.init`, and YAML reads ``1e-4`` as text: a sweep
-    over ``[1e-3, 1e-4]`` would be recorded as text that W&B can neither sort nor plot.
+    It is text where YAML reads ``1e-4`` as text, which W&B could neither sort nor plot; the
+    values in force are those of the configuration.
 
     Args:
-        environ: Holds ``WANDB_SWEEP_PARAM_PATH``, the file that the agent wrote.
-        values: The values in force, by parameter name. Parameters not among them stay.
-        directory: Where the new file is written.
+        variables: Hold ``WANDB_SWEEP_PARAM_PATH``, the file that the agent wrote.
 
     Returns:
-        The new file, or None where the agent wrote none.
+        The parameters by name; none where there is no agent.
 
     Raises:
         TrackingError: If the agent's file cannot be read.
     """
     import yaml
 
-    path = environ.get("WANDB_SWEEP_PARAM_PATH")
+    path = variables.get("WANDB_SWEEP_PARAM_PATH")
     if not path:
-        return None
+        return {}
     try:
         parameters = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
         raise TrackingError(f"WANDB_SWEEP_PARAM_PATH={path} cannot be read: {error}") from error
-    for name in parameters.keys() & values.keys():
-        parameters[name] = {"value": values[name]}
-    target = directory / "wandb" / "sweep-parameters.yaml"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(yaml.safe_dump(parameters), encoding="utf-8")
-    return target
+    return {
+        name: what["value"]
+        for name, what in parameters.items()
+        if name not in ("wandb_version", "_wandb")
+    }
+
+
+_staging = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -188,12 +187,13 @@ def staging_in(directory: Path) -> Iterator[None]:
     Yields:
         While it does.
     """
-    before = os.environ.get("WANDB_DATA_DIR")
-    os.environ["WANDB_DATA_DIR"] = str(directory)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["WANDB_DATA_DIR"]
-        else:
-            os.environ["WANDB_DATA_DIR"] = before
+    with _staging:  # the variable is the process's, which may end several runs at once
+        before = os.environ.get("WANDB_DATA_DIR")
+        os.environ["WANDB_DATA_DIR"] = str(directory)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["WANDB_DATA_DIR"]
+            else:
+                os.environ["WANDB_DATA_DIR"] = before

@@ -218,8 +218,12 @@ def start_tracking(
     environment: Mapping[str, Any],
     is_over: bool = False,
     say: Callable[[str], None] = print,
+    variables: Mapping[str, str] = os.environ,
+    stop: Callable[[], None] | None = None,
 ) -> Tracker:
     """Begins or continues the W&B run. Never prompts.
+
+    A process may have many at once, each with variables of its own.
 
     Args:
         config: The validated configuration: it becomes the run's config, and its fields
@@ -233,6 +237,9 @@ def start_tracking(
             ``wandb restore`` applies.
         is_over: Whether the run ended earlier: then this process and machine are not its own.
         say: Prints a line for the user.
+        variables: W&B's (``WANDB_…``) that decide the run's identity there.
+        stop: Called, in another thread, if the server asks the run to stop; by default the process
+            gets SIGINT.
 
     Returns:
         The tracker, which also tells where to continue.
@@ -243,7 +250,7 @@ def start_tracking(
         TrackingError: If W&B refuses the run, cannot be reached within 90 s
             (``WANDB_INIT_TIMEOUT``), or an earlier segment cannot be read.
     """
-    mode = choose_mode(config["tracking"], say)
+    mode = choose_mode(config["tracking"], say, variables)
     if mode == "disabled":
         return Tracker()
     import wandb
@@ -254,9 +261,12 @@ def start_tracking(
         entity=config["entity"],
         online=mode == "online",
         resumed=resumed,
+        variables=variables,
     )
     run_dir.mkdir(parents=True, exist_ok=True)
-    settings = wandb.Settings(
+    settings = wandb.Settings()
+    settings.update_from_env_vars(dict(variables))
+    ours = wandb.Settings(
         # The default of 15 s is what a kill -9 would cost.
         x_transaction_log_flush_interval=1,
         # Wrapped, every frame of a progress bar would become a record; `write` has the lines.
@@ -269,15 +279,18 @@ def start_tracking(
         show_info=False,
         quiet=True,
     )
+    if stop is not None:
+        ours.stop_fn = stop
     if is_over:
-        settings.x_disable_stats = settings.x_disable_meta = True
-        settings.host, settings.git_commit = environment.get("host"), environment.get("commit")
+        ours.x_disable_stats = ours.x_disable_meta = True
+        ours.host, ours.git_commit = environment.get("host"), environment.get("commit")
+    settings.update_from_settings(ours)
     place: dict[str, Any] = {"project": config["project"], "entity": config["entity"], "id": run_id}
-    if os.environ.get("WANDB_SWEEP_ID"):
-        place = {}  # the agent has decided and wandb would only warn
-        sweep_file = segments.normalise_sweep_file(os.environ, config, run_dir)
-        if sweep_file is not None:
-            wandb.setup(settings=wandb.Settings(sweep_param_path=str(sweep_file)))
+    if variables.get("WANDB_SWEEP_ID"):
+        place = {}  # the agent has decided, by these variables
+    # Of a sweep that the whole process is of, the client would take every run's id and values.
+    shared = wandb.setup().settings
+    shared.sweep_id = shared.sweep_param_path = settings.sweep_param_path = None
     kept = segments.kept_files(run_dir, run_id)
     held = None
     if mode == "offline":
@@ -289,7 +302,7 @@ def start_tracking(
             **place,
             mode=mode,
             dir=str(run_dir.resolve()),  # wandb-core may have started in another directory
-            config=dict(config),
+            config={**segments.sweep_parameters(variables), **config},
             group=config["group"],
             tags=list(config["tags"]) or None,
             name=config["name"],

@@ -338,10 +338,8 @@ def test_under_an_agent_text_is_recorded_as_the_number_it_means(tmp_path):
 
 def test_an_unreadable_parameter_file_is_named(tmp_path):
     with pytest.raises(tracker.TrackingError, match=r"WANDB_SWEEP_PARAM_PATH=.*gone\.yaml"):
-        segments.normalise_sweep_file(
-            {"WANDB_SWEEP_PARAM_PATH": str(tmp_path / "gone.yaml")}, {}, tmp_path
-        )
-    assert segments.normalise_sweep_file({}, {"lr": 1}, tmp_path) is None
+        segments.sweep_parameters({"WANDB_SWEEP_PARAM_PATH": str(tmp_path / "gone.yaml")})
+    assert segments.sweep_parameters({}) == {}
 
 
 @pytest.mark.parametrize(
