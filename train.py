@@ -131,8 +131,10 @@ def run(requested: Config, command: Sequence[str]) -> int:
                 image_size=config.resolved_image_size,
                 device=device,
             )
-            model = build(config, directory.seeds, dataset.image_shape, dataset.num_classes, device)
-            learner = Learner(config, dataset, model, directory.seeds)
+            model = build(
+                config, [directory.seed], dataset.image_shape, dataset.num_classes, device
+            )
+            learner = Learner(config, dataset, model, [directory.seed])
             steps.check_last_batch(learner.networks[0], dataset, config.batch_size)
             if config.compile:
                 started = time.perf_counter()

@@ -41,12 +41,13 @@ class Ours:
         self.learner.train_epoch(lambda: True)
 
 
-def make(device: str, *, data_dir: str | None = None, **fields: Any) -> Ours:
+def make(device: str, *, data_dir: str | None = None, replicas: int = 1, **fields: Any) -> Ours:
     """Makes a learner.
 
     Args:
         device: ``cpu`` or ``cuda``.
         data_dir: An image folder with images of one size; None takes made-up colour images, 32×32.
+        replicas: Networks, with seeds from that of the configuration on.
         **fields: Of the configuration.
 
     Returns:
@@ -57,7 +58,7 @@ def make(device: str, *, data_dir: str | None = None, **fields: Any) -> Ours:
     place = steps.configure_torch(config)
     dataset = data(data_dir, config.train_size, place)
     assert config.seed is not None
-    seeds = range(config.seed, config.seed + config.replicas)
+    seeds = range(config.seed, config.seed + replicas)
     model = build(config, seeds, dataset.image_shape, dataset.num_classes, place)
     learner = Learner(config, dataset, model, seeds)
     if config.compile:

@@ -86,8 +86,8 @@ def result_of(run: Run) -> Result:
         state=run.state,
         efolds=forgetting_efolds(rates, steps, config["weight_decay"]),
         full_rank=row.full_rank,
-        rank_first=float(row.ranks[0, 0]),
-        rank_last=float(row.ranks[0, -1]),
+        rank_first=float(row.ranks[0]),
+        rank_last=float(row.ranks[-1]),
         train_accuracy=float(row.train_accuracy[-1]),
         test_accuracy=float(row.test_accuracy[-1]),
     )

@@ -83,7 +83,7 @@ PROTOCOL: dict[str, Any] = {
     "dataset": "cifar10", "optimizer": "sgd", "momentum": 0, "loss": "cross_entropy", "epochs": 500,
     "schedule": "milestones", "milestones": (60, 100, 200), "gamma": 0.2, "warmup_epochs": 0,
     "augment": False, "train_size": None, "seed": 0, "activation": "relu", "dropout": 0,
-    "weight_norm": False, "measure_every": 1, "epsilons": (0.001, 0.01), "replicas": 1,
+    "weight_norm": False, "measure_every": 1, "epsilons": (0.001, 0.01),
 }  # fmt: skip
 
 PAPER: dict[str, Row] = {

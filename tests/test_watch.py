@@ -404,7 +404,7 @@ def test_what_the_watcher_was_told_is_in_the_record_and_readers_take_it_from_the
     assert [layer.name for layer in run.layers if layer.counted] == ["2"]
     definition = common_definition([run])
     assert (definition.epsilon, definition.rank_norm) == (0.1, "spectral")
-    assert read_row(run, definition).ranks.tolist() == [[row["rank_mean"]]]
+    assert read_row(run, definition).ranks.tolist() == [row["rank_mean"]]
     assert [each.epsilon for each in definitions(run)] == [0.1, 0.2]
     with pytest.raises(InputError, match=r"begun with epsilons=\[0.1, 0.2\], got \[0.001, 0.01\]"):
         lowrank.watch(network(), record=tmp_path, resume=True, exclude=["0"])

@@ -104,8 +104,6 @@ def conflicts(config: Any, defaults: Mapping[str, Any]) -> Conflicts:
     elif side and (problem := size_problem(config, side, side)):
         yield ("model", "dataset", "image_size", *filter(None, [family.patch])), problem
     yield from family.conflicts(config)
-    if config.replicas > 1:
-        yield from _not_batched(config)
     if config.precision == "tf32" and config.device == "cpu":
         yield ("precision", "device"), "precision=tf32 exists on CUDA only, not with device=cpu"
     if config.resume == "must" and config.run_id is None:
@@ -149,33 +147,3 @@ def size_problem(config: Any, height: int, width: int) -> str:
         f"{images}: {family.patch}={patch} does not divide {height}; "
         f"{family.patch}={divisor(height, patch)} or image_size={fits} works"
     )
-
-
-def _not_batched(config: Any) -> Conflicts:
-    """Yields what replicas trained as one batched computation cannot do as each would alone."""
-    replicas, remedy = f"replicas={config.replicas}", "or replicas=1"
-    if config.dropout > 0:
-        yield (
-            ("replicas", "dropout"),
-            f"{replicas} cannot be batched with dropout={config.dropout}: the masks would not be "
-            f"those that each seed draws alone; use dropout=0 {remedy}",
-        )
-    if config.augment:
-        yield (
-            ("replicas", "augment"),
-            f"{replicas} cannot be batched with augment=True: crops and flips are drawn and cut "
-            f"for one network at a time; use augment=False {remedy}",
-        )
-    if config.precision == "bf16":
-        yield (
-            ("replicas", "precision"),
-            f"{replicas} cannot be batched with precision=bf16: autocast does not reach batched "
-            f"operations, which would compute in float32; use precision=fp32 {remedy}",
-        )
-    last = (config.seed or 0) + config.replicas - 1
-    if last > LARGEST_SEED:
-        yield (
-            ("replicas", "seed"),
-            f"{replicas} from seed={config.seed} would need seed {last}; allowed: up to "
-            f"{LARGEST_SEED}",
-        )

@@ -173,10 +173,6 @@ class Config(BaseModel):
         "optimisation", 0, "seed of everything random; None draws one and records it", ge=0,
         le=LARGEST_SEED, role="replicate",
     )  # fmt: skip
-    replicas: int = _field(
-        "optimisation", 1, "networks with seeds seed, seed + 1, ... trained at once as one run",
-        ge=1, le=4096, role="replicate",
-    )  # fmt: skip
 
     epsilons: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = _field(
         "measurement",
@@ -195,8 +191,7 @@ class Config(BaseModel):
     on_collapse: Literal["continue", "stop"] = _field(
         "measurement",
         "continue",
-        "what happens when a matrix has collapsed or the run is dead; of "
-        "replicas, when that is so of every one",
+        "what happens when a matrix has collapsed or the run is dead",
     )
 
     device: str = _field(
@@ -213,7 +208,7 @@ class Config(BaseModel):
         "machine",
         None,
         "CPU threads; None is resolved at start and stored: 1 for a narrow mlp or resmlp, else all "
-        "cores; of replicas at most one each",
+        "cores",
         ge=1,
         le=4096,
     )
@@ -361,6 +356,34 @@ FREE_ON_RESUME = with_role("identity", "place", "tracking")
 
 SAME_EXPERIMENT = frozenset(Config.model_fields) - {*with_role("science")}
 """Fields in which two runs of one experiment may differ."""
+
+
+RETIRED = {
+    "replicas": (
+        1,
+        "three seeds are three runs, seed: {values: [0, 1, 2]} in a sweep, trained as one with "
+        "lowrank sweep --pack (docs/packs.md)",
+    )
+}
+"""Fields of earlier versions → the one value that a stored configuration may still have, and what
+to do instead of another."""
+
+
+def without_retired(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a stored configuration without the fields that say nothing any more.
+
+    Args:
+        config: As an earlier version may have stored it.
+
+    Example:
+        >>> without_retired({"lr": 0.1, "replicas": 1})
+        {'lr': 0.1}
+    """
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in RETIRED or str(value) != str(RETIRED[name][0])
+    }
 
 
 def is_of_train_py(config: Mapping[str, Any]) -> bool:

@@ -13,7 +13,14 @@ from pydantic.fields import FieldInfo
 from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, one_of, printable
 from lowrank.config.rules import conflicts, unused
-from lowrank.config.settings import FIELDS_ONLY, FREE_ON_RESUME, Config, defaults
+from lowrank.config.settings import (
+    FIELDS_ONLY,
+    FREE_ON_RESUME,
+    RETIRED,
+    Config,
+    defaults,
+    without_retired,
+)
 from lowrank.config.values import is_optional
 from lowrank.config.yamltext import read_file, read_mapping
 
@@ -128,7 +135,8 @@ def combine(
                 seen.add(said)
                 lines.append(text)
         merged = dict(source) | merged
-    good = {name: given.value for name, given in merged.items() if name not in bad}
+    fields = Config.model_fields
+    good = {n: given.value for n, given in merged.items() if n in fields and n not in bad}
     config, usual = Config.model_validate(good, context=FIELDS_ONLY), defaults()
     idle = list(unused(config, usual))
     while settle and (idle := [each for each in idle if each[0][0] in settle]):
@@ -186,7 +194,8 @@ def bad_values(source: Mapping[str, Given]) -> dict[str, str]:
         {'lr': 'lr: got 0; allowed: a finite number above 0'}
     """
     known = {name: source[name].value for name in source if name in Config.model_fields}
-    names = [name for name in source if name not in known]
+    stored = without_retired({name: given.value for name, given in source.items()})
+    names = [name for name in stored if name not in known]
     try:
         Config.model_validate(known, context=FIELDS_ONLY)
     except ValidationError as error:
@@ -198,6 +207,8 @@ def _complaint(name: str, given: Given) -> str:
     if name in Config.model_fields:
         return complaint(name, given, Config.model_fields[name])
     place = f" from {given.where}" if given.where else ""
+    if name in RETIRED:
+        return f"unknown name '{name}'{place}: {RETIRED[name][1]}"
     known = nearest(name[:60].lower().replace("-", "_"), [*Config.model_fields, "config"])
     return f"unknown name '{printable(name)}'{place}{known}"
 

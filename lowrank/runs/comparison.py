@@ -188,8 +188,6 @@ def _first(epochs: NDArray[np.int64], what: str, before: Array, now: Array) -> D
         int(np.where(differs[place], distances, -1.0).argmax()), differs[place].shape
     )
     number = f"{what}, singular value {index[-1] + 1} of {before.shape[-1]}"
-    if before.ndim == 3:
-        number += f", replica {index[0] + 1} of {before.shape[1]}"
     values = float(before[place][index]), float(now[place][index])
     return Difference(int(epochs[place]), number, *values)
 

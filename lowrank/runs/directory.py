@@ -56,10 +56,10 @@ class RunDirectory:
     _begun: list[Path] = field(default_factory=list, repr=False)
 
     @property
-    def seeds(self) -> range:
-        """The seed of the network, given or drawn, or that of each replica."""
+    def seed(self) -> int:
+        """The seed of the network, given or drawn."""
         assert self.config.seed is not None
-        return range(self.config.seed, self.config.seed + self.config.replicas)
+        return self.config.seed
 
     @property
     def record(self) -> Path:
@@ -250,15 +250,14 @@ def complete(requested: Config) -> Config:
     Args:
         requested: Where ``seed`` is None one is drawn; where ``threads`` is None it is one for
             a network so narrow that more only slow it down, and else the number of cores this
-            process may use. Replicas take up to one each.
+            process may use.
 
     Returns:
         A configuration that describes the run completely.
     """
     seed = secrets.randbelow(2**31) if requested.seed is None else requested.seed
     is_narrow = requested.width <= FAMILIES[requested.model].one_thread
-    useful = requested.replicas if is_narrow else available_cores()
-    threads = requested.threads or min(useful, available_cores())
+    threads = requested.threads or (1 if is_narrow else available_cores())
     return replace(requested, seed=seed, threads=threads)
 
 

@@ -58,8 +58,7 @@ def lost(run: Run) -> Lost | None:
         since[DEAD] = _since(run, measured, dead)
         accuracy = np.asarray(run.metrics.get("train_accuracy", none))[measured[-1]]
         with_accuracy = "" if np.isnan(accuracy) else f", train accuracy {accuracy:.3g}"
-        share = "" if dead[measured[-1]] >= 1 else f" in {dead[measured[-1]]:.0%} of its replicas"
-        texts.append(f"dead since epoch {since[DEAD]}{with_accuracy}{share}")
+        texts.append(f"dead since epoch {since[DEAD]}{with_accuracy}")
     how = next(iter(since), None)
     return None if how is None else Lost(how, since[how], "; ".join(texts))
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowrank.common.texts import nearest
+from lowrank.common.texts import nearest, printable
 from lowrank.runs.format import (
     RECORD_NAME,
     DamagedRecordError,
@@ -101,7 +101,7 @@ class Run:
         measured: Those of them that have spectra.
 
     Raises:
-        RecordError: If the file is missing, of another program or of a newer version.
+        RecordError: If the file is missing, of another program or of another version.
         DamagedRecordError: If its content is not what was written.
     """
 
@@ -112,6 +112,8 @@ class Run:
             head = read_head(self.path, database)
         self.id = head.run_id
         self.config = head.config
+        if "replicas" in head.config:
+            self._retire()
         self.state = head.state
         self.created = head.created
         self.updated = head.updated
@@ -135,10 +137,7 @@ class Run:
 
     @property
     def spectra(self) -> Mapping[str, Array]:
-        """Layer name -> singular values, float64 (E, k), or (E, N, k) with N > 1 replicas.
-
-        Rows of epochs that were not measured are NaN.
-        """
+        """Layer name -> singular values, float64 (E, k), NaN rows where not measured."""
         return Columns("layer", self._numbers, self._read_spectra)
 
     @cached_property
@@ -209,9 +208,27 @@ class Run:
                     if not _is_spectrum(epoch, number, values, crc):
                         what = f"spectrum of {layer.name}, epoch {epoch}"
                         raise DamagedRecordError(self.path, what)
-                    array = np.frombuffer(values, dtype="<f8").reshape(-1, min(layer.shape))
-                    found[layer.name].append(array[0] if len(array) == 1 else array)
+                    array = np.frombuffer(values, dtype="<f8").reshape(min(layer.shape))
+                    found[layer.name].append(array)
         return {name: np.array(values) for name, values in found.items()}
+
+    def _retire(self) -> None:
+        """Takes a configuration of an earlier version, but none of several networks.
+
+        Raises:
+            RecordError: It is one.
+        """
+        from lowrank.config import settings  # here: it loads pydantic
+
+        if not settings.is_of_train_py(self.config):
+            return
+        self.config = settings.without_retired(self.config)
+        if "replicas" in self.config:
+            commit = printable(str(self.environment.get("commit") or "that trained it"), 40)
+            raise RecordError(
+                f"{self.path}: was trained as {printable(str(self.config['replicas']), 40)} "
+                f"replicas by an earlier lowrank; the version {commit} reads it"
+            )
 
     def _read_metric(self, name: str) -> Array:
         if name in self._kept:
@@ -255,9 +272,7 @@ class Run:
             if not np.isin(self.measured, epochs).all():
                 raise DamagedRecordError(self.path, f"spectra of {name} are missing")
             blob = b"".join(values for *_, values in rows)
-            replicas = len(blob) // (8 * k * len(rows)) if rows else 1
-            shape = (len(rows), k) if replicas == 1 else (len(rows), replicas, k)
-            return self._align(epochs, np.frombuffer(blob, dtype="<f8").reshape(shape))
+            return self._align(epochs, np.frombuffer(blob, dtype="<f8").reshape(len(rows), k))
 
     def _align(self, epochs: NDArray[np.int64], values: Array) -> Array:
         """Spreads values (n, …) over this run's epochs.

@@ -301,10 +301,9 @@ class Record:
                 raise ValueError(f"no spectrum of layer {layer.name!r}")
             values = np.asarray(spectra[layer.name], dtype="<f8")
             k = min(layer.shape)
-            if values.ndim not in (1, 2) or values.shape[-1] != k or not values.size:
+            if values.shape != (k,):
                 raise ValueError(
-                    f"spectrum of layer {layer.name!r} has shape {values.shape}, "
-                    f"expected ({k},) or (replicas, {k})"
+                    f"spectrum of layer {layer.name!r} has shape {values.shape}, expected ({k},)"
                 )
             blobs.append(values.tobytes())
         return blobs

@@ -117,7 +117,7 @@ class Trainer:
         self.console = Console(
             epochs=config.epochs,
             steps=len(learner.batches),
-            batch_size=config.batch_size * config.replicas,
+            batch_size=config.batch_size,
             echo=tracker.write,
         )
         self.first_row: dict[str, float] = {}
@@ -140,9 +140,8 @@ class Trainer:
             Failure: If memory or disk is exhausted.
         """
         self.record = record
-        replicas = "" if self.config.replicas == 1 else f" with replicas={self.config.replicas}"
         remedy = (
-            f"batch_size={self.config.batch_size}{replicas} does not fit; a smaller batch in a new "
+            f"batch_size={self.config.batch_size} does not fit; a smaller batch in a new "
             "run, or a machine with more memory for the same command, is needed"
         )
         with self.console, self.interruption.deferred(), out_of_memory(remedy):
@@ -195,11 +194,6 @@ class Trainer:
             self.console.line(
                 "precision=bf16 will be slow: this processor has no instructions for bfloat16, "
                 "precision=fp32 is faster"
-            )
-        if config.replicas > 1:
-            self.console.line(
-                "each replica begins as the run of its seed alone; then rounding separates them, "
-                "and only statistics agree"
             )
         self.console.line(f"\n{describe(network)}\n")
         if self.watcher.theory is not None and config.epochs:
@@ -338,10 +332,7 @@ class Trainer:
         return self.interruption.proceed()
 
     def _seeds(self) -> str:
-        first, *more = self.directory.seeds
-        return (
-            f"{len(more) + 1} replicas of seeds {first} to {more[-1]}" if more else f"seed {first}"
-        )
+        return f"seed {self.directory.seed}"
 
     def _threads(self) -> str:
         return "1 thread" if self.config.threads == 1 else f"{self.config.threads} threads"
@@ -353,7 +344,6 @@ class Trainer:
         return {
             "config": self.config.recorded(),
             **self.learner.state_dict(),
-            "replicas": self.config.replicas,
             "watcher": self.watcher.state_dict(),
             "train_accuracies": {
                 epoch: np.asarray(of).tolist() for epoch, of in self.train_accuracies.items()

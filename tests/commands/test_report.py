@@ -159,7 +159,6 @@ def test_damaged_spectra_cost_a_run_its_section(directory, capsys):
         ({"epsilons": [[1]]}, "epsilons must be numbers between 0 and 1, got [[1]]"),
         ({"epsilons": "many"}, "epsilons must be numbers between 0 and 1, got many"),
         ({"rank_norm": "nuclear"}, "rank_norm must be frobenius or spectral, got nuclear"),
-        ({"replicas": "two"}, "replicas must be a whole number, got two"),
     ],
     ids=str,
 )

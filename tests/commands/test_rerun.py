@@ -185,15 +185,6 @@ def test_a_run_id_in_use_is_never_gone_on_with(trained, work, capsys):
 
 
 @pytest.mark.usefixtures("work")
-def test_a_replicated_run_is_repeated_with_all_its_spectra(capsys):
-    flags = ("--replicas=3", "--tracking=disabled", "--run_id=a", "--epochs=1")
-    assert train([*without("epochs"), *flags]) == 0
-    text, new = rerun(capsys, "runs/a", "--check")
-    assert "check: bitwise identical: 2 epochs" in text
-    assert new.spectra["linear1"].shape == (2, 3, 8)
-
-
-@pytest.mark.usefixtures("work")
 def test_a_collapsed_run_has_the_same_nans(capsys):
     flags = ("--tracking=disabled", "--run_id=a", "--weight_decay=9.9", "--epochs=60")
     assert train([*without("epochs"), *flags, "--on_collapse=stop"]) == 0

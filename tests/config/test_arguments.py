@@ -25,6 +25,10 @@ from lowrank.config.arguments import help_text, parse
 WHOLE = "a whole number from 1 to 2147483647"
 NUMBER = "a finite number above 0"
 WORD = "allowed: --NAME=VALUE"
+SEEDS = (
+    "three seeds are three runs, seed: {values: [0, 1, 2]} in a sweep, trained as one with lowrank "
+    "sweep --pack (docs/packs.md)"
+)
 
 
 def said(*argv: str, **environ: str) -> list[str]:
@@ -72,6 +76,12 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
     "dashes": (
         ["--batch-size=8"], {},
         ["unknown name 'batch-size' from --batch-size, did you mean 'batch_size'?"],
+    ),
+    "replicas": (["--replicas=3"], {}, [f"unknown name 'replicas' from --replicas: {SEEDS}"]),
+    "replicas in a mapping": (
+        ["--config={replicas: 3}"],
+        {},
+        [f"unknown name 'replicas' from --config {{replicas: 3}}: {SEEDS}"],
     ),
     "capitals": (["--LR=1"], {}, ["unknown name 'LR' from --LR, did you mean 'lr'?"]),
     "no name": (["--=3"], {}, [f"unexpected word '--=3'; {WORD}"]),

@@ -55,7 +55,6 @@ DEFAULTS = {
     "warmup_epochs": 0,
     "loss": "cross_entropy",
     "seed": 0,
-    "replicas": 1,
     "epsilons": [1e-3, 1e-2],
     "rank_norm": "frobenius",
     "measure_every": 1,
@@ -240,6 +239,15 @@ def test_every_configuration_comes_back_from_its_file(config: Config, tmp_path_f
     assert yaml.safe_load(path.read_text(encoding="utf-8")) == config.recorded()
 
 
+def test_a_stored_configuration_of_an_earlier_version_is_read_as_before(tmp_path):
+    (path := tmp_path / "config.yaml").write_text(f"{Config(lr=0.2).to_yaml()}replicas: 1\n")
+    assert load(path) == Config(lr=0.2)
+    assert parse(["--config", str(path), "--seed=3"], {}) == Config(lr=0.2, seed=3)
+    path.write_text(f"{Config(lr=0.2).to_yaml()}replicas: 3\n")
+    with pytest.raises(InputError, match=r"^unknown name 'replicas' from .*: three seeds are"):
+        load(path)
+
+
 @settings(max_examples=100, deadline=None)
 @given(config=configs())
 def test_every_configuration_comes_back_from_a_command_line(config: Config):
@@ -387,7 +395,7 @@ def test_any_text_is_yaml_or_one_line_of_complaint(text: str):
 
 ROLES = {
     "identity": "sweep run_id resume",
-    "replicate": "seed replicas",
+    "replicate": "seed",
     "place": "data_dir download output_dir",
     "machine": "device threads compile deterministic",
     "tracking": "tracking project entity group tags name checkpoint_every keep_checkpoint",

@@ -23,10 +23,17 @@ import filelock  # noqa: F401  # here, for the children to be quick
 import numpy as np
 import pytest
 
+from lowrank.cli import main
 from lowrank.common.errors import Failure, InputError
 from lowrank.measure.layers import Layer
 from lowrank.runs.find import Run, find_runs, load_run, load_sweep
-from lowrank.runs.format import RECORD_NAME, RecordError, RecordWriteError, fingerprints
+from lowrank.runs.format import (
+    RECORD_NAME,
+    RecordError,
+    RecordWriteError,
+    fingerprints,
+    spectrum_crc,
+)
 from lowrank.runs.lock import lock
 from lowrank.runs.writer import Record
 from tests.faults import mounted
@@ -134,11 +141,9 @@ def test_values_come_back_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(run.metrics[f"only/{epoch}"], expected)
 
 
-@pytest.mark.parametrize("replicas", [None, 1, 3], ids=lambda n: f"replicas={n}")
-def test_spectra_come_back_with_nan_rows_where_not_measured(tmp_path, replicas):
-    lead = () if replicas is None else (replicas,)
+def test_spectra_come_back_with_nan_rows_where_not_measured(tmp_path):
     truth = {
-        layer.name: np.random.default_rng(7).choice(ODD, size=(2, *lead, min(layer.shape)))
+        layer.name: np.random.default_rng(7).choice(ODD, size=(2, min(layer.shape)))
         for layer in LAYERS
     }
     with create(tmp_path / "run") as record:
@@ -150,11 +155,47 @@ def test_spectra_come_back_with_nan_rows_where_not_measured(tmp_path, replicas):
     for layer in LAYERS:
         k = min(layer.shape)
         values = run.spectra[layer.name]
-        assert values.shape == ((3, k) if replicas in (None, 1) else (3, replicas, k))
+        assert values.shape == (3, k)
         assert values.dtype == np.float64
         assert np.isnan(values[1]).all()
         assert values[[0, 2]].tobytes() == truth[layer.name].tobytes()
     np.testing.assert_array_equal(run.metrics["a"], [1.0, 2.0, np.nan])
+
+
+OF_TRAIN_PY = {"model": "mlp", "dataset": "digits"}
+
+
+def test_a_record_of_an_earlier_version_is_read_without_its_retired_fields(tmp_path):
+    create(tmp_path / "run", replicas=1, **OF_TRAIN_PY).close()
+    assert load_run(tmp_path / "run").config == {"lr": 0.1, **OF_TRAIN_PY}
+    create(tmp_path / "other", replicas=3).close()  # of another loop, where it means anything
+    assert load_run(tmp_path / "other").config == {"lr": 0.1, "replicas": 3}
+
+
+def test_a_record_of_several_networks_is_refused_with_the_commit_that_reads_it(tmp_path, capsys):
+    with create(tmp_path / "many", replicas=3, **OF_TRAIN_PY) as record:  # as 0.1.0 once wrote it
+        row = {"rank_mean": 2.0, "rank_mean_std": 1.0, "collapsed": 0.0}
+        record.append(0, row, spectra_of(0))
+        record.set_state("finished")
+        for number, layer in enumerate(LAYERS):
+            values = np.ones((3, min(layer.shape))).tobytes()
+            record._database.execute(
+                'UPDATE spectra SET "values" = ?, crc = ? WHERE layer = ?',
+                (values, spectrum_crc(0, number, values), number),
+            )
+    line = (
+        f"{tmp_path}/many/record.sqlite: was trained as 3 replicas by an earlier lowrank; the "
+        "version c0ffee reads it"
+    )
+    with pytest.raises(RecordError, match=re.escape(line)):
+        load_run(tmp_path / "many")
+    filled(tmp_path / "one", 2)
+    with pytest.warns(UserWarning, match=re.escape(f"left out: {line}")):
+        assert [run.id for run in load_sweep(tmp_path)] == ["one"]
+    for command in ("runs", "figures", "report"):
+        output = f"--output={tmp_path / 'out'}{'.html' if command == 'report' else ''}"
+        main([command, str(tmp_path), *([] if command == "runs" else [output])])
+        assert f"left out: {line}" in capsys.readouterr().err
 
 
 def test_arrays_are_fresh_and_writable(tmp_path):
@@ -179,16 +220,10 @@ def test_many_metrics_are_read_at_once_and_are_the_same(tmp_path):
     assert run.metrics["rank/4"].tolist() == [metrics_of(epoch)["rank/4"] for epoch in range(5)]
 
 
-@pytest.mark.parametrize("replicas", [1, 3])
-def test_spectra_of_some_epochs_are_those_of_all(tmp_path, replicas):
+def test_spectra_of_some_epochs_are_those_of_all(tmp_path):
     with create(tmp_path / "run") as record:
         for epoch in range(6):
-            spectra = spectra_of(epoch)
-            if replicas > 1:
-                spectra = {
-                    name: np.outer(1.0 + np.arange(replicas), s) for name, s in spectra.items()
-                }
-            record.append(epoch, {}, spectra if epoch != 2 else None)
+            record.append(epoch, {}, spectra_of(epoch) if epoch != 2 else None)
     run = Run(record.path)
     found = run.spectra_at([4, 0])
     for layer in LAYERS:
@@ -279,10 +314,10 @@ def test_reading_one_metric_does_not_touch_spectra(tmp_path):
         (-1, None, "Invalid epoch: -1"),
         (0, {"sten": np.ones(8)}, "unknown layer 'sten', did you mean 'stem'"),
         (0, {"stem": np.ones(8)}, "no spectrum of layer 'layer1_0_conv1'"),
-        (0, spectra_of(0) | {"head": np.ones(8)}, r"has shape \(8,\), expected \(3,\) or"),
-        (0, spectra_of(0) | {"head": np.ones((1, 1, 3))}, r"has shape \(1, 1, 3\)"),
+        (0, spectra_of(0) | {"head": np.ones(8)}, r"has shape \(8,\), expected \(3,\)"),
+        (0, spectra_of(0) | {"head": np.ones((1, 3))}, r"has shape \(1, 3\)"),
     ],
-    ids=["negative epoch", "unknown layer", "missing layer", "wrong length", "three dimensions"],
+    ids=["negative epoch", "unknown layer", "missing layer", "wrong length", "two dimensions"],
 )
 def test_wrong_use_is_refused(tmp_path, epoch, spectra, message):
     with create(tmp_path / "run") as record:

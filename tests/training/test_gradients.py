@@ -171,7 +171,7 @@ def test_a_learner_compiles_for_the_shape_of_its_batches(monkeypatch):
     monkeypatch.setattr(gradients, "compiled", lambda *given, **_: seen.append(given[2].shape))
     digits = load_dataset("digits", train_size=20)
     for size, replicas, expected in ((16, 1, (16,)), (64, 1, (20,)), (8, 2, (2, 8))):
-        config = Config(depth=1, width=5, batch_size=size, replicas=replicas)
+        config = Config(depth=1, width=5, batch_size=size)
         networks = [build_model(config, digits.image_shape, 10) for _ in range(replicas)]
         model = networks[0] if replicas == 1 else Replicas(networks)
         Learner(config, digits, model, range(replicas)).compile()

@@ -23,9 +23,9 @@ MLP = {"depth": 1, "width": 6}
 
 
 def learner_of(**fields):
+    seeds = range(fields.pop("networks", 1))
     config = Config(**{"dataset": "synthetic", "train_size": 1100, "batch_size": 100, **fields})
     dataset = load_dataset(config.dataset, train_size=config.train_size)
-    seeds = range(config.replicas)
     model = build(config, seeds, dataset.image_shape, dataset.num_classes, CPU)
     return Learner(config, dataset, model, seeds)
 
@@ -59,8 +59,8 @@ def test_only_what_convolves_has_channels_last(fields, is_last):
     [
         (MLP, EVALUATION_BATCH),
         (CONVNET, CONVOLVED_BATCH),
-        ({**MLP, "replicas": 20}, 8192 // 20),
-        ({**CONVNET, "replicas": 2}, CONVOLVED_BATCH),
+        ({**MLP, "networks": 20}, 8192 // 20),
+        ({**CONVNET, "networks": 2}, CONVOLVED_BATCH),
     ],
 )
 def test_evaluation_takes_so_many_at_once_and_says_the_same_as_all_at_once(fields, most):

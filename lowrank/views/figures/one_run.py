@@ -97,15 +97,14 @@ def final_figures(run: Run) -> dict[str, Figure]:
     """
     measured = np.isfinite(run.metrics["collapsed"])
     spectra = {layer.name: run.spectra[layer.name][measured] for layer in run.layers}
-    title = run.id + (f" ({n} replicas)" if (n := run.config.get("replicas", 1)) > 1 else "")
     spectrum = spectrum_over_time(
         np.asarray(run.epochs, dtype=np.float64)[measured],
         spectra,
         epsilons=run.config["epsilons"],
         rank_norm=run.config["rank_norm"],
-        title=title,
+        title=run.id,
     )
-    return {"rank_heatmap": rank_heatmap(RankTable.of(run, title)), "spectrum_over_time": spectrum}
+    return {"rank_heatmap": rank_heatmap(RankTable.of(run)), "spectrum_over_time": spectrum}
 
 
 def rank_heatmap(table: RankTable) -> Figure:

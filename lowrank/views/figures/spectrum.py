@@ -30,12 +30,10 @@ def spectrum_over_time(
 ) -> Figure:
     """Draws the normalised spectrum of every layer at up to nine epochs, from dark to light.
 
-    Values of replicas are pooled: the share of a curve above ε is that of the mean rank.
-
     Args:
         epochs: The measured epochs, shape (E,), ascending.
-        spectra: Singular values, descending, shape (E, k), or (E, N, k) of N replicas, by layer in
-            network order; NaN where the matrix was not finite.
+        spectra: Singular values, descending, shape (E, k), by layer in network order; NaN where the
+            matrix was not finite.
         epsilons: Drawn as dashed lines: what lies above is counted in the rank.
         rank_norm: The norm ‖W‖: ``frobenius`` or ``spectral``.
         title: What the run is.
@@ -53,7 +51,7 @@ def spectrum_over_time(
         right=1.1,
     )
     for axes, values in zip(found.plots, spectra.values(), strict=True):
-        relative = _pooled(values, rank_norm)
+        relative = _relative(values, rank_norm)
         for position, epoch in enumerate(shown):
             if np.isfinite(relative[epoch]).all():
                 found.curve(axes, relative[epoch], color=shade(position, len(shown)), linewidth=1)
@@ -68,11 +66,10 @@ def spectrum_over_time(
     return found.figure
 
 
-def _pooled(values: Floats, rank_norm: str) -> Floats:
-    """Returns σ/‖W‖ of all replicas together (E, N·k), descending; NaN where one has none."""
-    norms = values[..., 0] if rank_norm == "spectral" else np.sqrt((values**2).sum(axis=-1))
-    relative = values / np.where(norms > 0, norms, np.nan)[..., None]
-    return -np.sort(-relative.reshape(len(values), -1), axis=1)
+def _relative(values: Floats, rank_norm: str) -> Floats:
+    """Returns σ/‖W‖ (E, k); NaN where there is none."""
+    norms = values[:, 0] if rank_norm == "spectral" else np.sqrt((values**2).sum(axis=-1))
+    return np.asarray(values / np.where(norms > 0, norms, np.nan)[:, None])
 
 
 def _early(length: int, count: int) -> NDArray[np.int64]:

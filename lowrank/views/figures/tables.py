@@ -13,8 +13,8 @@ import numpy as np
 
 from lowrank.common.texts import cell
 from lowrank.views.figures.layout import Layout
-from lowrank.views.table.points import Network, Point, pooled
-from lowrank.views.table.rows import Definition, Floats
+from lowrank.views.table.points import Point
+from lowrank.views.table.rows import Definition, Floats, RunRow
 
 WITHOUT_RANK = "collapsed or dead: no rank"
 """How a legend says so."""
@@ -213,43 +213,28 @@ def curves_table(points: Sequence[Point], layout: Layout, definition: Definition
 
 def _curve(value: int, point: Point) -> Curve:
     lone = tuple(
-        Lone(network.row.id, network.end, _series(network))
-        for network in point.networks
-        if network.end != "finished"
+        Lone(row.id, row.end, Series(row.epochs, row.ranks, row.train_accuracy, row.test_accuracy))
+        for row in point.rows
+        if row.end != "finished"
     )
-    whole = [network for network in point.networks if network.end == "finished"]
+    whole = [row for row in point.rows if row.end == "finished"]
     if not whole:
         return Curve(value, 0, None, None, lone)
-    epochs = reduce(np.intersect1d, (network.row.epochs for network in whole))
-    ranks = np.array([network.ranks[np.isin(network.row.epochs, epochs)] for network in whole])
-    ones = [1] * len(whole)
-    rank, rank_deviation = pooled(list(ranks), list(np.zeros_like(ranks)), ones)
-    # Of replicas, accuracies are known as mean and deviation over all of them.
-    rows = [row for row in point.rows if "finished" in row.ends]
-    at = [np.isin(row.epochs, epochs) for row in rows]
-    sizes = [len(row.ends) for row in rows]
-    train, train_deviation = pooled(
-        [row.train_accuracy[here] for row, here in zip(rows, at, strict=True)],
-        [row.train_deviation[here] for row, here in zip(rows, at, strict=True)],
-        sizes,
-    )
-    test, test_deviation = pooled(
-        [row.test_accuracy[here] for row, here in zip(rows, at, strict=True)],
-        [row.test_deviation[here] for row, here in zip(rows, at, strict=True)],
-        sizes,
-    )
-    return Curve(
-        value,
-        len(whole),
-        Series(epochs, rank, train, test),
-        Series(epochs, rank_deviation, train_deviation, test_deviation),
-        lone,
-    )
-
-
-def _series(network: Network) -> Series:
-    row = network.row
-    return Series(row.epochs, network.ranks, row.train_accuracy, row.test_accuracy)
+    epochs = reduce(np.intersect1d, (row.epochs for row in whole))
+    columns = [
+        np.array([values[np.isin(row.epochs, epochs)] for row, values in of_all])
+        for of_all in (
+            [(row, row.ranks) for row in whole],
+            [(row, row.train_accuracy) for row in whole],
+            [(row, row.test_accuracy) for row in whole],
+        )
+    ]
+    means = [column.mean(axis=0) for column in columns]
+    spreads = [
+        column.std(axis=0, ddof=1) if len(whole) > 1 else np.full_like(mean, np.nan)
+        for column, mean in zip(columns, means, strict=True)
+    ]
+    return Curve(value, len(whole), Series(epochs, *means), Series(epochs, *spreads), lone)
 
 
 def landscape_table(
@@ -278,13 +263,13 @@ def landscape_table(
             if x is None or y is None:
                 continue
             found, accuracies = [], []
-            for network in point.networks:
-                value = _at(network, network.ranks, epoch)
+            for row in point.rows:
+                value = _at(row, row.ranks, epoch)
                 if np.isfinite(value):
                     found.append(value)
-                    accuracies.append(_at(network, network.row.test_accuracy, epoch))
+                    accuracies.append(_at(row, row.test_accuracy, epoch))
                 else:
-                    kind = "collapsed" if network.end in NO_RANK else "unfinished"
+                    kind = "collapsed" if row.end in NO_RANK else "unfinished"
                     cells[kind][y, x] += 1
             cells["seeds"][y, x] = len(found)
             for name, values in (("rank", found), ("accuracy", accuracies)):
@@ -309,12 +294,12 @@ def landscape_table(
     )
 
 
-def _at(network: Network, values: Floats, epoch: int | None) -> float:
+def _at(row: RunRow, values: Floats, epoch: int | None) -> float:
     """Returns a value at an epoch; NaN if there is none, or the network is not finished at last."""
     if epoch is None:
-        is_whole = network.end == "finished" and values.size
+        is_whole = row.end == "finished" and values.size
         return float(values[-1]) if is_whole else np.nan
-    places = np.flatnonzero(network.row.epochs == epoch)
+    places = np.flatnonzero(row.epochs == epoch)
     return float(values[places[0]]) if places.size else np.nan
 
 
@@ -335,21 +320,21 @@ def scatter_table(
     Returns:
         The table; of a network that is not finished the last rank that it has.
     """
-    networks = [(point.values, network) for point in points for network in point.networks]
+    found = [(point.values, row) for point in points for row in point.rows]
 
-    def last(network: Network, values: Floats) -> float:
+    def last(row: RunRow, values: Floats) -> float:
         if epoch is not None:
-            return _at(network, values, epoch)
+            return _at(row, values, epoch)
         return float(values[-1]) if values.size else np.nan
 
-    full = {network.row.full_rank for _, network in networks}
+    full = {row.full_rank for _, row in found}
     return ScatterTable(
         fields=fields,
-        values=[[values[place] for values, _ in networks] for place in range(len(fields))],
-        rank=np.array([last(network, network.ranks) for _, network in networks]),
-        accuracy=np.array([last(network, network.row.test_accuracy) for _, network in networks]),
-        ends=[network.end for _, network in networks],
-        run_ids=[network.row.id for _, network in networks],
+        values=[[values[place] for values, _ in found] for place in range(len(fields))],
+        rank=np.array([last(row, row.ranks) for _, row in found]),
+        accuracy=np.array([last(row, row.test_accuracy) for _, row in found]),
+        ends=[row.end for _, row in found],
+        run_ids=[row.id for _, row in found],
         epoch=epoch,
         definition=definition,
         full_rank=full.pop() if len(full) == 1 else np.nan,

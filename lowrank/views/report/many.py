@@ -33,8 +33,7 @@ ACCURACIES = ("train_accuracy", "test_accuracy")
 
 def needed() -> list[str]:
     """Returns the metrics of a run that the overview shows beside its ranks."""
-    names = [*(entry.mean for entry in averaged()), *ACCURACIES]
-    return [*names, *(f"{name}_std" for name in ACCURACIES)]
+    return [*(entry.mean for entry in averaged()), *ACCURACIES]
 
 
 def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None]]:
@@ -77,10 +76,7 @@ def further_metrics(run: Run) -> list[str]:
     return [
         name
         for name in run.metrics
-        if name not in known
-        and "/" not in name
-        and name.partition("@")[0] != "rank_mean"
-        and not (name.endswith("_std") and name.removesuffix("_std") in run.metrics)
+        if name not in known and "/" not in name and name.partition("@")[0] != "rank_mean"
     ]
 
 
@@ -130,9 +126,9 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
     table = []
     for run, row, own, name in zip(runs, rows, found, named, strict=True):
         measured = np.isin(run.epochs, row.epochs)
-        gone = np.isnan(row.ranks).all(axis=0)
+        gone = np.isnan(row.ranks)
         shown = every(len(row.epochs), stride)
-        columns, deviations = _columns(run, shown_values, measured, gone)
+        columns = _columns(run, shown_values, measured, gone)
         axis = axes.setdefault(row.epochs[shown].astype("<f4").tobytes(), len(axes))
         point = tuple(own.get(field) for field in fields if field != "seed")
         table.append(
@@ -140,7 +136,7 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
                 "id": run.id,
                 "named": name,
                 "state": run.state,
-                "ends": _ends(row),
+                "ends": row.end,
                 "created": run.created[:16].replace("T", " "),
                 "levels": [places[field][own.get(field)] for field in fields],
                 "group": groups.setdefault(point, len(groups)),
@@ -150,7 +146,6 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
                 "last": {key: _number(values[-1:]) for key, values in columns.items()},
                 "axis": axis,
                 "curves": {k: pack(v[shown]) for k, v in columns.items() if not np.isnan(v).all()},
-                "deviations": {k: pack(v[shown]) for k, v in deviations.items()},
             }
         )
     return {
@@ -172,23 +167,20 @@ def _columns(
     quantities: dict[str, tuple[str, Definition | None]],
     measured: Any,
     gone: Any,
-) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Returns every curve over the measured epochs, and the deviations where it has replicas."""
+) -> dict[str, Floats]:
+    """Returns every curve over the measured epochs."""
     names = {
         key: key if definition is None else metric_of(run, definition)
         for key, (_, definition) in quantities.items()
     }
     names |= {name: name for name in ACCURACIES}
-    run.preload([each for name in names.values() for each in (name, f"{name}_std")])
+    run.preload(names.values())
     absent = np.full(len(run.epochs), np.nan)
     known = run.metrics
     columns = {key: known.get(name, absent)[measured] for key, name in names.items()}
     for key in quantities:
         columns[key] = np.where(gone, np.nan, columns[key])
-    deviations = {
-        key: known[f"{name}_std"][measured] for key, name in names.items() if f"{name}_std" in known
-    }
-    return columns, deviations
+    return columns
 
 
 def _field(name: str, values: Sequence[Hashable]) -> dict[str, Any]:
@@ -204,14 +196,6 @@ def _field(name: str, values: Sequence[Hashable]) -> dict[str, Any]:
         "texts": [redact(text(value))[:80] for value in values],
         "numbers": [float(str(value)) for value in values] if numeric else None,
     }
-
-
-def _ends(row: RunRow) -> str:
-    """Returns how a run ended; of replicas, how many ended so."""
-    counts = Counter(row.ends)
-    if len(counts) <= 1:
-        return next(iter(counts), row.state)
-    return ", ".join(f"{count} of {len(row.ends)} {end}" for end, count in counts.items())
 
 
 def _number(value: Any) -> float | None:

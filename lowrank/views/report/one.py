@@ -53,8 +53,7 @@ def section(run: Run, sections: int) -> dict[str, Any]:
     means |= {entry.name: entry.mean for entry in others if entry.mean}
     wanted = [f"{quantity}/{name}" for quantity in quantities for name in names]
     further = further_metrics(run)
-    scalars = [each for name in SCALARS for each in (name, f"{name}_std")]
-    run.preload([*wanted, *means.values(), *scalars, "collapsed"])
+    run.preload([*wanted, *means.values(), *SCALARS, "collapsed"])
     measured = _measured(run)
     budget = SECTION_BYTES / sections / 4
     per_epoch = max(1, len(names) * len(quantities))
@@ -63,7 +62,7 @@ def section(run: Run, sections: int) -> dict[str, Any]:
     tables = {q: _table(run, q, shown) for q in quantities}
     present = {q: table for q, table in tables.items() if not np.isnan(table).all()}
     spectra = _spectra(run, measured, budget / 3)
-    columns = {name: run.metrics[name] for name in scalars if name in run.metrics}
+    columns = {name: run.metrics[name] for name in SCALARS if name in run.metrics}
     every_epoch = spread(len(run.epochs), CURVE_EPOCHS)
     return {
         "id": run.id,
@@ -116,13 +115,9 @@ def _table(run: Run, quantity: str, shown: Places) -> Floats:
 
 
 def _spectra(run: Run, measured: Places, budget: float) -> dict[str, Any]:
-    """Returns the normalised spectra of all layers at as many epochs as the budget allows.
-
-    Of replicas, the mean and the smallest and largest value of each σ_i/‖W‖.
-    """
+    """Returns the normalised spectra of all layers at as many epochs as the budget allows."""
     places = {layer.name: spread(min(layer.shape), SPECTRUM_POINTS) for layer in run.layers}
-    replicas = int(run.config.get("replicas") or 1) > 1
-    per_epoch = max(1, sum(map(len, places.values()))) * (3 if replicas else 1)
+    per_epoch = max(1, sum(map(len, places.values())))
     count = int(np.clip(budget / per_epoch, FEWEST_EPOCHS, SLIDER_EPOCHS))
     epochs = run.epochs[measured[spread(len(measured), count)]]
     norm = spectral_norm if run.config.get("rank_norm") == "spectral" else frobenius_norm
@@ -132,14 +127,7 @@ def _spectra(run: Run, measured: Places, budget: float) -> dict[str, Any]:
         sizes = np.asarray(norm(values)) if len(epochs) else np.empty(0)
         with np.errstate(invalid="ignore", divide="ignore"):
             relative = kept / sizes[..., None]
-        entry = {"indices": pack(places[name] + 1)}
-        if relative.ndim == 3:
-            entry |= {
-                "low": pack(relative.min(axis=1)),
-                "high": pack(relative.max(axis=1)),
-            }
-            relative = relative.mean(axis=1)
-        layers.append(entry | {"values": pack(relative)})
+        layers.append({"indices": pack(places[name] + 1), "values": pack(relative)})
     return {"epochs": pack(epochs), "layers": layers}
 
 

@@ -133,7 +133,7 @@ def _chosen(runs: Sequence[Run], rows: Sequence[RunRow], asked: Sequence[str]) -
         return [place for place, name in enumerate(ids) if name in asked]
     if len(runs) <= MOST_SECTIONS:
         return list(range(len(runs)))
-    last = {place: row.ranks[0, -1] for place, row in enumerate(rows) if row.ranks[0].size}
+    last = {place: row.ranks[-1] for place, row in enumerate(rows) if row.ranks.size}
     ranked = sorted((place for place in last if last[place] == last[place]), key=last.__getitem__)
     return [ranked[place] for place in spread(len(ranked), MOST_SECTIONS)]
 

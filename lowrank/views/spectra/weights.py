@@ -108,8 +108,8 @@ def read_weights(
     replicas = content.get("replicas", 1) if isinstance(content, dict) else 1
     if isinstance(replicas, int) and replicas > 1:
         raise InputError(
-            f"{printable(str(file), 200)}: holds the stacked weights of {replicas} replicas; their "
-            "recorded spectra are lowrank.load_run(...).spectra"
+            f"{printable(str(file), 200)}: holds the stacked weights of {replicas} replicas of an "
+            "earlier lowrank, which reads them"
         )
     matrices: Sequence[WeightMatrix]
     if model is None and config is None:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowrank.common.terminal import aligned, column_widths
 from lowrank.common.texts import cell, printable, shortened
@@ -39,13 +40,13 @@ def entries_of(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
     return [
         {
             "run": row.id,
-            "state": next((end for end in row.ends if end != "finished"), "finished"),
+            "state": row.end,
             **{name: each.get(name, plain(row.config.get(name))) for name in fields},
             "epoch": int(row.epochs[-1]) if row.epochs.size else None,
             "epochs": plain(row.config.get("epochs")),
-            "rank_first": _number(row.ranks[:, 0] if row.epochs.size else None),
-            "rank_last": _number(row.ranks[:, -1] if row.epochs.size else None),
-            "test_accuracy": _number(row.test_accuracy[-1:] if row.epochs.size else None),
+            "rank_first": _number(row.ranks[:1]),
+            "rank_last": _number(row.ranks[-1:]),
+            "test_accuracy": _number(row.test_accuracy[-1:]),
             "path": str(row.path.parent),
         }
         for row, each in zip(rows, found, strict=True)
@@ -144,6 +145,6 @@ def _ranks(entry: dict[str, Any]) -> str:
     return f"{first} → {last:>5}"
 
 
-def _number(values: Any) -> float | None:
-    """Returns the mean, or None if there is none: one replica without rank leaves no mean."""
-    return None if values is None or not np.isfinite(values).all() else float(np.mean(values))
+def _number(values: NDArray[np.float64]) -> float | None:
+    """Returns the one value; None if there is none, or it is not finite."""
+    return float(values[0]) if np.isfinite(values).any() else None

@@ -7,8 +7,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
 from lowrank.config.settings import SAME_EXPERIMENT
 from lowrank.runs.find import Run
 from lowrank.views.table.factors import Values, factors_of, grid, is_grid
@@ -20,33 +18,10 @@ from lowrank.views.table.fields import (
     text,
     varied,
 )
-from lowrank.views.table.rows import Floats, RunRow
+from lowrank.views.table.rows import RunRow
 
 _Run = TypeVar("_Run", RunRow, Run)
 _BEST_FIRST = ("finished", "collapsed", "running", "stopped", "killed", "failed")
-
-
-@dataclass(frozen=True)
-class Network:
-    """One trained network: a run, or one of its replicas.
-
-    Attributes:
-        row: The run.
-        place: Which of its replicas.
-    """
-
-    row: RunRow
-    place: int
-
-    @property
-    def ranks(self) -> Floats:
-        """Average rank over the run's epochs, shape (E,); NaN where there is none."""
-        return np.asarray(self.row.ranks[self.place])
-
-    @property
-    def end(self) -> str:
-        """How it ended: finished, collapsed, dead, running, stopped, failed or killed."""
-        return self.row.ends[self.place]
 
 
 @dataclass(frozen=True)
@@ -60,11 +35,6 @@ class Point:
 
     values: Values
     rows: tuple[RunRow, ...] = ()
-
-    @property
-    def networks(self) -> list[Network]:
-        """Every network of every run."""
-        return [Network(row, place) for row in self.rows for place in range(len(row.ends))]
 
 
 @dataclass(frozen=True)
@@ -93,10 +63,8 @@ class Plan:
         fields = tuple(name for name in swept if name not in SAME_EXPERIMENT)
         seeds: dict[Values, list[Hashable]] = defaultdict(list)
         for config in configs:
-            first = config["seed"] if "seed" in swept or config["replicas"] > 1 else None
-            seeds[tuple(plain(config[name]) for name in fields)] += [
-                None if first is None else first + place for place in range(config["replicas"])
-            ]
+            values = tuple(plain(config[name]) for name in fields)
+            seeds[values].append(config["seed"] if "seed" in swept else None)
         return cls(fields, dict(seeds))
 
 
@@ -196,8 +164,8 @@ def _without_repetitions(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[str
     lines = []
     for row in sorted(rows, key=lambda row: (_BEST_FIRST.index(row.state), -len(row.epochs),
                                              row.created)):  # fmt: skip
-        seed, replicas = row.config.get("seed"), row.config.get("replicas")
-        key = (frozenset(settings(row).items()), plain(seed), plain(replicas))
+        seed = row.config.get("seed")
+        key = (frozenset(settings(row).items()), plain(seed))
         if seed is None or key not in best:
             best[row.id if seed is None else key] = row
         else:
@@ -236,32 +204,26 @@ def _endings(points: Sequence[Point], fields: Sequence[str]) -> list[str]:
     lines = []
     for point in points:
         for row in point.rows:
-            ends = Counter(end for end in row.ends if end != "finished")
-            for end, count in ends.items():
-                seed = row.config.get("seed")
-                where = " ".join(
-                    filter(None, [assignments(fields, point.values),
-                                  "" if seed is None else f"seed={text(plain(seed))}"])
-                )  # fmt: skip
-                some = f", {count} of {len(row.ends)} replicas" if len(row.ends) > 1 else ""
-                last = f"{row.epochs[-1]:g}" if row.epochs.size else "none"
-                detail = (
-                    f"no rank from epoch {row.collapse_epoch:g} on"
-                    if end in ("collapsed", "dead")
-                    else f"last epoch measured: {last}"
-                )
-                lines.append(f"{end}: run {row.id} ({where}{some}): {detail}".replace("()", ""))
+            if row.end == "finished":
+                continue
+            seed = row.config.get("seed")
+            where = " ".join(
+                filter(None, [assignments(fields, point.values),
+                              "" if seed is None else f"seed={text(plain(seed))}"])
+            )  # fmt: skip
+            last = f"{row.epochs[-1]:g}" if row.epochs.size else "none"
+            detail = (
+                f"no rank from epoch {row.collapse_epoch:g} on"
+                if row.end in ("collapsed", "dead")
+                else f"last epoch measured: {last}"
+            )
+            lines.append(f"{row.end}: run {row.id} ({where}): {detail}".replace("()", ""))
     return lines
 
 
 def _seeds(point: Point) -> list[Hashable]:
-    seeds: list[Hashable] = []
-    for row in point.rows:
-        first = row.config.get("seed")
-        seeds += [
-            int(first) + place if isinstance(first, int) else None for place in range(len(row.ends))
-        ]
-    return seeds
+    seeds = (row.config.get("seed") for row in point.rows)
+    return [seed if isinstance(seed, int) else None for seed in seeds]
 
 
 def _seed_words(seeds: Sequence[Hashable]) -> str:
@@ -276,29 +238,3 @@ def _in_order(points: Mapping[Values, object]) -> list[Values]:
     columns = [in_order(column) for column in zip(*points, strict=True)]
     places = [{value: place for place, value in enumerate(column)} for column in columns]
     return sorted(points, key=lambda values: [p[v] for p, v in zip(places, values, strict=True)])
-
-
-def pooled(
-    means: Sequence[Floats], deviations: Sequence[Floats], counts: Sequence[int]
-) -> tuple[Floats, Floats]:
-    """Pools groups of measurements of which means, sample deviations and sizes are known.
-
-    Args:
-        means: One array for each group.
-        deviations: Sample standard deviations; 0 in groups of one.
-        counts: How many measurements each group has.
-
-    Returns:
-        Mean and sample standard deviation of all; the latter NaN for a single measurement.
-
-    Example:
-        >>> mean, deviation = pooled([np.array([1.0]), np.array([3.0])], [np.zeros(1)] * 2, [1, 1])
-        >>> float(mean[0]), round(float(deviation[0]), 4)
-        (2.0, 1.4142)
-    """
-    n = np.array(counts, dtype=np.float64)[:, None]
-    values, spread = np.array(means), np.array(deviations)
-    mean = (n * values).sum(axis=0) / n.sum()
-    squares = ((n - 1) * spread**2 + n * (values - mean) ** 2).sum(axis=0)
-    total = n.sum()
-    return mean, np.sqrt(squares / (total - 1)) if total > 1 else np.full_like(mean, np.nan)

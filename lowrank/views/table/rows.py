@@ -15,7 +15,7 @@ from lowrank.common.errors import InputError
 from lowrank.common.terminal import counting
 from lowrank.common.texts import printable
 from lowrank.measure.metrics import at
-from lowrank.measure.ranks import RANK_NORMS, frobenius_norm, rank
+from lowrank.measure.ranks import RANK_NORMS, rank
 from lowrank.runs.find import Run, find_runs, load_run
 from lowrank.runs.format import RECORD_NAME, RecordError
 
@@ -66,9 +66,9 @@ class Definition:
 
 @dataclass(frozen=True)
 class RunRow:
-    """What a table says of one run; a run of S replicas holds S networks.
+    """What a table says of one run.
 
-    Collapse never looks like low rank: from the epoch on at which a network has collapsed or died
+    Collapse never looks like low rank: from the epoch on at which the network has collapsed or died
     for good, its rank is NaN.
 
     Attributes:
@@ -78,13 +78,11 @@ class RunRow:
         created: When it began, ISO 8601 in UTC.
         config: Its configuration; empty where its record holds none.
         epochs: The measured epochs, shape (E,), ascending.
-        ranks: Average rank over the counted layers, shape (S, E); NaN where there is none.
-        ends: How each of the S networks ended: finished, collapsed, dead, or the state of a run
-            that is not finished (running, stopped, failed, killed).
-        train_accuracy: Shape (E,), 0..1, the mean over replicas; NaN where not recorded.
-        train_deviation: Shape (E,): its standard deviation over replicas; 0 for a single network.
+        ranks: Average rank over the counted layers, shape (E,); NaN where there is none.
+        end: How it ended: finished, collapsed, dead, or the state of a run that is not finished
+            (running, stopped, failed, killed).
+        train_accuracy: Shape (E,), 0..1; NaN where not recorded.
         test_accuracy: As `train_accuracy`, of the test set.
-        test_deviation: As `train_deviation`, of the test set.
         full_rank: The largest value that `ranks` could have.
     """
 
@@ -95,18 +93,15 @@ class RunRow:
     config: dict[str, Any]
     epochs: Floats
     ranks: Floats
-    ends: tuple[str, ...]
+    end: str
     train_accuracy: Floats
-    train_deviation: Floats
     test_accuracy: Floats
-    test_deviation: Floats
     full_rank: float
 
     @property
     def collapse_epoch(self) -> float:
-        """The first epoch from which on a network of the run has no rank; NaN if all have one."""
-        gone = np.isnan(self.ranks)
-        ended = np.logical_and.accumulate(gone[:, ::-1], axis=1)[:, ::-1].any(axis=0)
+        """The first epoch from which on it has no rank; NaN if it has one."""
+        ended = _for_good(np.isnan(self.ranks))
         return float(self.epochs[ended.argmax()]) if ended.any() else np.nan
 
 
@@ -170,8 +165,6 @@ def _odd(run: Run) -> str:
     if run.config.get("rank_norm", "frobenius") not in RANK_NORMS:
         norm = printable(str(run.config["rank_norm"]))
         return f"rank_norm must be {' or '.join(RANK_NORMS)}, got {norm}"
-    if not isinstance(run.config.get("replicas", 1), int | None):
-        return f"replicas must be a whole number, got {printable(str(run.config['replicas']))}"
     return ""
 
 
@@ -239,25 +232,15 @@ def read_row(run: Run, definition: Definition) -> RunRow:
         return np.asarray(metrics.get(name, at_all)[measured], dtype=np.float64)
 
     recorded = "rank_mean" if definition.metric else _recorded_name(run, definition)
-    if recorded in metrics and (definition.metric or not _has_replicas(run)):
-        ranks = metric(recorded)[None]
-    else:
-        ranks = _counted_ranks(run, definition, measured)
-    dead = metric("dead") > 0  # of replicas, it is not known which
+    ranks = metric(recorded) if recorded in metrics else _counted_ranks(run, definition, measured)
+    dead = metric("dead") > 0
     counted = [min(layer.shape) for layer in run.layers if layer.counted]
-    gone = dead | (np.isnan(ranks) if counted else np.zeros_like(ranks, dtype=bool))
-    if len(ranks) == 1:
-        gone |= metric("collapsed") > 0
-    for_good = np.logical_and.accumulate(gone[:, ::-1], axis=1)[:, ::-1]
-    state = run.state if run.state not in ("finished", "collapsed") else "finished"
-    died = bool(dead.size and dead[-1])
-    ends = tuple(
-        (("dead" if died and not np.isnan(own[-1]) else "collapsed") if ended[-1] else state)
-        if own.size
-        else state
-        for own, ended in zip(ranks, for_good, strict=True)
-    )
-    alone = np.zeros(measured.sum()) if len(ranks) == 1 else None
+    gone = dead | (metric("collapsed") > 0)
+    if counted:
+        gone |= np.isnan(ranks)
+    end = run.state if run.state != "collapsed" else "finished"
+    if gone.size and gone[-1]:
+        end = "dead" if dead[-1] and not np.isnan(ranks[-1]) else "collapsed"
     return RunRow(
         id=run.id,
         path=run.path,
@@ -266,13 +249,11 @@ def read_row(run: Run, definition: Definition) -> RunRow:
         config=run.config,
         epochs=np.asarray(run.epochs, dtype=np.float64)[measured],
         ranks=np.where(
-            for_good, np.nan, metric(definition.metric)[None] if definition.metric else ranks
+            _for_good(gone), np.nan, metric(definition.metric) if definition.metric else ranks
         ),
-        ends=ends,
+        end=end,
         train_accuracy=metric("train_accuracy"),
-        train_deviation=metric("train_accuracy_std") if alone is None else alone,
         test_accuracy=metric("test_accuracy"),
-        test_deviation=metric("test_accuracy_std") if alone is None else alone,
         full_rank=float(np.mean(counted)) if counted and not definition.metric else np.nan,
     )
 
@@ -292,35 +273,27 @@ def _recorded_name(run: Run, definition: Definition) -> str:
     return "rank_mean" if is_primary else at("rank_mean", definition.epsilon)
 
 
-def _has_replicas(run: Run) -> bool:
-    return int(run.config.get("replicas") or 1) > 1
+def _for_good(gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Returns where what is gone stays so up to the last epoch."""
+    return np.asarray(np.logical_and.accumulate(gone[::-1])[::-1])
 
 
 def _counted_ranks(run: Run, definition: Definition, measured: NDArray[np.bool_]) -> Floats:
-    """Returns the average rank over the counted layers, shape (S, E), from the spectra.
+    """Returns the average rank over the counted layers, shape (E,), from the spectra.
 
-    It is NaN where a counted matrix has collapsed: as recorded for a single network; by the rule
-    of the watcher for each of several replicas, of which the record keeps only means.
+    It is NaN where a counted matrix has collapsed, as recorded.
     """
-    of_layers: list[Floats] = []
-    collapsed: Any = False
-    for layer in run.layers:
-        if not layer.counted:
-            continue
-        values = run.spectra[layer.name][measured]
-        of_layers.append(np.asarray(rank(values, definition.epsilon, definition.rank_norm)))
-        if values.ndim == 3:
-            from lowrank.measure.watcher import COLLAPSE  # here: it loads torch
-
-            norms = np.asarray(frobenius_norm(values))
-            collapsed |= ~(norms >= COLLAPSE * np.fmax.accumulate(norms))
+    of_layers = [
+        np.asarray(
+            rank(run.spectra[layer.name][measured], definition.epsilon, definition.rank_norm)
+        )
+        for layer in run.layers
+        if layer.counted
+    ]
     if not of_layers:
-        return np.full((1, measured.sum()), np.nan)
-    ranks = np.mean(of_layers, axis=0)  # (E,) or (E, S)
-    if ranks.ndim == 2:
-        return np.asarray(np.where(collapsed, np.nan, ranks).T)
+        return np.full(measured.sum(), np.nan)
     recorded = run.metrics.get("rank_mean", np.full(len(run.epochs), np.nan))[measured]
-    return np.asarray(np.where(np.isnan(recorded), np.nan, ranks)[None])
+    return np.where(np.isnan(recorded), np.nan, np.mean(of_layers, axis=0))
 
 
 def _progress_line(done: int, total: int, seconds: float) -> str:

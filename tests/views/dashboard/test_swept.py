@@ -47,7 +47,7 @@ def test_the_fields_that_differ_between_runs():
 
 
 OTHERS = {  # no parameters of an experiment, however they differ
-    "replicas": 2,
+    "replicas": 2,  # of an earlier version
     "measure_every": 5,
     "compile": True,
     "sweep": "grid",

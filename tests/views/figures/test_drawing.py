@@ -55,7 +55,7 @@ def rows(seeds=3):
         if (lr, size, seed) == (0.1, 16, 0):
             ranks, state, end = ranks[:7], "running", "running"
         options = {"lr": lr, "batch_size": size, "seed": seed, "accuracy": 0.5 + 0.1 * seed}
-        found.append(make_row(f"r{number}", ranks, state=state, ends=(end,), **options))
+        found.append(make_row(f"r{number}", ranks, state=state, end=end, **options))
     return found
 
 
@@ -99,21 +99,6 @@ def test_a_network_that_collapsed_died_or_goes_on_is_in_no_mean():
     goes_on = table.panels[2][1][0]
     assert (goes_on.seeds, goes_on.lone[0].end) == (2, "running")
     assert len(goes_on.mean.epochs) == 13
-
-
-def test_replicas_are_pooled_with_single_networks():
-    three = make_row("a", np.array([[16.0, 10], [16, 8], [16, 6]]), replicas=3, seed=0)
-    three.test_deviation[:] = 0.2
-    three.train_deviation[:] = 0.2
-    one = make_row("b", [16.0, 4], seed=3, accuracy=0.5)
-    ((_, (curve,)),) = curves([three, one]).panels
-    assert curve.seeds == 4
-    assert curve.mean.rank.tolist() == [16, 7]
-    assert curve.deviation.rank[1] == pytest.approx(np.std([10, 8, 6, 4], ddof=1))
-    mean = (3 * three.test_accuracy + one.test_accuracy) / 4
-    np.testing.assert_allclose(curve.mean.test_accuracy, mean)
-    squares = 2 * 0.2**2 + 3 * (three.test_accuracy - mean) ** 2 + (one.test_accuracy - mean) ** 2
-    np.testing.assert_allclose(curve.deviation.test_accuracy, np.sqrt(squares / 3))
 
 
 def test_drawn_curves_bands_and_marks_are_those_of_the_table():
@@ -179,7 +164,7 @@ def random_points(count=30):
             ranks[2:] = np.nan
         options = {"lr": lr, "momentum": momentum, "seed": number, "accuracy": 0.5 + lr / 4}
         state = "running" if end == "running" else "finished"
-        found.append(make_row(f"r{number}", ranks, state=state, ends=(end,), **options))
+        found.append(make_row(f"r{number}", ranks, state=state, end=end, **options))
     return found
 
 
@@ -199,9 +184,9 @@ def test_random_points_are_drawn_against_each_setting_and_not_as_coupled():
     left, right, bar = figure.axes
     assert (left.get_xscale(), right.get_xscale()) == ("log", "linear")
     assert bar.get_ylabel() == "test accuracy (%)"
-    whole = [row for row in found if row.ends == ("finished",)]
+    whole = [row for row in found if row.end == "finished"]
     drawn = sorted(map(tuple, left.collections[0].get_offsets().tolist()))
-    wanted = sorted((row.config["lr"], row.ranks[0][-1]) for row in whole)
+    wanted = sorted((row.config["lr"], row.ranks[-1]) for row in whole)
     np.testing.assert_allclose(drawn, wanted)
     (gone,) = [line for line in left.lines if line.get_marker() == "x"]
     assert gone.get_xdata().tolist() == [found[3].config["lr"]]
@@ -378,7 +363,7 @@ FIGURES = {
     "long titles": lambda: curves_figure(curves(pairs(), by="batch_size")),
     "6 panels": lambda: curves_figure(curves(pairs(), by="lr")),
     "all collapsed": lambda: curves_figure(
-        curves([make_row("a", [16.0, np.nan, np.nan], ends=("collapsed",))])
+        curves([make_row("a", [16.0, np.nan, np.nan], end="collapsed")])
     ),
     "landscape": lambda: landscape_figure(landscape(rows())),
     "contours": lambda: landscape_figure(landscape(rows()), contours=True),

@@ -116,20 +116,6 @@ def test_spectra_are_normalised_and_dense_at_the_start():
     assert labels == ["0", "6", "25", "56", "100", "156", "225", "306", "400"]
 
 
-def test_the_spectra_of_replicas_are_pooled_so_that_a_curve_shows_the_mean_rank():
-    rng = np.random.default_rng(0)
-    values = -np.sort(-(10 ** rng.uniform(-3, 0, (1, 4, 50))), axis=-1)  # an epoch, four replicas
-    figure = spectrum_over_time(np.array([0.0]), {"layer": values}, epsilons=(1e-2,))
-    (line,) = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
-    share, relative = line.get_data()
-    ranks = (values / np.linalg.norm(values, axis=-1, keepdims=True) > 1e-2).sum(axis=-1)
-    assert share[relative > 1e-2][-1] == pytest.approx(ranks.mean() / 50)
-    values[0, 2] = np.nan
-    (axes, *_) = spectrum_over_time(np.array([0.0]), {"layer": values}).axes
-    assert [text.get_text() for text in axes.texts] == ["collapsed"]
-    assert not [line for line in axes.lines if len(line.get_xdata()) > 2]
-
-
 @pytest.mark.parametrize("epochs", [0, 1, 2, 7], ids="{} epochs".format)
 def test_short_runs_show_every_epoch_once(epochs):
     data = table(2, epochs)

@@ -110,8 +110,6 @@ def write(
     collapse_at: int | None = None,
     recorded: int | None = None,
     more: Mapping[str, Floats] | None = None,
-    replicas: int = 1,
-    spread: Sequence[float] = (),
     decay: float | None = None,
     environment: Mapping[str, Any] = ENVIRONMENT,
     run_id: str | None = None,
@@ -129,8 +127,6 @@ def write(
         collapse_at: The first epoch at which every layer has collapsed.
         recorded: How many epochs are in the record; by default all, epoch 0 included.
         more: Further metrics.
-        replicas: Networks in the spectra.
-        spread: The exponent of each replica's spectra; by default they are equal.
         decay: How fast spectra fall; by default the weight decay.
         environment: Of its one session.
         run_id: The run's id.
@@ -141,7 +137,7 @@ def write(
         The record.
     """
     layers = tuple(layers) if layers is not None else layers_of(sizes)
-    values = Config(epochs=epochs, epsilons=EPSILONS, replicas=replicas).recorded() | config
+    values = Config(epochs=epochs, epsilons=EPSILONS).recorded() | config
     spectra = spectra_of(layers, epochs, values["weight_decay"] if decay is None else decay)
     columns = rows_of(layers, spectra, collapse_at) | dict(more or {})
     directory.mkdir(parents=True, exist_ok=True)
@@ -156,9 +152,6 @@ def write(
         for epoch in range(epochs + 1 if recorded is None else recorded):
             row = {name: float(column[epoch]) for name, column in columns.items()}
             measured = {name: s[epoch] for name, s in spectra.items()}
-            if replicas > 1:
-                powers = np.array(spread if len(spread) else [1.0] * replicas)[:, None]
-                measured = {name: s**powers for name, s in measured.items()}
             record.append(epoch, row, measured)
         record.set_state(state)
     return record.path

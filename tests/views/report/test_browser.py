@@ -391,20 +391,6 @@ def test_a_run_that_says_little_makes_a_useful_page(browser, tmp_path, state):
             assert "Grey: collapsed" in page.locator("figure[data-name$='-heatmap']").inner_text()
 
 
-def test_replicas_are_shown_as_mean_and_band(browser, tmp_path):
-    deviation = {"test_accuracy_std": np.full(4, 0.05), "rank_mean_std": np.full(4, 1.5)}
-    for seed in (0, 3):
-        write(
-            tmp_path / "runs" / str(seed), epochs=3, replicas=3, spread=(0.5, 1, 2), seed=seed,
-            weight_decay=0.05, more=deviation,
-        )  # fmt: skip
-    write_report([tmp_path / "runs"], tmp_path / "report.html")
-    with opened(browser, tmp_path / "report.html") as page:
-        assert sum(t.get("fill") == "toself" for t in plot(page, "curves")["data"]) == 4
-        assert sum(t.get("fill") == "toself" for t in plot(page, "-spectra")["data"]) == 4
-        assert sum(t.get("fill") == "toself" for t in plot(page, "-accuracy")["data"]) == 1
-
-
 def test_paper_has_all_plots_and_no_controls(browser, many):
     with opened(browser, many) as page:
         page.emulate_media(media="print")

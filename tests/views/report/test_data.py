@@ -135,34 +135,6 @@ def test_a_recorded_bound_is_in_the_section(tmp_path):
     assert found["bound_words"].startswith("Dotted: the rank bound, recorded for 1 of 3 layers")
 
 
-def test_replicas_have_a_mean_and_a_band(tmp_path):
-    rng = np.random.default_rng(0)
-    run = load_run(
-        write(tmp_path / "run", sizes=(8,), epochs=2, replicas=3, spread=rng.uniform(0.5, 2, 3))
-    )
-    found = section(run, 1)
-    s = run.spectra["linear1"]
-    assert s.shape == (3, 3, 8)
-    relative = s / np.sqrt((s**2).sum(-1, keepdims=True))
-    assert np.ptp(relative, axis=1).max() > 0.01
-    layer = found["spectra"]["layers"][0]
-    for name, truth in (("values", "mean"), ("low", "min"), ("high", "max")):
-        np.testing.assert_allclose(
-            unpack(layer[name]).reshape(3, 8), getattr(relative, truth)(axis=1), rtol=1e-6
-        )
-
-
-def test_deviations_over_replicas_reach_the_overview(tmp_path):
-    deviation = {"rank_mean_std": np.full(3, 2.5), "test_accuracy_std": np.full(3, 0.01)}
-    write(tmp_path / "runs" / "a", epochs=2, more=deviation)
-    write(tmp_path / "runs" / "b", epochs=2, seed=1)
-    _, found = tables(tmp_path / "runs")
-    first, second = (row["deviations"] for row in found["runs"])
-    assert unpack(first["rank ε = 0.001"]).tolist() == [2.5] * 3
-    np.testing.assert_allclose(unpack(first["test_accuracy"]), 0.01, rtol=1e-6)
-    assert second == {}
-
-
 def test_a_run_without_epochs_has_empty_tables(tmp_path):
     path = write(tmp_path / "run", recorded=0, state="running")
     _, found = tables(path.parent)

@@ -86,10 +86,10 @@ def make_run(
     return directory
 
 
-def make_row(run_id="a", ranks=(16, 9, 4), *, state="finished", ends=None, accuracy=0.9, **fields):
-    """A row without a record: `ranks` are (E,), or (S, E) of replicas; NaN where there is none."""
-    ranks = np.atleast_2d(np.asarray(ranks, dtype=np.float64))
-    epochs = np.arange(ranks.shape[1], dtype=np.float64)
+def make_row(run_id="a", ranks=(16, 9, 4), *, state="finished", end=None, accuracy=0.9, **fields):
+    """A row without a record: `ranks` are (E,), NaN where there is none."""
+    ranks = np.asarray(ranks, dtype=np.float64)
+    epochs = np.arange(len(ranks), dtype=np.float64)
     rising = accuracy * (1 - 0.5 ** (epochs + 1))
     return RunRow(
         id=run_id,
@@ -99,10 +99,8 @@ def make_row(run_id="a", ranks=(16, 9, 4), *, state="finished", ends=None, accur
         config=Config(**{"epochs": 2, **fields}).recorded(),
         epochs=epochs,
         ranks=ranks,
-        ends=ends or (state,) * len(ranks),
+        end=end or state,
         train_accuracy=rising + 0.05,
-        train_deviation=np.zeros(len(epochs)),
         test_accuracy=rising,
-        test_deviation=np.zeros(len(epochs)),
         full_rank=float(SIZE),
     )

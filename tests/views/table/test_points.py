@@ -1,7 +1,6 @@
 """Points of a sweep: which runs are replicates, which settings vary, and what is missing.
 
-Rows are made without records; pooled means and deviations are compared with numpy's over all
-values at once.
+Rows are made without records.
 """
 
 from __future__ import annotations
@@ -10,14 +9,11 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lowrank.config import Config
 from lowrank.views.table.factors import centre, factors_of, grid, is_grid
 from lowrank.views.table.fields import settings, varied
-from lowrank.views.table.points import Plan, pooled, sweep_of
+from lowrank.views.table.points import Plan, sweep_of
 from tests.views.table.records import make_row
 
 
@@ -50,7 +46,7 @@ def test_runs_that_differ_in_seed_place_and_tracking_are_one_point():
     sweep = sweep_of([make_row("a", seed=0), make_row("b", **other)])
     assert sweep.fields == ()
     (point,) = sweep.points
-    assert [network.row.id for network in point.networks] == ["a", "b"]
+    assert [row.id for row in point.rows] == ["a", "b"]
     assert sweep.lines == []
 
 
@@ -96,18 +92,16 @@ def test_the_same_seed_twice_counts_once_and_the_finished_run_is_kept():
 
 def test_collapsed_dead_and_unfinished_runs_are_named():
     rows = [
-        make_row("a", [16, np.nan, np.nan], ends=("collapsed",), lr=0.1),
-        make_row("b", [16, 9, np.nan], ends=("dead",), lr=0.2),
+        make_row("a", [16, np.nan, np.nan], end="collapsed", lr=0.1),
+        make_row("b", [16, 9, np.nan], end="dead", lr=0.2),
         make_row("c", [16, 9], state="killed", lr=0.3),
         make_row("d", [], state="running", lr=0.4),
-        make_row("e", [[16, 9, 4], [16, 9, np.nan]], ends=("finished", "collapsed"), lr=0.5),
     ]
     assert sweep_of(rows).lines == [
         "collapsed: run a (lr=0.1 seed=0): no rank from epoch 1 on",
         "dead: run b (lr=0.2 seed=0): no rank from epoch 2 on",
         "killed: run c (lr=0.3 seed=0): last epoch measured: 1",
         "running: run d (lr=0.4 seed=0): last epoch measured: none",
-        "collapsed: run e (lr=0.5 seed=0, 1 of 2 replicas): no rank from epoch 2 on",
     ]
 
 
@@ -161,15 +155,6 @@ def test_a_sweep_file_without_seeds_wants_one_run_of_any_seed():
     ]
 
 
-def test_replicas_count_as_seeds_of_a_sweep_file():
-    config = Config(lr=0.1, replicas=3, seed=4).recorded()
-    plan = Plan.of([config, Config(lr=0.2, replicas=3, seed=4).recorded()], ["lr"])
-    row = make_row("a", np.ones((3, 3)), lr=0.1, replicas=3, seed=4)
-    assert sweep_of([row], plan).lines == ["missing: lr=0.2 (seeds 4, 5, 6)"]
-    single = make_row("b", lr=0.2, seed=5)
-    assert sweep_of([row, single], plan).lines == ["missing: lr=0.2, seeds 4, 6"]
-
-
 def test_factors_follow_from_the_points():
     rank_bound = [(0.01, 0.5, b, w) for b, w in product((1, 4), (50, 100))]
     rank_bound += [(0.1, 0.05, b, w) for b, w in product((1, 4), (50, 100))]
@@ -197,20 +182,3 @@ def test_grid_star_and_neither():
     scattered = factors_of(["lr", "batch_size", "width"], diagonal)
     assert not is_grid(scattered, diagonal)
     assert centre(scattered, diagonal) is None
-
-
-@given(
-    st.lists(
-        st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5), min_size=1, max_size=6
-    )
-)  # fmt: skip
-def test_pooled_means_and_deviations_are_those_of_all_values(groups):
-    means = [np.array([np.mean(group)]) for group in groups]
-    deviations = [np.array([np.std(g, ddof=1) if len(g) > 1 else 0.0]) for g in groups]
-    mean, deviation = pooled(means, deviations, [len(group) for group in groups])
-    everything = np.concatenate(groups)
-    assert mean[0] == pytest.approx(everything.mean(), rel=1e-9, abs=1e-9)
-    if len(everything) > 1:
-        assert deviation[0] == pytest.approx(np.std(everything, ddof=1), rel=1e-6, abs=1e-6)
-    else:
-        assert np.isnan(deviation[0])

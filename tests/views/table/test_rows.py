@@ -11,12 +11,11 @@ import pytest
 import train
 from lowrank import load_run
 from lowrank.common.errors import InputError
-from lowrank.config import Config
 from lowrank.runs.format import RECORD_NAME
 from lowrank.runs.writer import Record
 from lowrank.views.table import rows
 from lowrank.views.table.rows import Definition, common_definition, find, read_row, read_rows
-from tests.views.table.records import LAYERS, make_run, spectrum
+from tests.views.table.records import LAYERS, make_run
 
 
 def row_of(directory, *definition):
@@ -61,19 +60,19 @@ def test_ranks_from_the_spectra_of_a_run_are_bit_for_bit_those_recorded(trained,
 @pytest.mark.parametrize("epsilon", [1e-4, 0.04, 0.05, 0.2])
 def test_any_threshold_after_the_fact(trained, epsilon, norm):
     found = read_row(trained, Definition(epsilon, norm))
-    np.testing.assert_array_equal(found.ranks, [counted(trained, epsilon, norm)])
+    np.testing.assert_array_equal(found.ranks, counted(trained, epsilon, norm))
 
 
 def test_recorded_ranks_are_read_without_spectra(trained, monkeypatch):
     monkeypatch.setattr(type(trained), "spectra", property(lambda _: pytest.fail("read spectra")))
-    assert read_row(trained, Definition()).ranks.shape == (1, 4)
+    assert read_row(trained, Definition()).ranks.shape == (4,)
 
 
 def test_ranks_in_closed_form(tmp_path):
     directory = make_run(tmp_path / "a", [16, 9, 4])
-    assert row_of(directory).ranks.tolist() == [[16, 9, 4]]
-    assert row_of(directory, 0.24).ranks.tolist() == [[16, 9, 4]]
-    assert row_of(directory, 1e-6).ranks.tolist() == [[16, 16, 16]]
+    assert row_of(directory).ranks.tolist() == [16, 9, 4]
+    assert row_of(directory, 0.24).ranks.tolist() == [16, 9, 4]
+    assert row_of(directory, 1e-6).ranks.tolist() == [16, 16, 16]
     assert row_of(directory).full_rank == 16
 
 
@@ -81,16 +80,16 @@ def test_a_collapsed_run_has_no_rank_at_any_threshold(tmp_path):
     directory = make_run(tmp_path / "a", [16, 9, 4, 4], collapsed_from=2, state="collapsed")
     for epsilon in (1e-3, 1e-6):
         found = row_of(directory, epsilon)
-        np.testing.assert_array_equal(found.ranks[0, 2:], [np.nan, np.nan])
-        assert np.isfinite(found.ranks[0, :2]).all()
-        assert found.ends == ("collapsed",)
+        np.testing.assert_array_equal(found.ranks[2:], [np.nan, np.nan])
+        assert np.isfinite(found.ranks[:2]).all()
+        assert found.end == "collapsed"
         assert found.collapse_epoch == 2
 
 
 def test_a_dead_run_has_no_rank_from_when_it_is_dead_for_good(tmp_path):
     found = row_of(make_run(tmp_path / "a", [16, 9, 4, 3], dead_from=2))
-    np.testing.assert_array_equal(found.ranks, [[16, 9, np.nan, np.nan]])
-    assert found.ends == ("dead",)
+    np.testing.assert_array_equal(found.ranks, [16, 9, np.nan, np.nan])
+    assert found.end == "dead"
     assert found.state == "finished"
 
 
@@ -102,64 +101,35 @@ def test_a_run_that_starts_slowly_is_not_dead(tmp_path):
         spectra = {layer.name: run.spectra[layer.name][1] for layer in LAYERS}
         record.append(1, row | {"dead": 1.0}, spectra)
         record.append(2, row | {"dead": 0.0}, spectra)
-    assert row_of(directory).ranks.tolist() == [[16, 9, 9]]
+    assert row_of(directory).ranks.tolist() == [16, 9, 9]
 
 
 @pytest.mark.parametrize("state", ["stopped", "failed", "running"])
 def test_an_unfinished_run_says_so(tmp_path, state):
     found = row_of(make_run(tmp_path / "a", [16, 9], state=state, epochs=5))
-    assert found.ends == ({"running": "killed"}.get(state, state),)  # nobody holds its lock
-    assert found.ranks.tolist() == [[16, 9]]
+    assert found.end == {"running": "killed"}.get(state, state)  # nobody holds its lock
+    assert found.ranks.tolist() == [16, 9]
 
 
 def test_epochs_that_were_not_measured_are_left_out(tmp_path):
     found = row_of(make_run(tmp_path / "a", [16, 15, 14, 13, 12, 11], measure_every=2))
     assert found.epochs.tolist() == [0, 2, 4, 5]
-    assert found.ranks.tolist() == [[16, 14, 12, 11]]
+    assert found.ranks.tolist() == [16, 14, 12, 11]
 
 
 def test_a_record_of_another_loop_needs_neither_configuration_nor_accuracies(tmp_path):
     directory = make_run(tmp_path / "a", [16, 9], config={}, accuracy=None)
     found = row_of(directory)
-    assert found.ranks.tolist() == [[16, 9]]
+    assert found.ranks.tolist() == [16, 9]
     assert np.isnan(found.test_accuracy).all()
     assert common_definition([load_run(directory)]) == Definition(1e-3, "frobenius")
 
 
 def test_a_run_without_an_epoch_has_no_ranks(tmp_path):
     found = row_of(make_run(tmp_path / "a", [], epochs=3, state="failed"))
-    assert found.ranks.shape == (1, 0)
-    assert found.ends == ("failed",)
+    assert found.ranks.shape == (0,)
+    assert found.end == "failed"
     assert np.isnan(found.collapse_epoch)
-
-
-def test_replicas_have_their_own_ranks_and_ends(tmp_path):
-    per_epoch = [[16, 16, 16], [9, 8, 7], [4, 5, 6]]
-    config = Config(replicas=3, epochs=2).recorded()
-    with Record.create(
-        tmp_path / RECORD_NAME, run_id="r", config=config, environment={}, layers=LAYERS
-    ) as record:
-        for epoch, ranks in enumerate(per_epoch):
-            sizes = [1.0, 1.0, 1e-8 if epoch == 2 else 1.0]  # the third one collapses
-            spectra = {
-                layer.name: [
-                    size * spectrum(min(rank, min(layer.shape)), min(layer.shape))
-                    for rank, size in zip(ranks, sizes, strict=True)
-                ]
-                for layer in LAYERS
-            }
-            row = {"collapsed": float(epoch == 2), "dead": 0.0}
-            row |= {"test_accuracy": 0.5, "test_accuracy_std": 0.1}
-            row |= {"train_accuracy": 0.6, "train_accuracy_std": 0.2}
-            record.append(epoch, row, spectra)
-        record.set_state("finished")
-    found = row_of(tmp_path)
-    expected = np.array(per_epoch, dtype=float).T
-    expected[2, 2] = np.nan
-    np.testing.assert_array_equal(found.ranks, expected)
-    assert found.ends == ("finished", "finished", "collapsed")
-    assert found.test_deviation.tolist() == [0.1] * 3
-    assert found.train_deviation.tolist() == [0.2] * 3
 
 
 def test_the_most_frequent_primary_threshold_compares_runs(tmp_path):

@@ -22,10 +22,10 @@ const view = {
 };
 
 const curveCache = new Map();
-function curve(index, name, kind = "curves") {
-  const key = `${index} ${name} ${kind}`;
+function curve(index, name) {
+  const key = `${index} ${name}`;
   if (!curveCache.has(key)) {
-    const packed = DATA.runs[index][kind][name];
+    const packed = DATA.runs[index].curves[name];
     curveCache.set(key, packed ? unpack(packed) : null);
   }
   return curveCache.get(key);
@@ -118,15 +118,6 @@ function meanLines(runs, name, factor) {
   });
 }
 
-function replicaBands(runs, name, factor) {
-  return runs.filter((index) => curve(index, name, "deviations")).map((index) => ({
-    epochs: AXES[DATA.runs[index].axis],
-    level: levelOf(DATA.runs[index], view.field),
-    mean: scaled(curve(index, name) || [], factor),
-    deviation: scaled(curve(index, name, "deviations"), factor),
-  }));
-}
-
 // Whether no curve has more than one point, so that lines would show nothing.
 function isolated(x) {
   return x.every((value, i) => value === null || (x[i + 1] ?? null) === null && (x[i - 1] ?? null) === null);
@@ -153,7 +144,7 @@ function bandTraces(groups, yaxis) {
 
 function lineTraces(runs, name, factor, yaxis) {
   let lines = curveLines(runs, name, factor);
-  const bands = view.mean ? meanLines(runs, name, factor) : replicaBands(runs, name, factor);
+  const bands = view.mean ? meanLines(runs, name, factor) : [];
   if (view.mean) {
     lines = new Map();
     for (const group of bands) {

@@ -204,10 +204,9 @@ class RunSection {
     const epochs = unpack(this.section.spectra.epochs);
     const layers = this.section.spectra.layers.map((layer, i) => {
       const indices = unpack(layer.indices);
-      const rows = (packed) => (packed ? unpackRows(packed, indices.length) : null);
       return {
         indices, x: indices.map((index) => index / this.full[i]),
-        values: rows(layer.values), low: rows(layer.low), high: rows(layer.high),
+        values: unpackRows(layer.values, indices.length),
       };
     });
     this.spectra = { epochs, layers };
@@ -220,15 +219,9 @@ class RunSection {
     if (!epochs.length) return emptyPlot("No spectrum has been recorded yet.");
     const rows = layers.map((layer) => layer.values[this.at]);
     const lowest = Math.min(...this.section.epsilons, 1e-2) / 30;
-    const bands = layers.filter((layer) => layer.low).map((layer, i) => ({
-      type: "scatter", mode: "lines", line: { width: 0 }, fill: "toself", hoverinfo: "skip", showlegend: false,
-      x: [...layer.x, ...layer.x.slice().reverse()],
-      y: [...layer.high[this.at], ...layer.low[this.at].slice().reverse()],
-      fillcolor: translucent(this.style(i).color, 0.25),
-    }));
     const gone = rows.filter((values) => values.every((value) => value === null)).length;
     return {
-      traces: [...bands, ...this.layerLines(rows, layers.map((layer) => layer.x), "index / number %{x:.2f}: σ/‖W‖ = %{y:.3~g}")],
+      traces: this.layerLines(rows, layers.map((layer) => layer.x), "index / number %{x:.2f}: σ/‖W‖ = %{y:.3~g}"),
       height: this.narrow ? 500 : 430,
       layout: {
         legend: this.legend(),
@@ -250,7 +243,6 @@ class RunSection {
       table: () => this.layerRows(["epoch", "index", "sigma_over_norm"], (i) =>
         layers[i].indices.map((index, k) => [epochs[this.at], index, rows[i][k]])),
       remark: "What lies above a dashed line counts in the rank at that ε." +
-        (layers.some((layer) => layer.low) ? " Line: mean over replicas; band: smallest to largest." : "") +
         (gone ? ` ${gone} layers are not finite here and have no spectrum.` : ""),
     };
   }
@@ -301,17 +293,6 @@ class RunSection {
     const factor = kind === "accuracy" ? 100 : 1;
     const names = this.scalarNames(kind);
     const columns = names.map((name) => scaled(unpack(this.section.scalars[name]), factor));
-    const bands = names.filter((name) => `${name}_std` in this.section.scalars).map((name) => {
-      const mean = scaled(unpack(this.section.scalars[name]), factor);
-      const spread = scaled(unpack(this.section.scalars[`${name}_std`]), factor);
-      const at = mean.map((_, i) => i).filter((i) => isNumber(mean[i]) && isNumber(spread[i]));
-      return {
-        type: "scatter", mode: "lines", line: { width: 0 }, fill: "toself", hoverinfo: "skip", showlegend: false,
-        x: [...at, ...at.slice().reverse()].map((i) => epochs[i]),
-        y: [...at.map((i) => mean[i] + spread[i]), ...at.slice().reverse().map((i) => mean[i] - spread[i])],
-        fillcolor: translucent(name.startsWith("test") ? BLUE : VERMILION, 0.2),
-      };
-    });
     const traces = names.map((name, i) => ({
       type: "scatter", mode: epochs.length === 1 ? "markers" : "lines", x: epochs, y: columns[i],
       name: name.replace("_", " "),
@@ -319,7 +300,7 @@ class RunSection {
       hovertemplate: `${name.replace("_", " ")}<br>epoch %{x}: %{y:.4~g}<extra></extra>`,
     }));
     return {
-      traces: [...bands, ...traces],
+      traces,
       height: 300,
       layout: {
         legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
@@ -331,7 +312,6 @@ class RunSection {
         columns: ["epoch", ...names],
         rows: epochs.map((epoch, e) => [epoch, ...names.map((name) => unpack(this.section.scalars[name])[e])]),
       }),
-      remark: bands.length ? "Line: mean over replicas; band: one standard deviation." : "",
     };
   }
 
