@@ -1,0 +1,129 @@
+"""How many networks fit into a device's memory at once: estimated without any of them."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowrank.config import Config
+from lowrank.config.datasets import DATASETS
+from lowrank.config.optimizers import OPTIMIZERS
+from lowrank.models import build_model
+
+KEPT_FREE = 0.2
+"""Share of the memory that is left alone: for what is not estimated, and for pieces of it."""
+
+MOST_ON_CPU = 64
+"""Members that pay on a CPU, which computes one after another what its cores cannot hold."""
+
+MOST = 4096
+"""Members, however much memory there is."""
+
+UNKNOWN_IMAGE, UNKNOWN_CLASSES = (3, 224), 1000
+"""What is assumed of images that only their folder knows: channels, height; and classes."""
+
+MOST_CLASSES = 100
+"""Likewise of a data set of torchvision."""
+
+_PER_ACTIVATION = 3  # what the backward pass reads again, its gradient, a copy in other order
+_BUFFERS = {"SGD": 0, "Adam": 2, "AdamW": 2}  # of an optimiser without momentum
+
+
+def most_members(config: Config, *, sharing: int = 1, free: int | None = None) -> int:
+    """Estimates how many runs fit into memory as one pack.
+
+    Args:
+        config: Of one of them.
+        sharing: How many processes share the device's memory.
+        free: Bytes that are free; by default the device is asked.
+
+    Returns:
+        1 or more.
+    """
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        return 1  # the run will say that it is not there
+    if free is None:
+        free = free_memory(device)
+    room = (1 - KEPT_FREE) * free / max(1, sharing)
+    most = MOST if device.type == "cuda" else MOST_ON_CPU
+    return max(1, min(most, int(room // member_bytes(config))))
+
+
+def member_bytes(config: Config) -> int:
+    """Estimates what one more member takes: its tensors' copies, and a batch's activations.
+
+    Args:
+        config: Of its run.
+
+    Returns:
+        Bytes.
+    """
+    image, classes = _images(config)
+    with torch.device("meta"):
+        network = build_model(config, image, classes)
+    parameters = sum(p.numel() for p in network.parameters())
+    buffers = sum(b.numel() for b in network.buffers())
+    states = _BUFFERS.get(OPTIMIZERS[config.optimizer].torch, 2) + (config.momentum > 0)
+    # Weights, their gradients, a step's result, and what is measured of the epoch before.
+    tensors = parameters * (4 + states) + 2 * buffers
+    activations = _activations(network, image) + math.prod(image)
+    return 4 * (tensors + _PER_ACTIVATION * config.batch_size * activations)
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns the bytes that a device has left.
+
+    Args:
+        device: A GPU, or the CPU, whose memory is that of the machine.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        fields = dict(line.split(":", 1) for line in lines)
+        return 1024 * int(fields["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _images(config: Config) -> tuple[tuple[int, int, int], int]:
+    """Returns the shape of the images and the number of classes, as far as the table knows."""
+    source = DATASETS[config.dataset]
+    size = config.resolved_image_size or source.native or UNKNOWN_IMAGE[1]
+    channels = len(source.mean) or UNKNOWN_IMAGE[0]
+    unknown = MOST_CLASSES if source.torchvision else UNKNOWN_CLASSES
+    return (channels, size, size), len(source.classes) or unknown
+
+
+def _activations(network: nn.Module, image: tuple[int, int, int]) -> int:
+    """Returns how many numbers the modules of a network put out for one image."""
+    count = 0
+
+    def add(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal count
+        for tensor in output if isinstance(output, tuple) else (output,):
+            count += tensor.numel() if isinstance(tensor, Tensor) else 0
+        if isinstance(module, nn.MultiheadAttention):  # in a pack its scores are made in full
+            tokens = inputs[0].shape[1]
+            count += 2 * module.num_heads * tokens**2 + 3 * inputs[0].numel()
+
+    hooks = [
+        module.register_forward_hook(add)
+        for module in network.modules()
+        if not list(module.children()) or isinstance(module, nn.MultiheadAttention)
+    ]
+    network.eval()
+    with torch.no_grad():
+        network(torch.empty(1, *image, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return count

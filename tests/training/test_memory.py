@@ -1,0 +1,51 @@
+"""How many runs fit into memory: against a network counted by hand, and for every model."""
+
+from __future__ import annotations
+
+import pytest
+
+from lowrank.config import Config
+from lowrank.config.datasets import DATASETS
+from lowrank.config.families import FAMILIES
+from lowrank.training.memory import MOST_ON_CPU, free_memory, member_bytes, most_members
+
+SMALL = {"device": "cpu", "depth": 2, "width": 10, "batch_size": 4, "optimizer": "adam"}
+
+
+def test_a_small_networks_bytes_are_those_counted_by_hand():
+    weights = 64 * 10 + 10 + 10 * 10 + 10 + 2 * 2 * 10 + 10 * 10 + 10
+    buffers = 2 * (10 + 10 + 1)  # of BatchNorm: mean, variance, count
+    outputs = 64 + 64 + 2 * 3 * 10 + 10  # images, flattened; linear, norm, activation; logits
+    # Weight, gradient, two of Adam's, a step's result and a snapshot; three of each output.
+    expected = 4 * (6 * weights + 2 * buffers + 3 * 4 * outputs)
+    assert member_bytes(Config(**SMALL)) == expected
+
+
+def test_members_share_what_is_free_and_leave_a_fifth():
+    config = Config(**SMALL)
+    one = member_bytes(config)
+    assert most_members(config, free=round(10 * one / 0.8) + 1) == 10
+    assert most_members(config, free=round(10 * one / 0.8) + 1, sharing=2) == 5
+    assert most_members(config, free=0) == 1
+    assert most_members(config, free=2**50) == MOST_ON_CPU
+
+
+def test_more_of_anything_takes_more():
+    less = member_bytes(Config(**SMALL))
+    for more in ({"batch_size": 8}, {"width": 20}, {"depth": 3}):
+        assert member_bytes(Config(**SMALL | more)) > less
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_model_is_estimated_on_every_data_set(model, dataset):
+    size = {} if DATASETS[dataset].native != 8 and model != "vit" else {"image_size": 32}
+    config = Config(model=model, dataset=dataset, **size)
+    weights = {"resnet18": 11e6, "vgg16": 14e6, "vit": 2e6}.get(model, 0)
+    assert member_bytes(config) > 4 * 4 * weights
+
+
+def test_the_machine_has_memory():
+    import torch
+
+    assert 2**20 < free_memory(torch.device("cpu")) < 2**50
