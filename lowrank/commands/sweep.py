@@ -32,7 +32,16 @@ class Sweep(Options):
     per_gpu: int = option(
         1, "runs at once on each GPU, or on the CPU; default {default}", "N", ge=1
     )
-    dry_run: bool = option(False, "lists the points and their commands")
+    pack: str | None = option(
+        None,
+        "how many points train as one computation that differ only in lr and its\nschedule, "
+        "weight_decay, momentum and seed: auto, as many as memory allows (default on GPUs); off "
+        "(default on a CPU); or at most N",
+        "auto|off|N",
+        "auto, off, or a whole number from 1 to 4096",
+        pattern=r"^(auto|off|[1-9][0-9]{0,2}|[1-3][0-9]{3}|40[0-8][0-9]|409[0-6])$",
+    )
+    dry_run: bool = option(False, "lists the points, their commands and packs")
     storage: str | None = option(
         None,
         "where the points are kept; default a SQLite file in output_dir;\nmachines share a sweep "
@@ -82,10 +91,11 @@ def run(options: Sweep) -> int:
     from lowrank.launch.slots import find_slots
     from lowrank.launch.sweeps.run import list_points, run_sweep
 
-    if options.dry_run:
-        list_points(search, options.search_seed)
-        return 0
+    pack = int(options.pack) if options.pack and options.pack.isdigit() else options.pack
     slots = find_slots(options.gpus, options.per_gpu)
+    if options.dry_run:
+        list_points(search, options.search_seed, slots, pack)
+        return 0
     with Interruption() as interruption:
         return run_sweep(
             search,
@@ -95,4 +105,5 @@ def run(options: Sweep) -> int:
             search_seed=options.search_seed,
             max_retries=options.max_retries,
             heartbeat=options.heartbeat,
+            pack=pack,
         )

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_LONGEST = 2**16  # bytes that are read
+_LONGEST = 2**16  # bytes that are read, and 256 times as many to find a word
 
 
-def last_lines(log: Path, offset: int, count: int) -> list[str]:
+def last_lines(log: Path, offset: int, count: int, about: str = "") -> list[str]:
     """Returns the last lines of a log, without empty ones.
 
     Args:
         log: The file.
         offset: Where what is of interest begins.
         count: The most lines.
+        about: What each of them holds, if there are any that do.
 
     Returns:
         Lines; none if the file cannot be read.
@@ -22,8 +23,9 @@ def last_lines(log: Path, offset: int, count: int) -> list[str]:
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(offset, size - _LONGEST))
+            file.seek(max(offset, size - (_LONGEST << 8 if about else _LONGEST)))
             text = file.read().decode(errors="replace")
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-count:]
+    lines = [line for line in text.splitlines() if line.strip()]
+    return ([line for line in lines if about in line] or lines)[-count:]

@@ -1,4 +1,4 @@
-"""One launcher: takes points, hands them to its warm workers, and returns how they ended."""
+"""One launcher: takes packs, hands them to its warm workers, and returns how their points ended."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lowrank.runs.find import Run, load_run
 from lowrank.runs.format import RecordError
 from lowrank.runs.lock import is_locked
 from lowrank.runs.lost import lost
+from lowrank.training.requests import SEPARATOR
 
 LOOK = 0.5
 """Seconds between two looks for a signal and for points that others have left."""
@@ -38,16 +39,16 @@ STARTS = 3
 
 @dataclass
 class _Job:
-    """A point that a worker trains.
+    """A pack that a worker trains.
 
     Attributes:
-        point: The point.
-        log: What the run prints.
+        points: Its points.
+        log: What their runs print.
         offset: Where in the log this attempt begins.
         started: On the monotonic clock.
     """
 
-    point: Point
+    points: Sequence[Point]
     log: Path
     offset: int
     started: float
@@ -82,7 +83,9 @@ class Launcher:
         self._progress = progress
         self._interruption = interruption
         self._jobs: dict[Worker, _Job] = {}
-        self._ahead: dict[Worker, Point] = {}
+        self._ahead: dict[Worker, Sequence[Point]] = {}
+        self._undecided: dict[str, tuple[list[str], int]] | None = None
+        self._asked: Worker | None = None
         self._last_seconds = dict.fromkeys(workers, math.inf)
         self._deaths = dict.fromkeys(workers, 0)
         self._next_beat = 0.0
@@ -105,18 +108,18 @@ class Launcher:
                     break
                 self._listen()
                 self._beat_if_due()
-                self._progress.show({w.slot.name: j.point for w, j in self._jobs.items()})
+                self._progress.show({w.slot.name: j.points for w, j in self._jobs.items()})
             else:
                 self._stop()
         finally:
             for worker in self._jobs:  # only if something went wrong
                 worker.kill()
-            for point in (*(job.point for job in self._jobs.values()), *self._ahead.values()):
+            for point in self._taken():
                 self._study.finish(point, Ended("stopped"))
         return self._study.tally()
 
     def _hand_out(self) -> bool:
-        """Gives each idle worker a point.
+        """Gives each idle worker a pack.
 
         Returns:
             Whether there was one for any.
@@ -125,44 +128,84 @@ class Launcher:
         for worker in self._workers:
             if not worker.ready or time.monotonic() < self._next_claim:
                 continue
+            if not self._decided(worker):
+                return True
             if worker not in self._jobs:
-                point = self._ahead.pop(worker, None) or self._claim()
-                if point is not None:
+                points = self._ahead.pop(worker, None) or self._claim()
+                if points:
                     given = True
-                    self._start(worker, point)
+                    self._start(worker, points)
             elif worker not in self._ahead and self._takes_ahead(worker):
-                point = self._claim()
-                if point is not None:
-                    self._ahead[worker] = point
+                points = self._claim()
+                if points:
+                    self._ahead[worker] = points
         return given
 
-    def _claim(self) -> Point | None:
-        """Takes the next point whose run is not done, as far as its record here says.
+    def _decided(self, worker: Worker) -> bool:
+        """Returns whether the size of every pack is known; if not, the worker is asked for it."""
+        if self._undecided is None:
+            self._undecided = self._study.undecided()
+        if self._undecided and self._asked is None:
+            self._asked = worker
+            sharing = sum(worker.slot.visible == other.slot.visible for other in self._workers)
+            kinds = {kind: words for kind, (words, _) in self._undecided.items()}
+            worker.estimate(kinds, sharing)
+        return not self._undecided
+
+    def _decide(self, members: Mapping[str, int]) -> None:
+        """Spreads what fits into memory evenly over the slots, and notes it."""
+        self._study.decide(self._undecided or {}, members, len(self._workers))
+        self._undecided, self._asked = {}, None
+        self._progress.line(f"{self._study.packs.described()}, as memory allows")
+
+    def _claim(self) -> Sequence[Point]:
+        """Takes the next points of one pack whose runs are not done, as far as records here say.
 
         Returns:
-            The point, if there is one.
+            The points, if there are any.
         """
-        while (point := self._study.claim(self._is_free)) is not None:
-            ended = self._recorded(point)
-            if ended is None:
-                return point
-            self._finish(point, ended, 0.0)
+        while points := self._study.claim(self._is_free):
+            left = []
+            for point in points:
+                ended = self._recorded(point)
+                if ended is None:
+                    left.append(point)
+                else:
+                    self._finish(point, ended, 0.0)
+            if left:
+                self._introduce(left)
+                return left
         self._next_claim = time.monotonic() + LOOK  # others run the last ones
-        return None
+        return []
+
+    def _introduce(self, points: Sequence[Point]) -> None:
+        """Says whose absence from its pack may change what a point's run computes."""
+        if not self._study.packs.on or not (others := self._study.others(points)):
+            return
+        told = {"done": "done", "elsewhere": "in training elsewhere", "failed": "failed"}
+        counted = " and ".join(f"{n} {told[how]}" for how, n in sorted(others.items()))
+        count = len(points)
+        of = f"{count} {'point trains' if count == 1 else 'points train'} from {points[0].run_id}"
+        self._progress.line(f"{of} without the rest of the pack, {counted}: bits may differ")
 
     def _takes_ahead(self, worker: Worker) -> bool:
-        """Returns whether a worker's next point is taken while it runs: not if it should learn."""
+        """Returns whether a worker's next pack is taken while it runs: not if it should learn."""
         search = self._study.search.sweep.method != "bayes"
         return search and self._last_seconds[worker] < SHORT
 
-    def _start(self, worker: Worker, point: Point) -> None:
-        log = self._output_dir / "logs" / f"{point.run_id}.log"
+    def _start(self, worker: Worker, points: Sequence[Point]) -> None:
+        more = f"+{len(points) - 1}" if len(points) > 1 else ""
+        log = self._output_dir / "logs" / f"{points[0].run_id}{more}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         offset = log.stat().st_size if log.exists() else 0
-        self._jobs[worker] = _Job(point, log, offset, time.monotonic())
+        self._jobs[worker] = _Job(points, log, offset, time.monotonic())
         search = self._study.search
-        words = search.sweep.command(point.values, search.overrides)
-        worker.send([*words, *self._arguments, f"--run_id={point.run_id}"], log)
+        argv: list[str] = []
+        for point in points:
+            words = search.sweep.command(point.values, search.overrides)
+            argv += [SEPARATOR] if argv else []
+            argv += [*words, *self._arguments, f"--run_id={point.run_id}"]
+        worker.send(argv, log)
 
     def _is_free(self, run_id: str) -> bool:
         """Returns whether nobody works on a run: a dead launcher's worker may still be ending."""
@@ -197,15 +240,20 @@ class Launcher:
         Raises:
             Failure: If it dies again and again before it has trained anything.
         """
+        if "members" in message:
+            self._decide(message["members"])
+            return
         job = self._jobs.pop(worker, None)
         stopping = not self._interruption.proceed()
         died = "died" in message
+        if died and worker is self._asked:
+            self._asked = None
         goes_on = not (died or message.get("spent") or stopping)
         if goes_on and worker in self._ahead:
             self._start(worker, self._ahead.pop(worker))
         if job is not None:
             seconds = self._last_seconds[worker] = time.monotonic() - job.started
-            self._finish(job.point, self._judge(job, message), seconds)
+            self._return(job, message, seconds)
         self._deaths[worker] = self._deaths[worker] + 1 if died and job is None else 0
         if self._deaths[worker] >= STARTS:
             raise Failure(
@@ -216,11 +264,44 @@ class Launcher:
             worker.kill()
             worker.start()
 
-    def _judge(self, job: _Job, message: Mapping[str, Any]) -> Ended:
-        if message.get("code") == 0:
-            ended = self._recorded(job.point)
-            if ended is not None:
-                return ended
+    def _return(self, job: _Job, message: Mapping[str, Any], seconds: float) -> None:
+        """Returns the points of a pack, those that are not done to be tried as smaller packs."""
+        ends = [self._done(job, point, message) for point in job.points]
+        left = [point for point, ended in zip(job.points, ends, strict=True) if ended is None]
+        smaller = self._interruption.proceed() and self._is_too_large(job, left, message)
+        for point, ended in zip(job.points, ends, strict=True):
+            if ended is not None or not smaller:
+                self._finish(point, ended or self._judge(job, point, left, message), seconds)
+        if smaller:
+            size = self._study.limit_size(job.points, len(job.points) // 2)
+            for point in left:
+                self._study.finish(point, Ended("stopped"))
+            what = "memory ran out" if message.get("memory") else "the worker died again"
+            self._progress.line(
+                f"{what} in a pack of {len(job.points)} from {job.points[0].run_id}: "
+                f"{len(left)} points are trained again in packs of {size}, which is no failure"
+            )
+
+    def _done(self, job: _Job, point: Point, message: Mapping[str, Any]) -> Ended | None:
+        """Returns how a point ended that is done: of a pack whatever became of the others."""
+        if message.get("code") == 0 or len(job.points) > 1:
+            return self._recorded(point)
+        return None
+
+    def _is_too_large(self, job: _Job, left: Sequence[Point], message: Mapping[str, Any]) -> bool:
+        """Returns whether a pack is to be halved.
+
+        That is so if memory ran out in it, or if its worker died in it once more: of memory, which
+        the system said by a kill, or of a member, which halving finds out.
+        """
+        again = max((point.attempt for point in left), default=0) > min(1, self._study.max_retries)
+        died = "died" in message and again
+        return len(job.points) > 1 and bool(left) and (bool(message.get("memory")) or died)
+
+    def _judge(
+        self, job: _Job, point: Point, left: Sequence[Point], message: Mapping[str, Any]
+    ) -> Ended:
+        """Returns how a point ended that is not done."""
         if message.get("code") in (130, 143) or not self._interruption.proceed():
             return Ended("stopped")
         if "died" in message:
@@ -228,7 +309,9 @@ class Launcher:
             if message["died"] == 137:
                 why += ": killed, perhaps as memory ran out"
         else:
-            lines = last_lines(job.log, job.offset, LAST_LINES)
+            # Where others went on, the last lines are theirs.
+            about = point.run_id if len(left) < len(job.points) else ""
+            lines = last_lines(job.log, job.offset, LAST_LINES, about)
             why = "\n".join(lines) or message.get("error") or f"exit code {message['code']}"
         return Ended("failed", why=why, log=str(job.log))
 
@@ -243,13 +326,22 @@ class Launcher:
     def _beat(self) -> None:
         """Gives a sign of life; ends runs that others have taken for dead and begun again."""
         self._next_beat = time.monotonic() + self._study.heartbeat
-        lost = self._study.beat([*(j.point for j in self._jobs.values()), *self._ahead.values()])
-        self._ahead = {w: point for w, point in self._ahead.items() if point not in lost}
+        lost = self._study.beat(self._taken())
+        kept = {w: [p for p in points if p not in lost] for w, points in self._ahead.items()}
+        self._ahead = {worker: points for worker, points in kept.items() if points}
         for worker, job in list(self._jobs.items()):
-            if job.point in lost:
+            if any(point in lost for point in job.points):
                 del self._jobs[worker]
                 worker.kill()
+                for point in job.points:
+                    if point not in lost:
+                        self._study.finish(point, Ended("stopped"))
                 worker.start()
+
+    def _taken(self) -> list[Point]:
+        """Returns all points that are this launcher's."""
+        packs = (*(job.points for job in self._jobs.values()), *self._ahead.values())
+        return [point for points in packs for point in points]
 
     def _stop(self) -> None:
         """Lets running points write their checkpoints; they are queued again by the next start."""

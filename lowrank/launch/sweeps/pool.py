@@ -75,15 +75,28 @@ class Worker:
         return self._replies
 
     def send(self, argv: Sequence[str], log: Path) -> None:
-        """Lets the worker train a point.
+        """Lets the worker train a point or a pack.
 
         Args:
             argv: Of the program.
             log: File for what it prints.
         """
-        line = json.dumps({"argv": list(argv), "log": str(log)}) + "\n"
+        self._ask({"argv": list(argv), "log": str(log)})
+
+    def estimate(self, kinds: Mapping[str, Sequence[str]], sharing: int) -> None:
+        """Lets the worker estimate how many runs fit into its memory as one pack.
+
+        Args:
+            kinds: The arguments of one of them, by kind.
+            sharing: Workers that share the memory.
+        """
+        self._ask({"estimate": kinds, "sharing": sharing})
+
+    def _ask(self, request: Mapping[str, Any]) -> None:
+        line = json.dumps(request).encode() + b"\n"
         with contextlib.suppress(BrokenPipeError):  # it has died; `replies` will say so
-            os.write(self._requests, line.encode())
+            while line:
+                line = line[os.write(self._requests, line) :]
 
     def replies(self) -> list[dict[str, Any]]:
         """Returns what the worker has said since the last call.

@@ -1,4 +1,7 @@
-"""What a person sees of a sweep: a line per point, and on a terminal where every slot stands."""
+"""What a person sees of a sweep: a line per point, and on a terminal where every slot stands.
+
+Of a pack the slot shows the first run and how many others there are.
+"""
 
 from __future__ import annotations
 
@@ -92,8 +95,8 @@ class Progress(Display):
             self.line(f"  attempt {point.attempt} of this point, which {again}: {last}")
         self._update(tally)
 
-    def show(self, running: Mapping[str, Point]) -> None:
-        """Shows where the running points stand; on a terminal only.
+    def show(self, running: Mapping[str, Sequence[Point]]) -> None:
+        """Shows where the running packs stand; on a terminal only.
 
         Args:
             running: Points by slot.
@@ -103,13 +106,14 @@ class Progress(Display):
         self._looked = time.monotonic()
         self._begun = 0.0
         for slot in self._slots:
-            point = running.get(slot)
-            if point is None:
+            points = running.get(slot)
+            if not points:
                 self.bar(slot, 0, None, "idle")
                 continue
-            epoch, epochs, rank = self._stand(point)
-            self._begun += epoch / epochs if epochs else 0.0
-            note = f"{point.run_id} rank_mean {rank:.1f}" if epochs else point.run_id
+            epoch, epochs, rank = self._stand(points[0])  # they are at one epoch
+            self._begun += len(points) * epoch / epochs if epochs else 0.0
+            name = points[0].run_id + (f"+{len(points) - 1}" if len(points) > 1 else "")
+            note = f"{name} rank_mean {rank:.1f}" if epochs else name
             self.bar(slot, epoch, epochs or None, note)
         if self._tally is not None:
             self._update(self._tally)

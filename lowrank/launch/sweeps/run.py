@@ -24,6 +24,7 @@ from lowrank.launch.programs import PROGRAM, find_program
 from lowrank.launch.slots import Slot
 from lowrank.launch.sweeps.identity import Identity, begin
 from lowrank.launch.sweeps.launcher import Launcher
+from lowrank.launch.sweeps.packs import AUTO, OFF, Packs
 from lowrank.launch.sweeps.pool import workers_on
 from lowrank.launch.sweeps.presence import Presence
 from lowrank.launch.sweeps.progress import Progress
@@ -45,6 +46,7 @@ def run_sweep(
     search_seed: int | None = None,
     max_retries: int = 2,
     heartbeat: int | None = None,
+    pack: str | int | None = None,
 ) -> int:
     """Starts workers, opens the storage and runs what is missing.
 
@@ -56,6 +58,8 @@ def run_sweep(
         search_seed: Of random and Bayesian search.
         max_retries: How often a failed point is run again.
         heartbeat: Seconds between signs of life; None takes the sweep's.
+        pack: How many points train as one: ``auto``, ``off`` or a number; None takes what pays
+            on such slots.
 
     Returns:
         The exit code: 0 if every point is done, 1 if some failed too often, 130 and 143 by signal.
@@ -80,12 +84,14 @@ def run_sweep(
                 search_seed=search_seed,
                 heartbeat=heartbeat,
             )
-            points = SweepStudy(storage, study, identity, search, presence, max_retries)
+            packs = _packs(search, pack, slots)
+            points = SweepStudy(storage, study, identity, search, presence, max_retries, packs)
             points.fill()
             swept = [name for name in search.space() if name not in search.overrides]
             names = [slot.name for slot in slots]
             with Progress(names, swept, search.metric, output_dir) as progress:
-                _introduce(search, identity, url, slots, progress.line)
+                points.undecided()  # reads what is decided
+                _introduce(packs, search, identity, url, slots, progress.line)
                 launcher = Launcher(
                     points,
                     workers,
@@ -101,7 +107,16 @@ def run_sweep(
     return _conclude(search, points, tally, output_dir, interruption)
 
 
+def _packs(search: Search, pack: str | int | None, slots: Sequence[Slot]) -> Packs:
+    """Returns how points are packed: by default as pays, on GPUs."""
+    if pack is None:
+        pack = AUTO if any(slot.visible is not None for slot in slots) else OFF
+    environment = environment_of(search).items()
+    return Packs(search, pack, {f"LOWRANK_{name.upper()}": str(v) for name, v in environment})
+
+
 def _introduce(
+    packs: Packs,
     search: Search,
     identity: Identity,
     url: str,
@@ -113,7 +128,10 @@ def _introduce(
     how = sweep.method
     if sweep.method != "grid":
         how += f" search with search_seed {identity.search_seed}"
-    line(f"sweep {sweep.name}: {search.size} points, {how}, on {', '.join(s.name for s in slots)}")
+    size = f"{search.size} points" + (f" in {packs.described()}" if packs.on else "")
+    line(f"sweep {sweep.name}: {size}, {how}, on {', '.join(s.name for s in slots)}")
+    for told in packs.told():
+        line(told)
     for name, value in environment_of(search).items():
         line(f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point")
     line(f"runs {identity.prefix}-NNNN, points in {without_password(url)}")
@@ -132,9 +150,13 @@ def _conclude(
         The exit code.
     """
     name = search.sweep.name
+    alike: dict[tuple[str, str], list[int]] = {}  # a pack that failed as a whole
     for number, ended in sorted(tally.failed.items()):
-        say(f"\n{points.run_id(number)} failed too often, see {ended.log}")
-        for line in ended.why.splitlines():
+        alike.setdefault((ended.log, ended.why), []).append(number)
+    for (log, why), numbers in alike.items():
+        names = ", ".join(map(points.run_id, numbers))
+        say(f"\n{names} failed too often, see {log}")
+        for line in why.splitlines():
             say(f"    {line}")
     for number, ended in sorted(tally.lost.items())[:MOST_LOST]:
         say(f"{points.run_id(number)} is {ended.why}")
@@ -154,15 +176,26 @@ def _conclude(
     return 1 if tally.failed else 0
 
 
-def list_points(search: Search, seed: int | None) -> None:
-    """Prints the commands of the points that are known beforehand.
+def list_points(
+    search: Search, seed: int | None, slots: Sequence[Slot], pack: str | int | None
+) -> None:
+    """Prints the commands of the points that are known beforehand, and their packs.
 
     Args:
         search: The sweep's points.
         seed: Of random search.
+        slots: Where they would run.
+        pack: As for `run_sweep`. Memory is that of now and this machine.
     """
-    sweep = search.sweep
-    say(f"sweep {sweep.name}: {search.size} points, {sweep.method}")
+    sweep, packs = search.sweep, _packs(search, pack, slots)
+    if undecided := packs.undecided(seed or 0):
+        from lowrank.launch.sweeps.worker import estimate
+
+        sharing = sum(slot.visible == slots[0].visible for slot in slots)
+        members = estimate({kind: words for kind, (words, _) in undecided.items()}, sharing)
+        packs.decide(undecided, members["members"], len(slots))
+    size = f"{search.size} points" + (f" in {packs.described()}" if packs.on else "")
+    say(f"sweep {sweep.name}: {size}, {sweep.method}")
     for name, value in environment_of(search).items():
         say(f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point")
     known = sweep.method == "grid" or (sweep.method == "random" and seed is not None)
@@ -174,13 +207,22 @@ def list_points(search: Search, seed: int | None) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     notes: list[str] = []
-    for number in range(search.size):
-        point = search.point(search.propose(number, seed or 0).params)
+    points = {
+        number: search.point(search.propose(number, seed or 0).params)
+        for number in range(search.size)
+    }
+    of = {n: f"{i:>4}" for i, members in enumerate(packs.of(points)) for n in members}
+    for number, point in points.items():
         words = [*sweep.command(point, search.overrides), *_tracked(search)]
-        say(f"{number:>4}  {shlex.join(['python', PROGRAM, *words])}")
+        column = ""
+        if packs.on:
+            column = "  alone    " if number in packs.reasons else f"  pack {of[number]}"
+        say(f"{number:>4}{column}  {shlex.join(['python', PROGRAM, *words])}")
         sweep.config(point, search.overrides, notes)
-    for note, points in Counter(notes).items():
-        say(f"at {points} {'point' if points == 1 else 'points'} {note}")
+    for told in packs.told():
+        say(told)
+    for note, count in Counter(notes).items():
+        say(f"at {count} {'point' if count == 1 else 'points'} {note}")
 
 
 def _arguments(search: Search, output_dir: Path) -> list[str]:

@@ -6,6 +6,10 @@ whose trials waits, runs or is done is queued again, be it that nobody made it y
 launcher died or was stopped, or that it failed fewer times than allowed. Two launchers may queue
 the same point at once; of two trials of a point the later one is then surplus and never run.
 
+Points are taken a pack at a time: those of it that are not done, the first of them first, which is
+how two launchers that want the same pack find out. A pack of which another launcher has a part is
+*torn*. What is free of it is taken only when nothing else is left and the other takes no more.
+
 A trial is COMPLETE with its value; PRUNED if its run is done but has no value, as one that
 collapsed or died: to Bayesian search that is a failed point, which has nothing to minimise; FAIL
 otherwise. How it ended is in its
@@ -15,12 +19,14 @@ attribute ``ended``, which a trial whose launcher died lacks.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lowrank.launch.sweeps.identity import READY, Identity
+from lowrank.launch.sweeps.packs import OFF, Packs
 from lowrank.launch.sweeps.presence import Presence
 from lowrank.launch.sweeps.search import Proposal, Search
 from lowrank.launch.sweeps.storage import patient
@@ -35,6 +41,11 @@ LOST = ("collapsed", "dead")
 
 GRACE = 3
 """Heartbeats without a sign of life until a launcher is taken for dead."""
+
+TORN = 2.0
+"""Seconds in which nobody takes more of a torn pack until the rest of it is taken."""
+
+_SIZE, _LIMIT = "pack_size ", "pack_limit "  # attributes of the study, with a kind behind
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,13 @@ class SweepStudy:
         search: What points there are.
         presence: Of this launcher.
         max_retries: How often a failed point is run again.
+        packs: How points are taken together; by default each alone.
+
+    Attributes:
+        search: As given.
+        packs: As given.
+        max_retries: As given.
+        heartbeat: Seconds between signs of life.
     """
 
     def __init__(
@@ -122,6 +140,7 @@ class SweepStudy:
         search: Search,
         presence: Presence,
         max_retries: int,
+        packs: Packs | None = None,
     ) -> None:
         self._storage = storage
         self._study = study
@@ -129,8 +148,10 @@ class SweepStudy:
         self._prefix = identity.prefix
         self._seed = identity.search_seed
         self.search = search
+        self.packs = packs or Packs(search, OFF, {})
         self._presence = presence
-        self._max_retries = max_retries
+        self.max_retries = max_retries
+        self._torn: dict[tuple[int, ...], float] = {}
         self.heartbeat = identity.heartbeat
         storage.heartbeat_interval = identity.heartbeat
         storage.grace_period = GRACE * identity.heartbeat
@@ -143,42 +164,103 @@ class SweepStudy:
         self._study.set_user_attr(READY, True)
 
     @patient
-    def claim(self, is_free: Callable[[str], bool]) -> Point | None:
-        """Takes a point for this launcher to run.
+    def claim(self, is_free: Callable[[str], bool]) -> list[Point]:
+        """Takes a pack for this launcher to run, or what is left to do of it.
 
         Args:
             is_free: Whether nobody on this disk works on the run of that id.
 
         Returns:
-            The point; None if there is none now: others run the last ones, or the sweep is settled.
+            Its points; none if there is nothing now: others run the last ones, or the sweep is
+            settled.
         """
-        import optuna
-
+        self._read_sizes()
         while True:
             points = self._points()
             if self._queue_missing(points):
                 continue
-            waiting = [
-                trial
-                for trials in points.values()
-                for trial in trials
-                if trial.state is optuna.trial.TrialState.WAITING
-            ]
-            for trial in sorted(waiting, key=lambda trial: trial.number):
-                number, run_id = _number(trial), trial.user_attrs["run_id"]
-                if any(_is_live(other) for other in _before(trial, points[number])):
-                    self._end(trial.number, optuna.trial.TrialState.FAIL, Ended("surplus"))
-                elif is_free(run_id) and self._take(trial.number):
-                    return Point(
-                        index=number,
-                        run_id=run_id,
-                        values=self.search.point(trial.params),
-                        trial=trial.number,
-                        attempt=1 + _failures(points[number]),
-                    )
-            if self.search.grid is not None or len(points) >= self.search.size:
-                return None
-            self._queue(len(points), points)
+            waiting = self._waiting(points)
+            torn = []
+            for pack in self._packs(points, waiting):
+                left = [number for number in pack if number in waiting]
+                free = [number for number in left if is_free(self.run_id(number))]
+                if free == left and not any(_is_running(points[number]) for number in pack):
+                    if taken := self._take_all(free, waiting, points):
+                        return taken
+                elif free:
+                    torn.append(tuple(free))
+            if self.search.grid is None and len(points) < self.search.size:
+                self._queue(len(points), points)
+                continue
+            now = time.monotonic()
+            self._torn = {rest: self._torn.get(rest, now) for rest in torn}
+            for rest, since in self._torn.items():
+                if now - since >= TORN and (taken := self._take_all(rest, waiting, points)):
+                    return taken
+            return []
+
+    @patient
+    def others(self, taken: Sequence[Point]) -> dict[str, int]:
+        """Counts the points of a pack that are not trained with what was taken of it.
+
+        Args:
+            taken: From `claim`.
+
+        Returns:
+            How many are ``done``, train ``elsewhere`` or ``failed`` too often, without zeros.
+        """
+        numbers, points = {point.index for point in taken}, self._points()
+        pack = next(pack for pack in self._packs(points, {}) if taken[0].index in pack)
+        count = Counter[str]()
+        for number in set(pack) - numbers:
+            states = {trial.state.name for trial in points[number]}
+            live = "elsewhere" if states & {"RUNNING", "WAITING"} else "failed"
+            count["done" if states & {"COMPLETE", "PRUNED"} else live] += 1
+        return dict(count)
+
+    @patient
+    def decide(
+        self,
+        undecided: Mapping[str, tuple[list[str], int]],
+        members: Mapping[str, int],
+        slots: int,
+    ) -> None:
+        """Notes how many points train together, unless another launcher has; see `Packs.decide`.
+
+        Args:
+            undecided: From `undecided`.
+            members: How many fit into memory, by kind.
+            slots: Of this launcher.
+        """
+        for kind, size in self.packs.decide(undecided, members, slots).items():
+            if _SIZE + kind not in self._study.user_attrs:
+                self._study.set_user_attr(_SIZE + kind, size)
+        self._read_sizes()
+
+    @patient
+    def limit_size(self, points: Sequence[Point], size: int) -> int:
+        """Notes that memory does not hold as many points of a kind as were taken.
+
+        Args:
+            points: That were.
+            size: How many are tried next.
+
+        Returns:
+            How many points of that kind train together now.
+        """
+        self._read_sizes()
+        kind = self.packs.kind(points[0].index, points[0].values)
+        assert kind is not None, "what can only train alone is no pack"
+        limit = min(size, self.packs.limits.get(kind, size))
+        self._study.set_user_attr(_LIMIT + kind, limit)
+        self.packs.limits[kind] = limit
+        return self.packs.most(kind)
+
+    @patient
+    def undecided(self) -> dict[str, tuple[list[str], int]]:
+        """Returns the kinds whose size is to be decided, as `Packs.undecided` does."""
+        self._read_sizes()
+        return self.packs.undecided(self._seed)
 
     @patient
     def beat(self, running: Iterable[Point]) -> list[Point]:
@@ -233,7 +315,7 @@ class SweepStudy:
                         lost[number] = Ended(**end)
             elif TrialState.RUNNING in states:
                 running += 1
-            elif TrialState.WAITING not in states and _failures(trials) > self._max_retries:
+            elif TrialState.WAITING not in states and _failures(trials) > self.max_retries:
                 last = [end for end in ends if end["outcome"] == "failed"][-1]
                 failed[number] = Ended(**last)
         return Tally(self.search.size, done, running, failed, lost)
@@ -254,19 +336,87 @@ class SweepStudy:
                 points[_number(trial)].append(trial)
         return dict(points)
 
+    def _waiting(self, points: Mapping[int, Sequence[FrozenTrial]]) -> dict[int, FrozenTrial]:
+        """Returns the trial of each point that waits to be taken, and ends what is surplus."""
+        from optuna.trial import TrialState
+
+        waiting = {}
+        for number, trials in points.items():
+            live = [trial for trial in trials if _is_live(trial)]
+            for trial in live[1:]:
+                if trial.state is TrialState.WAITING:
+                    self._end(trial.number, TrialState.FAIL, Ended("surplus"))
+            if live and live[0].state is TrialState.WAITING:
+                waiting[number] = live[0]
+        return waiting
+
+    def _packs(
+        self, points: Mapping[int, Sequence[FrozenTrial]], waiting: Mapping[int, FrozenTrial]
+    ) -> list[tuple[int, ...]]:
+        """Returns the packs that have points waiting, the longest waiting first, or all."""
+        if waiting and not self.packs.on:
+            return [(n,) for n, _ in sorted(waiting.items(), key=lambda item: item[1].number)]
+        values = {n: self.search.point(trials[0].params) for n, trials in points.items()}
+        packs = self.packs.of(values)
+        if not waiting:
+            return packs
+        first = {p: min([waiting[n].number for n in p if n in waiting], default=-1) for p in packs}
+        return sorted((pack for pack in packs if first[pack] >= 0), key=lambda pack: first[pack])
+
+    def _take_all(
+        self,
+        numbers: Sequence[int],
+        waiting: Mapping[int, FrozenTrial],
+        points: Mapping[int, Sequence[FrozenTrial]],
+    ) -> list[Point]:
+        """Takes points, unless another launcher has the first of them.
+
+        Returns:
+            Those that are this launcher's now.
+        """
+        taken: list[Point] = []
+        for number in numbers:
+            trial = waiting[number]
+            if self._take(trial.number):
+                taken.append(
+                    Point(
+                        index=number,
+                        run_id=self.run_id(number),
+                        values=self.search.point(trial.params),
+                        trial=trial.number,
+                        attempt=1 + _failures(points[number]),
+                    )
+                )
+            elif not taken:
+                break
+        return taken
+
+    def _read_sizes(self) -> None:
+        """Reads what the launchers have decided of the packs."""
+        if self.packs.on:
+            for name, value in self._study.user_attrs.items():
+                for mark, known in ((_SIZE, self.packs.sizes), (_LIMIT, self.packs.limits)):
+                    if name.startswith(mark):
+                        known[name.removeprefix(mark)] = int(value)
+
     def _queue_missing(self, points: Mapping[int, Sequence[FrozenTrial]]) -> bool:
         """Queues every point that should be and is not.
 
         Returns:
             Whether there was one.
         """
-        known = range(self.search.size) if self.search.grid is not None else sorted(points)
+        known = range(self.search.size)
+        if self.search.grid is None:  # a pack's points are asked for together
+            block = self.packs.block
+            known = known[: -(-len(points) // block) * block]
         missing = [
             number
             for number in known
             if not any(_is_live(trial) for trial in points.get(number, ()))
-            and _failures(points.get(number, ())) <= self._max_retries
+            and _failures(points.get(number, ())) <= self.max_retries
         ]
+        if self.search.sweep.method == "bayes":
+            missing = missing[:1]  # the next one knows of it
         for number in missing:
             self._queue(number, points)
         return bool(missing)
@@ -281,7 +431,16 @@ class SweepStudy:
             proposal = Proposal(first.params, first.distributions)
         else:
             known = (TrialState.COMPLETE, TrialState.RUNNING)
-            past = [t for trials in points.values() for t in trials if t.state in known]
+            trials = [trial for trials in points.values() for trial in trials]
+            past = [trial for trial in trials if trial.state in known]
+            # What is asked for at once must not be alike: to the search it runs already.
+            past += [
+                optuna.create_trial(
+                    state=TrialState.RUNNING, params=t.params, distributions=t.distributions
+                )
+                for t in trials
+                if t.state is TrialState.WAITING
+            ]
             proposal = self.search.propose(number, self._seed, past)
         self._study.add_trial(
             optuna.create_trial(
@@ -354,5 +513,5 @@ def _failures(trials: Iterable[FrozenTrial]) -> int:
     return sum(trial.user_attrs.get("ended", {}).get("outcome") == "failed" for trial in trials)
 
 
-def _before(trial: FrozenTrial, others: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    return [other for other in others if other.number < trial.number]
+def _is_running(trials: Iterable[FrozenTrial]) -> bool:
+    return any(trial.state.name == "RUNNING" for trial in trials)

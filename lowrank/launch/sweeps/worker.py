@@ -2,25 +2,29 @@
 
 Run as ``python -m lowrank.launch.sweeps.worker REQUESTS REPLIES PROGRAM``, the first two being file
 descriptors. Each request is a line of JSON, ``{"argv": [...], "log": FILE}``; the reply is
-``{"code": CODE, "error": TEXT, "spent": BOOL}``, where a spent process should be replaced. The
-process ends when the requests end.
+``{"code": CODE, "error": TEXT, "spent": BOOL, "memory": BOOL}``, where a spent process should be
+replaced and memory says that it ran out. ``{"estimate": {KIND: [...]}, "sharing": N}`` asks how
+many runs with such arguments fit into memory as one, of which N processes have a part; the reply is
+``{"members": {KIND: NUMBER}}``. The process ends when the requests end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lowrank.common import program
 from lowrank.common.client import prepare_client
-from lowrank.common.errors import InputError, is_out_of_memory
+from lowrank.common.errors import Failure, InputError, is_out_of_memory
+from lowrank.config import Config
 from lowrank.launch.programs import load_program
 
 KEPT_DATASETS = 2
@@ -84,7 +88,29 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> dict[str, 
         torch.cuda.empty_cache()
     # After an error a GPU's context may be broken for good, and memory in pieces.
     spent = program.memory_ran_out or (on_gpu and code != 0)
-    return {"code": code, "error": error, "spent": spent}
+    return {"code": code, "error": error, "spent": spent, "memory": program.memory_ran_out}
+
+
+def estimate(kinds: Mapping[str, Sequence[str]], sharing: int) -> dict[str, Any]:
+    """Estimates how many runs fit into memory as one pack.
+
+    Args:
+        kinds: The arguments of one of the runs, by kind.
+        sharing: Processes that share the memory.
+
+    Returns:
+        The reply. What cannot be built trains alone, and then says why.
+    """
+    from lowrank.config.arguments import parse
+    from lowrank.training.memory import most_members
+
+    members = {}
+    for kind, argv in kinds.items():
+        members[kind] = 1
+        with contextlib.suppress(InputError, Failure):
+            config = parse(argv, settle=Config.model_fields)
+            members[kind] = most_members(config, sharing=sharing)
+    return {"members": members}
 
 
 def serve(requests: int, replies: int, path: Path) -> None:
@@ -110,6 +136,9 @@ def serve(requests: int, replies: int, path: Path) -> None:
         reply({"ready": os.getpid(), "wrong": wrong})
         for number, line in enumerate(questions):
             request = json.loads(line)
+            if "estimate" in request:
+                reply(estimate(request["estimate"], request["sharing"]))
+                continue
             _write_to(request["log"])
             answered = run(main, request["argv"])
             if number == 0:

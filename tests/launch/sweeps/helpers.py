@@ -34,7 +34,7 @@ def main(argv):
     print("trained by process", os.getpid())
     for word in argv:
         fault = os.path.join("faults", word.lstrip("-"))
-        if os.path.exists(fault):
+        if os.path.isfile(fault):
             kind, times = open(fault).read().split()
             with open(fault, "w") as file:
                 file.write(f"{{kind}} {{int(times) - 1}}")

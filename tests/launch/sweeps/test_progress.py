@@ -61,7 +61,7 @@ def test_a_terminal_shows_every_slot_and_the_time_left_before_any_point_has_ende
     with Progress(["cpu.0", "cpu.1"], ["seed"], "rank_mean", tmp_path, stream) as shown:
         shown.start(tally(0))
         clock[0] += 10
-        shown.show({"cpu.0": point(0, "a"), "cpu.1": point(1, "b")})
+        shown.show({"cpu.0": [point(0, "a")], "cpu.1": [point(1, "b")]})
         shown._below.refresh()
         notes = {task.description: task.fields["note"] for task in shown._below.tasks}
     assert notes["points"].endswith("left 1:10")

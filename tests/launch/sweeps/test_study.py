@@ -51,7 +51,7 @@ def join(directory, *, lrs=(0.1, 0.2, 0.3), method="grid", max_retries=1, **opti
 
 
 def claim(study):
-    return study.claim(lambda _: True)
+    return next(iter(study.claim(lambda _: True)), None)
 
 
 def test_each_point_is_handed_out_once_to_whoever_asks(tmp_path):
@@ -122,8 +122,8 @@ def test_death_wins_no_search_a_dead_run_is_done_without_a_value(tmp_path):
 def test_a_point_whose_run_someone_still_holds_waits(tmp_path):
     study = join(tmp_path, lrs=(0.1, 0.2))
     first = study.run_id(0)
-    assert study.claim(lambda run_id: run_id != first).run_id == study.run_id(1)
-    assert study.claim(lambda run_id: run_id != first) is None
+    assert study.claim(lambda run_id: run_id != first)[0].run_id == study.run_id(1)
+    assert study.claim(lambda run_id: run_id != first) == []
     assert not study.tally().settled
 
 

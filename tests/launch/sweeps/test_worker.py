@@ -30,4 +30,9 @@ def test_a_process_in_which_a_program_of_its_own_ran_out_of_memory_is_spent():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     error = "RuntimeError: DefaultCPUAllocator: can't allocate memory"
-    assert run(main, []) == {"code": 1, "error": error, "spent": True}
+    assert run(main, []) == {
+        "code": 1,
+        "error": error,
+        "spent": True,
+        "memory": True,
+    }
