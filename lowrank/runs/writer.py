@@ -176,8 +176,8 @@ class Record:
             epoch: 0 is initialisation, e is after e epochs.
             metrics: Everything logged, by its name in W&B. Infinities and -0.0 are kept, NaN means
                 no value.
-            spectra: The singular values of every layer, (k,) or (N, k) for N replicas with
-                k = min(rows, columns); nothing if this epoch was not measured.
+            spectra: The singular values of every layer, (k,) with k = min(rows, columns); nothing
+                if this epoch was not measured.
 
         Raises:
             ValueError: If the epoch is negative, a layer unknown or missing, or a shape wrong.
