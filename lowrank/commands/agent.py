@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import field_validator
 
+from lowrank.common.files import expanded
 from lowrank.common.texts import printable
 from lowrank.common.wandb_paths import parts_of
 from lowrank.config.options import OptionError, Options, option, word
@@ -95,7 +94,7 @@ def run(options: Agent) -> int:
     grace = kill_delay()
     slots = find_slots(options.gpus, options.per_gpu)
     environment = {"LOWRANK_OUTPUT_DIR": options.output_dir} if options.output_dir else {}
-    output_dir = Path(options.output_dir or of_machine("output_dir")).expanduser()
+    output_dir = expanded(options.output_dir or of_machine("output_dir"))
     with Status() as status, Interruption():
         sweep = preflight(options.sweep, slots, output_dir, status.line)
         status.line(f"slots: {', '.join(slot.name for slot in slots)}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from lowrank.common.errors import Failure
+from lowrank.common.errors import Failure, InputError
 
 _GROWS = b"bytearray"
 
@@ -85,6 +85,28 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def expanded(path: str | Path) -> Path:
+    """Returns a path as the user means it: ``~`` is a home directory.
+
+    Args:
+        path: As it was given.
+
+    Returns:
+        The path, with the directory in place of ``~`` and ``~user``.
+
+    Raises:
+        InputError: If no such home directory is known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0]
+        raise InputError(
+            f"got '{path}', but no home directory of {'this user' if user == '~' else user[1:]} is "
+            f"known here; give a whole path, or ./{user} for what lies here under that name"
+        ) from None
 
 
 def open_file(path: str | Path) -> BinaryIO:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from lowrank.common.errors import InputError, out_of_memory
+from lowrank.common.files import expanded
 from lowrank.common.texts import nearest
 from lowrank.config.datasets import DATASETS
 from lowrank.data.batches import Batches, normalise
@@ -81,7 +82,7 @@ def load_dataset(
     request = Request(
         name,
         source,
-        Path(data_dir).expanduser(),
+        expanded(data_dir),
         download,
         train_size,
         image_size or source.image_size,

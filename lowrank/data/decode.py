@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lowrank.common.files import replacing
+from lowrank.common.files import open_file, replacing
 from lowrank.data.files import Progress, exclusive
 from lowrank.data.sizes import resize
 
@@ -105,6 +106,7 @@ def _decode_one(path: Path, form: Form, out: Tensor) -> str | None:
         What is wrong with the file, if anything.
     """
     try:
+        open_file(path).close()  # a pipe or a device would be waited for
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 return f"{path}: its pixels have more than 8 bits (mode {image.mode}); convert it"
@@ -134,9 +136,9 @@ def cached(
     """Returns the images from the cache file, or makes and keeps them.
 
     The cache file is `<root>/.lowrank-cache-<name>.pt`, or where `root` is read-only it lies in the
-    user's cache folder. It counts only for the same names, sizes and times of the same files and
-    the same form. It is written beside its place and moved there, under a lock, so that processes
-    that start together decode once.
+    user's cache folder, if that can be written to. It counts only for the same names, sizes and
+    times of the same files and the same form. It is written beside its place and moved there, under
+    a lock, so that processes that start together decode once.
 
     Args:
         root: The image folder.
@@ -152,17 +154,24 @@ def cached(
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     own = root / f".lowrank-cache-{name}.pt"
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    users = home / "lowrank" / f"{digest}-{name}.pt"
+    users = _at_home(f"{digest}-{name}.pt") or own
     shape = (len(files), *form.shape)
     for path in (own, users):
         if (images := _read(path, key, shape)) is not None:
             return images
     path = own
     if not _writable(root):
-        print(f"{root} cannot be written to: decoded images are kept in {users}", file=sys.stderr)
         path = users
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if not _writable(path.parent):
+            print(
+                f"neither {root} nor a home can be written to: decoded images are not kept; "
+                "XDG_CACHE_HOME names a folder for them",
+                file=sys.stderr,
+            )
+            return make()
+        print(f"{root} cannot be written to: decoded images are kept in {users}", file=sys.stderr)
     with exclusive(path.with_suffix(".lock")):
         if (images := _read(path, key, shape)) is not None:  # another process has made it meanwhile
             return images
@@ -189,6 +198,15 @@ def _read(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
     ):  # absent, cut short, damaged or of another kind: all mean that there is no cache
         return None
     return images
+
+
+def _at_home(name: str) -> Path | None:
+    """Returns a file of the user's cache folder; None for a user without a home."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return home / "lowrank" / name
 
 
 def _writable(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lowrank.common.errors import InputError
+from lowrank.common.files import open_file
 from lowrank.common.terminal import counting
 from lowrank.data.decode import GREY, Form, ImageFile, cached, decode
 from lowrank.data.sets import Dataset, Request, Split
@@ -25,10 +26,11 @@ def load(request: Request) -> Dataset:
     """Decodes the images of a folder, or reads what an earlier run decoded.
 
     Classes are the sorted names of the folders; files are taken in sorted order, from folders
-    within them too, and names that begin with a dot are left out. The first training image
-    decides: where it is greyscale all must be, else all become RGB (transparency is dropped); and
-    unless `image_size` is given, all must have its size. Mean and standard deviation are those of
-    the training images in use; a channel that never varies has 1 for the latter.
+    within them too, each of these once wherever links lead, and names that begin with a dot are
+    left out. The first training image decides: where it is greyscale all must be, else all become
+    RGB (transparency is dropped); and unless `image_size` is given, all must have its size. Mean
+    and standard deviation are those of the training images in use; a channel that never varies has
+    1 for the latter.
 
     Args:
         request: All of it but `download` is used.
@@ -179,7 +181,12 @@ def _list_both(
 
 def _list(root: Path, folder: Path, label: int) -> list[ImageFile]:
     files = []
+    seen = {_identity(place) for path in (folder, folder.resolve()) for place in path.parents}
     for parent, folders, names in os.walk(folder, followlinks=True):
+        if (identity := _identity(Path(parent))) in seen:  # through a link
+            folders.clear()
+            continue
+        seen.add(identity)
         folders[:] = sorted(name for name in folders if name[0] != ".")
         for name in sorted(names):
             if name[0] == "." or not name.lower().endswith(SUFFIXES):
@@ -194,6 +201,11 @@ def _list(root: Path, folder: Path, label: int) -> list[ImageFile]:
     return files
 
 
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
 def _find_form(root: Path, files: Sequence[ImageFile], image_size: int | None) -> Form:
     """Finds the form that all images shall have.
 
@@ -205,6 +217,7 @@ def _find_form(root: Path, files: Sequence[ImageFile], image_size: int | None) -
     """
     for file in files:
         try:
+            open_file(root / file.path).close()  # a pipe or a device would be waited for
             with Image.open(root / file.path) as image:
                 mode = "L" if image.mode in GREY else "RGB"
                 width, height = image.size

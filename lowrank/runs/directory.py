@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lowrank.common.errors import InputError
-from lowrank.common.files import UNFINISHED, write_atomically
+from lowrank.common.files import UNFINISHED, expanded, write_atomically
 from lowrank.common.secrets import variable_of
 from lowrank.config import Config, Given, combine, differences, load, replace
 from lowrank.config.families import FAMILIES
@@ -99,7 +99,7 @@ def open_run_directory(requested: Config) -> Iterator[RunDirectory]:
     if lines:
         raise InputError(lines)
     run_id = requested.run_id or new_run_id()
-    path = Path(requested.output_dir).expanduser() / run_id
+    path = expanded(requested.output_dir) / run_id
     existed = path.exists()
     if existed and requested.resume == "never":
         raise InputError(f"resume=never, but the run directory {path} exists")

@@ -6,6 +6,7 @@ Run: python -m pytest tests/data/test_folder.py
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -177,7 +178,9 @@ def test_damaged_files_of_both_folders_are_named_up_to_ten(tmp_path):
     assert not list(tmp_path.glob(".lowrank-cache-train*.pt"))
 
 
-@pytest.mark.parametrize("kind", ["truncated JPEG", "text", "dangling link", "16 bits"])
+@pytest.mark.parametrize(
+    "kind", ["truncated JPEG", "text", "dangling link", "16 bits", "pipe", "device"]
+)
 def test_one_damaged_file_is_named(root, kind):
     path = root / "train" / "cat" / "02.png"
     path.unlink()
@@ -189,11 +192,45 @@ def test_one_damaged_file_is_named(root, kind):
         path.write_text("hello")
     elif kind == "dangling link":
         path.symlink_to("nowhere.png")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
     else:
         save(path, np.full((6, 5), 1000, np.uint16))
     (line,) = refusal(root)
     assert line.startswith(f"{path}: ")
     assert ("more than 8 bits" if kind == "16 bits" else "cannot be decoded") in line
+
+
+def test_a_pipe_as_the_first_image_is_named_and_not_waited_for(root):
+    path = root / "train" / "ant" / "00.png"
+    path.unlink()
+    os.mkfifo(path)
+    (line,) = refusal(root)
+    assert line.startswith(f"{path}: cannot be decoded")
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../bee", "within/deeper"])
+def test_each_folder_counts_once_in_a_class_wherever_links_lead(root, target):
+    save(root / "train/ant/within/deeper/x.png", np.zeros((6, 5, 3), np.uint8))
+    usual = load(root).train.labels.tolist()
+    (root / "train/ant/link").symlink_to(target)
+    found = load(root).train.labels.tolist()
+    if target == "../bee":  # of another class: that it is one of this too was asked for
+        assert found.count(0) == usual.count(0) + usual.count(1)
+    else:
+        assert found == usual
+
+
+def test_a_class_that_is_a_link_to_the_folder_of_all_is_refused(root):
+    (root / "train/dog").symlink_to(".")
+    (root / "test/dog").symlink_to(".")
+    lines = refusal(root)
+    assert [line.partition(" has ")[0] for line in lines] == [
+        str(root / "train/dog"),
+        str(root / "test/dog"),
+    ]
 
 
 def remove(*parts: str) -> Callable[[Path], None]:
@@ -367,6 +404,28 @@ def test_a_read_only_folder_is_cached_at_home(read_only, capsys):
     calls = Calls()
     assert torch.equal(load(read_only, progress=calls).train.images, first.train.images)
     assert calls == []
+
+
+@pytest.mark.parametrize("home", ["none", "not to be written to"])
+def test_a_read_only_folder_without_a_home_is_decoded_each_time(
+    read_only, home, monkeypatch, capsys
+):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    if home == "none":
+
+        def unknown(_):
+            raise KeyError
+
+        monkeypatch.setattr(pwd, "getpwuid", unknown)
+    else:
+        monkeypatch.setenv("HOME", str(read_only))
+    assert len(load(read_only).train) == 12
+    told = capsys.readouterr().err.splitlines()
+    assert len([line for line in told if line.startswith(f"neither {read_only} nor a home")]) == 2
+    calls = Calls()
+    load(read_only, progress=calls)
+    assert calls
 
 
 def test_progress_is_printed_where_none_is_given(root, capsys):

@@ -7,14 +7,14 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TextIO
 
+from lowrank.common.errors import InputError
+from lowrank.common.files import expanded
 from lowrank.common.terminal import Display, aligned, duration
 from lowrank.common.texts import shortened
 from lowrank.config import Config
 from lowrank.runs.find import load_run
-from lowrank.runs.format import RecordError
 from lowrank.runs.lost import Lost, lost
 
 COLUMNS = (
@@ -62,8 +62,8 @@ class Point:
         """Reads from the run's record how far it is."""
         if self.config is None:
             return
-        with contextlib.suppress(RecordError, KeyError, OSError):
-            run = load_run(Path(self.config.output_dir).expanduser() / self.run_id)
+        with contextlib.suppress(InputError, KeyError, OSError):
+            run = load_run(expanded(self.config.output_dir) / self.run_id)
             if len(run.epochs):
                 self.epoch = int(run.epochs[-1])
                 self.lost = lost(run)

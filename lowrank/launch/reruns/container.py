@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from lowrank.common.errors import Failure, InputError
+from lowrank.common.files import expanded
 from lowrank.common.terminal import say
 from lowrank.common.texts import printable
 from lowrank.config.sources import of_machine
@@ -184,7 +185,7 @@ def execute(container: Container) -> int:
 
 
 def _absolute(path: str) -> Path:
-    return Path(path).expanduser().resolve()
+    return expanded(path).resolve()
 
 
 def _mount(path: Path, *options: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lowrank.common.errors import InputError
+from lowrank.common.files import expanded
 from lowrank.common.terminal import say
 from lowrank.common.texts import printable
 from lowrank.launch.programs import BESIDE_PACKAGE, find_program
@@ -57,7 +58,7 @@ def run_here(original: Run, given: Mapping[str, str], *, local: Path | None, che
         if code and check:
             say(f"nothing is compared: the rerun ended with exit code {code}")
         return code
-    rerun = load_run(Path(config.output_dir).expanduser() / run_id)
+    rerun = load_run(expanded(config.output_dir) / run_id)
     return _check(original, rerun, config.epochs)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from lowrank.common.errors import InputError
+from lowrank.common.files import expanded
 from lowrank.common.texts import ID, printable
 from lowrank.config import Config, Given, combine, replace
 from lowrank.config.datasets import DATASETS
@@ -128,8 +129,8 @@ def is_directory(path: str) -> bool:
         path: Its name; ~ is the user's home.
     """
     try:
-        return Path(path).expanduser().is_dir()
-    except (OSError, ValueError, RuntimeError):  # too long, with a null byte, of no user
+        return expanded(path).is_dir()
+    except (OSError, ValueError, InputError):  # too long, with a null byte, of no user
         return False
 
 

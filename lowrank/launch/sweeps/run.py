@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lowrank.common.errors import InputError
+from lowrank.common.files import expanded
 from lowrank.common.signals import Interruption
 from lowrank.common.terminal import say
 from lowrank.config import Config, Given
@@ -69,7 +70,7 @@ def run_sweep(
     tracked = _tracking(search) != {"disabled"}
     above = sweep.path.resolve().parent
     program = find_program(Path.cwd(), above, above.parent, command="lowrank sweep")
-    output_dir = Path(search.overrides.get("output_dir") or of_machine("output_dir")).expanduser()
+    output_dir = expanded(search.overrides.get("output_dir") or of_machine("output_dir"))
     url = storage_url or file_url(_storage_file(output_dir, sweep.name))
     presence = Presence(output_dir)
     try:
