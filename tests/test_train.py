@@ -23,6 +23,7 @@ import torch
 import yaml
 
 import lowrank
+from lowrank.runs.writer import Record
 from tests.running import differences, is_timing, piped
 from tests.segments import inspect, segments
 from train import main
@@ -407,6 +408,42 @@ def test_measure_every_leaves_epochs_unmeasured_but_not_the_last(train, tmp_path
     assert (~np.isnan(run.metrics["rank_mean"])).tolist() == measured
     assert (~np.isnan(run.spectra["linear1"][:, 0])).tolist() == measured
     assert np.isfinite(run.metrics["test_accuracy"]).all()
+
+
+def test_a_run_measured_at_its_last_epoch_goes_on_only_where_a_longer_one_is_too(
+    train, tmp_path, capsys
+):
+    flags = ("--measure_every=2", "--seed=0")
+    assert train("--run_id=odd", "--epochs=3", *flags) == 0
+    stored = (tmp_path / "runs/odd/config.yaml").read_text()
+    assert train("--run_id=odd", "--epochs=6", *flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "was measured at its last epoch, 3, where a run of 6 epochs with measure_every=2" in line
+    assert (tmp_path / "runs/odd/config.yaml").read_text() == stored
+    assert train("--run_id=odd", "--epochs=3", *flags) == 0
+    assert train("--run_id=even", "--epochs=4", *flags) == 0
+    assert train("--run_id=even", "--epochs=6", *flags) == 0
+    assert train("--run_id=straight", "--epochs=6", *flags) == 0
+    assert_same_record(tmp_path / "runs/even", tmp_path / "runs/straight")
+
+
+def test_a_last_measurement_that_was_not_recorded_is_not_gone_on_from(train, tmp_path, monkeypatch):
+    """A kill between checkpoint and record: the checkpoint has what a longer run does not."""
+    flags = ("--measure_every=2", "--seed=0")
+    with monkeypatch.context() as patch:
+        append = Record.append
+
+        def cut(self, epoch, *values):
+            if epoch == 3:
+                raise OSError("cut")
+            append(self, epoch, *values)
+
+        patch.setattr(Record, "append", cut)
+        with pytest.raises(OSError, match="cut"):
+            train("--run_id=a", "--epochs=3", *flags)
+    assert train("--run_id=a", "--epochs=6", *flags) == 0
+    assert train("--run_id=straight", "--epochs=6", *flags) == 0
+    assert_same_record(tmp_path / "runs/a", tmp_path / "runs/straight")
 
 
 COLLAPSING = ("--batch_norm=False", "--lr=0.999", "--weight_decay=1")

@@ -214,6 +214,15 @@ def _settle(path: Path, requested: Config) -> RunDirectory:
             "another run_id"
             for name, (before, now) in differing.items()
         )
+    every, last = stored.measure_every, stored.epochs
+    reached = run is not None and last in run.epochs
+    if reached and requested.epochs > last and last % every:
+        raise InputError(
+            f"run {run_id} was measured at its last epoch, {last}, where a run of "
+            f"{requested.epochs} epochs with measure_every={every} is not, and what is measured "
+            "later refers to it; a longer run needs another run_id; one whose epochs are a "
+            "multiple of measure_every can go on"
+        )
     config = replace(requested, seed=stored.seed, threads=stored.threads)
     ended = run is not None and run.state in ENDED and config.epochs <= stored.epochs
     return RunDirectory(path, run_id, config, resumed=True, ended=ended)

@@ -212,8 +212,16 @@ class Trainer:
         """
         rows = {} if self.record.last_epoch is None else self._recorded_rows()
         missing = set(range(checkpoint["epoch"])) - rows.keys() if checkpoint else set()
-        if checkpoint is None or missing:
-            if missing:
+        measured = checkpoint["train_accuracies"] if checkpoint else {}
+        # It was measured as the last epoch of a run that is longer now, and not recorded.
+        stray = [epoch for epoch in measured if not self._is_measured(epoch)]
+        if checkpoint is None or missing or stray:
+            if stray:
+                self.console.line(
+                    f"the checkpoint has measured epoch {stray[0]}, as the last one: training "
+                    "again from 0"
+                )
+            elif missing:
                 self.console.line(f"the record lacks epoch {min(missing)}: training again from 0")
             elif rows:
                 self.console.line("there is no checkpoint: training again from epoch 0")
