@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lowrank.common.errors import InputError
+from lowrank.common.terminal import say
 from lowrank.config.options import Options, option, settings, word
 from lowrank.config.settings import with_role
 from lowrank.config.sweepfile import load_sweep_file
@@ -79,15 +79,15 @@ def run(options: Sweep) -> int:
 
     Raises:
         InputError: If file, flags or the stored sweep cannot be used.
+        Interrupted: At a second signal, which waits for no checkpoint.
     """
     from lowrank.launch.sweeps.search import Search
 
-    sweep = load_sweep_file(options.file, without_server=options.overrides)
-    if "output_dir" in sweep.parameters:
-        raise InputError(f"{sweep.path}: output_dir is no parameter here; give --output_dir=DIR")
+    has_end = options.count is not None
+    sweep = load_sweep_file(options.file, without_server=options.overrides, has_end=has_end)
     search = Search(sweep, options.overrides, count=options.count)
 
-    from lowrank.common.signals import Interruption
+    from lowrank.common.signals import Interrupted, Interruption
     from lowrank.launch.slots import find_slots
     from lowrank.launch.sweeps.run import list_points, run_sweep
 
@@ -97,13 +97,17 @@ def run(options: Sweep) -> int:
         list_points(search, options.search_seed, slots, pack)
         return 0
     with Interruption() as interruption:
-        return run_sweep(
-            search,
-            slots,
-            interruption,
-            storage_url=options.storage,
-            search_seed=options.search_seed,
-            max_retries=options.max_retries,
-            heartbeat=options.heartbeat,
-            pack=pack,
-        )
+        try:
+            return run_sweep(
+                search,
+                slots,
+                interruption,
+                storage_url=options.storage,
+                search_seed=options.search_seed,
+                max_retries=options.max_retries,
+                heartbeat=options.heartbeat,
+                pack=pack,
+            )
+        except Interrupted:  # a second signal, or one before the first point
+            say("the same command again runs what is missing")
+            raise

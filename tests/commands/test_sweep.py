@@ -10,6 +10,7 @@ import yaml
 
 from lowrank.cli import main
 from lowrank.commands.sweep import Sweep
+from lowrank.common.signals import Interrupted
 from tests.launch.sweeps.helpers import write_sweep
 
 
@@ -133,6 +134,15 @@ def test_a_dry_run_says_what_has_no_effect_at_which_points(tmp_path, monkeypatch
     )
 
 
+def test_a_second_signal_ends_with_the_line_on_how_to_go_on(file, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise Interrupted(130)
+
+    monkeypatch.setattr("lowrank.launch.sweeps.run.run_sweep", interrupted)
+    assert main(["sweep", file, "--gpus=none"]) == 130
+    assert capsys.readouterr().out == "the same command again runs what is missing\n"
+
+
 def test_all_refusals_of_a_file_come_together(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     parameters = {"lr": {"distribution": "normal", "mu": 1}, "depht": {"value": 3},
@@ -143,6 +153,31 @@ def test_all_refusals_of_a_file_come_together(tmp_path, monkeypatch, capsys):
     errors = capsys.readouterr().err
     for part in ("val_acc", "me/proj", "'depht'", "no distribution normal", "probabilities"):
         assert part in errors
+
+
+def test_conflicts_and_a_missing_end_are_told_with_the_rest(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny = {"epochs": 20, "milestones": [60], "optimizer": "adm", "momentum": 0.9}
+    parameters = {"lr": {"min": 0.1, "max": 1.0}, "output_dir": {"value": "x"}}
+    write_sweep(tmp_path, parameters, method="random", tiny=tiny, metric={"name": "val_acc"})
+    assert main(["sweep", "tiny.yaml", "--dry_run"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    for part in (
+        "'val_acc'",
+        "optimizer: got 'adm'",
+        "milestones=[60] has no effect with epochs=20",
+        "output_dir is no parameter here",
+        "method random has no end",
+    ):
+        assert len([line for line in lines if part in line]) == 1, lines
+    assert len(lines) == 5  # of a name that is none, no conflict is told
+
+    parameters = {"lr": {"values": [0.1, 20]}, "weight_decay": {"values": [0, 0.1]}}
+    write_sweep(tmp_path, parameters, project="me/p")
+    assert main(["sweep", "tiny.yaml", "--dry_run"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "me/p" in first
+    assert "lr x weight_decay is 2" in second
 
 
 def test_a_dry_run_prints_no_line_of_optunas(tmp_path):

@@ -178,12 +178,15 @@ class SweepFile:
         command = self.command(point, overrides)
         return parse(command, environ={}, settle=Config.model_fields, notes=notes)
 
-    def contradictions(self, overrides: Mapping[str, Any] | None = None) -> list[str]:
+    def contradictions(
+        self, overrides: Mapping[str, Any] | None = None, unread: Collection[str] = ()
+    ) -> list[str]:
         """Returns what fields say against each other that have one value at every point.
 
         Args:
             overrides: Fields that have another value at every point. What one of them leaves
                 without effect is no mistake of the file.
+            unread: Fields of which nothing is said, as what the file says of them is no value.
 
         Returns:
             A line for each conflict.
@@ -197,7 +200,8 @@ class SweepFile:
         return [
             text
             for names, text in conflicts(config, defaults())
-            if {*names}.isdisjoint(self.swept) and len({*names} & own.keys()) in (0, len(names))
+            if {*names}.isdisjoint((*self.swept, *unread))
+            and len({*names} & own.keys()) in (0, len(names))
         ]
 
     def configs(self, overrides: Mapping[str, Any] | None = None) -> list[Config]:
@@ -250,16 +254,22 @@ def is_sweep_file(name: str) -> bool:
     return name.endswith((".yaml", ".yml"))
 
 
-def load_sweep_file(path: str | Path, without_server: Collection[str] | None = None) -> SweepFile:
+def load_sweep_file(
+    path: str | Path,
+    without_server: Mapping[str, Any] | None = None,
+    *,
+    has_end: bool = False,
+) -> SweepFile:
     """Reads and checks a sweep file.
 
     What the fields of one point say against each other is checked by `SweepFile.configs`, as
-    overrides can settle it.
+    overrides can settle it; a file that is refused without W&B's server is told of it as well.
 
     Args:
         path: The file.
-        without_server: The fields that are overridden, where it is to run without W&B's server:
-            what that needs is refused too.
+        without_server: The overrides, where it is to run without W&B's server: what that needs is
+            refused too.
+        has_end: Whether the number of its points is limited in another place than the file.
 
     Returns:
         The sweep.
@@ -281,6 +291,7 @@ def load_sweep_file(path: str | Path, without_server: Collection[str] | None = N
     name = str(raw.get("name") or Path(path).stem)
     lines = [f"{where}: {line}" for line in (*problems(raw, name), *lines)]
     parameters: dict[str, Parameter] = {}
+    sound: dict[str, Parameter] = {}
     entries = raw.get("parameters")
     for field, entry in entries.items() if isinstance(entries, dict) else ():
         if found := [f"{where}: {line}" for line in schema.of_parameter(field, entry)]:
@@ -293,21 +304,43 @@ def load_sweep_file(path: str | Path, without_server: Collection[str] | None = N
             )
             continue
         parameters[field] = read(entry)
-        lines += complaints(field, parameters[field], str(raw.get("method")), where)
+        found = list(complaints(field, parameters[field], str(raw.get("method")), where))
+        lines += found
+        if not found:
+            sound[field] = parameters[field]
     lines += given_twice(parameters, where)
     if without_server is not None:
-        lines += (f"{where}: {line}" for line in refusals(raw, parameters, without_server))
-    if lines:
-        raise InputError(dict.fromkeys(lines))
-    metric = raw.get("metric")
-    return SweepFile(
+        refused = refusals(raw, parameters, without_server, has_end=has_end)
+        lines += (f"{where}: {line}" for line in refused)
+    metric = raw.get("metric") if not lines else None
+    sweep = SweepFile(
         path=Path(path),
         name=name,
         description=raw.get("description") or "",
-        method=raw["method"],
+        method=str(raw.get("method")),
         metric=Metric(metric["name"], metric.get("goal", "minimize")) if metric else None,
-        parameters=parameters,
+        parameters=sound,
         early_terminate=raw.get("early_terminate"),
         run_cap=raw.get("run_cap"),
         raw=raw,
     )
+    if lines and without_server is not None and isinstance(entries, dict):
+        lines += _of_points(sweep, without_server, entries.keys() - sound.keys(), where)
+    if lines:
+        raise InputError(dict.fromkeys(lines))
+    return sweep
+
+
+def _of_points(
+    sweep: SweepFile, overrides: Mapping[str, Any], unread: Collection[str], where: str
+) -> list[str]:
+    """Returns what the fields of one point say against each other, where all of them are known."""
+    if COUPLED in unread:  # any field may be in it
+        return []
+    if unread or sweep.method != "grid":
+        return [f"{where}: {line}" for line in sweep.contradictions(overrides, unread)]
+    try:
+        sweep.distinct(overrides)
+    except InputError as error:
+        return error.lines
+    return []

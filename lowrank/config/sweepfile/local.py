@@ -10,7 +10,11 @@ from lowrank.config.sweepfile.parameters import Distribution, Parameter, Values
 
 
 def refusals(
-    raw: Mapping[str, Any], parameters: Mapping[str, Parameter], overrides: Collection[str]
+    raw: Mapping[str, Any],
+    parameters: Mapping[str, Parameter],
+    overrides: Collection[str],
+    *,
+    has_end: bool = True,
 ) -> Iterator[str]:
     """Yields by name what a sweep without a server does not do.
 
@@ -18,12 +22,18 @@ def refusals(
         raw: The file.
         parameters: Of the file, by name.
         overrides: Fields that have one value at every point.
+        has_end: Whether the number of points is limited in another place than the file.
 
     Yields:
         A line for each.
     """
     if raw.get("early_terminate") is not None:
         yield "early_terminate is W&B's and needs its server; leave it out, or use wandb sweep"
+    if "output_dir" in parameters:
+        yield "output_dir is no parameter here; give --output_dir=DIR"
+    method = raw.get("method")
+    if method in ("random", "bayes") and raw.get("run_cap") is None and not has_end:
+        yield f"method {method} has no end; give it run_cap, or --count=N"
     for name, parameter in parameters.items():
         if name in overrides:
             continue
