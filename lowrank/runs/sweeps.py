@@ -28,13 +28,15 @@ def is_of(run: Run, sweep: str) -> bool:
 
     Args:
         run: The run.
-        sweep: A name; or the id, the path or the address of a W&B sweep.
+        sweep: A name; what the ids of a sweep without a server begin with, also as it prints them,
+            ``9ivv6x-NNNN``; or the id, the path or the address of a W&B sweep.
     """
     own = sweep_of(run)
     if own is None or own == sweep:
         return own is not None
     if run.config.get("sweep") is not None:
-        return False
+        prefix, _, number = run.id.rpartition("-")
+        return number.isdigit() and prefix == sweep.removesuffix("-NNNN")
     asked, held = parts_of(sweep, "sweep"), parts_of(own, "sweep")
     if not asked or not held:
         return False

@@ -111,8 +111,8 @@ def test_the_workspace_of_a_sweep_is_saved_and_on_a_second_call_updated(
 
 def test_what_varies_is_found_in_the_runs_of_a_project(wandb_server, capsys):
     for seed, lr in enumerate((0.1, 0.2)):
-        config = {"lr": lr, "depth": 5, "seed": seed}
-        wandb.init(entity="tester", project="ranks", config=config, group="fig05").finish()
+        config = {"lr": lr, "depth": 5, "seed": seed, "sweep": "fig05"}
+        wandb.init(entity="tester", project="ranks", config=config, group="mine").finish()
     assert main(["dashboard", "tester/ranks"]) == 0
     assert made_by(wandb_server)[2] == ["lr.value"]
     assert main(["dashboard", "tester/ranks", "--sweep=fig05"]) == 0

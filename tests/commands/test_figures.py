@@ -63,7 +63,7 @@ def test_a_grid_gives_its_figures_and_says_what_is_missing_or_collapsed(capsys, 
         "epochs by learning rate, a panel for each weight decay; ε = 0.001, 5 runs"
     )
     assert lines[3:] == [
-        "collapsed: run r4 (lr=0.2 weight_decay=0.001 seed=0): no rank from epoch 1 on",
+        "collapsed since epoch 1: run r4 (lr=0.2 weight_decay=0.001 seed=0)",
         "missing: lr=0.2 weight_decay=0.002",
     ]
 
@@ -133,7 +133,7 @@ def test_a_sweep_file_names_the_points_that_have_no_run(capsys, grid, tmp_path):
     _, *lines = output(capsys, grid, *words, f"--sweep={file}")
     assert lines == [
         "left out: run r2 is at no point of the sweep (lr=0.1 weight_decay=0.002)",
-        "collapsed: run r4 (lr=0.2 weight_decay=0.001 seed=0): no rank from epoch 1 on",
+        "collapsed since epoch 1: run r4 (lr=0.2 weight_decay=0.001 seed=0)",
         "missing: lr=0.4 weight_decay=0",
         "missing: lr=0.4 weight_decay=0.001",
     ]

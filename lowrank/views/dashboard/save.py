@@ -40,7 +40,7 @@ def ask(place: str, sweep: str | None) -> tuple[str, list[str]]:
             return "sweep_id", swept_by_sweep(parameters)
         except (wandb.Error, ValueError):
             pass  # it may be the name of a sweep that was run without a server
-    filters = {"group": sweep} if sweep else {}
+    filters = {"config.sweep": sweep} if sweep else {}
     try:
         runs = api.runs(place, filters=filters, per_page=100)
         configurations = [

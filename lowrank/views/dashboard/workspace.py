@@ -42,7 +42,7 @@ def build_workspace(
         project: W&B project.
         swept: Configuration fields that differ between the runs, the most interesting first.
         sweep_id: Shows only the runs of this W&B sweep.
-        local_sweep: Shows only the runs of this sweep, made by ``lowrank sweep``: their group.
+        local_sweep: Shows only the runs of this sweep, made by ``lowrank sweep``.
         name: What the workspace is called; by default it says what it shows.
 
     Returns:
@@ -62,7 +62,7 @@ def build_workspace(
     if sweep_id:
         filters = expr.And(expr.Metric("Sweep") == sweep_id)
     elif local_sweep:
-        filters = expr.And(expr.Metric("Group") == local_sweep)
+        filters = expr.And(expr.Config("sweep.value") == local_sweep)
     workspace = ws.Workspace(
         entity=entity,
         project=project,

@@ -168,6 +168,8 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
         shown += f", a panel for each {layout.by_panel.name}"
     if layout.title:
         shown += f"; {layout.title}"
+    if stem.name not in (look.stem, layout.name):
+        shown += "; too many settings for the file's name, which is cut"
     files = ", ".join(str(path) for path in written)
     return f"{files}: {shown}; {definition}, {count} run{'s' if count > 1 else ''}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import combinations
 
 from lowrank.common.errors import InputError
@@ -11,6 +12,8 @@ from lowrank.common.texts import nearest, one_of
 from lowrank.views.table.factors import Factor, Values, centre, factors_of, is_grid, joint
 from lowrank.views.table.fields import text
 from lowrank.views.table.points import Point
+
+_LONGEST = 200  # bytes of a file's name, of which a form and a new file's mark take up to 50 more
 
 MOST_CURVES = 12
 """More points that form no grid are not drawn as curves of one panel, nor as panels."""
@@ -46,7 +49,15 @@ class Layout:
 
     @property
     def stem(self) -> str:
-        """The name of the figure's file, without suffix."""
+        """The name of the figure's file, without suffix: `name`, where it is short enough."""
+        whole = self.name.encode()
+        if len(whole) <= _LONGEST:
+            return self.name
+        return f"{whole[: _LONGEST - 9].decode(errors='ignore')}-{sha256(whole).hexdigest()[:8]}"
+
+    @property
+    def name(self) -> str:
+        """What the figure shows, such as can name a file but for its length."""
         if self.scatter:
             return "scatter"
         parts = ["curves" if self.up is None else "landscape"]
@@ -55,7 +66,7 @@ class Layout:
             pairs = zip(factor.fields, factor.levels[place], strict=True)
             parts += [f"{field}={text(value)}" for field, value in pairs]
         name = "-".join(parts)
-        return "".join(c if c.isalnum() or c in "-_=.+," else "_" for c in name)[:200]
+        return "".join(c if c.isalnum() or c in "-_=.+," else "_" for c in name)
 
     def panels(self, points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
         """Returns title and points of every panel.

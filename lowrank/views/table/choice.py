@@ -101,8 +101,8 @@ def of_sweep(runs: Sequence[Run], sweep: str) -> tuple[list[Run], Plan | None, l
 
     Args:
         runs: All runs.
-        sweep: A sweep file, the name of a sweep without a server, or a W&B sweep's id, path or
-            address.
+        sweep: A sweep file, the name of a sweep without a server or the beginning of its runs' ids,
+            or a W&B sweep's id, path or address.
 
     Returns:
         The runs; the points of a file that has a list of them; and lines on what was left out and

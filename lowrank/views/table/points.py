@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from lowrank.config.settings import SAME_EXPERIMENT
 from lowrank.runs.find import Run
+from lowrank.runs.lost import COLLAPSED, DEAD
 from lowrank.views.table.factors import Values, factors_of, grid, is_grid
 from lowrank.views.table.fields import (
     assignments,
@@ -212,12 +213,10 @@ def _endings(points: Sequence[Point], fields: Sequence[str]) -> list[str]:
                               "" if seed is None else f"seed={text(plain(seed))}"])
             )  # fmt: skip
             last = f"{row.epochs[-1]:g}" if row.epochs.size else "none"
-            detail = (
-                f"no rank from epoch {row.collapse_epoch:g} on"
-                if row.end in ("collapsed", "dead")
-                else f"last epoch measured: {last}"
-            )
-            lines.append(f"{row.end}: run {row.id} ({where}): {detail}".replace("()", ""))
+            how, detail = f"{row.end} since epoch {row.collapse_epoch:g}", ""
+            if row.end not in (COLLAPSED, DEAD):
+                how, detail = f"not finished, {row.end}", f", last epoch measured: {last}"
+            lines.append(f"{how}: run {row.id} ({where}){detail}".replace("()", ""))
     return lines
 
 

@@ -102,7 +102,7 @@ def test_without_swept_parameters_the_curves_are_of_single_runs():
     ("shown", "key"),
     [
         ({"sweep_id": "ab12cd34"}, {"section": "run", "name": "sweep"}),
-        ({"local_sweep": "fig05"}, {"section": "run", "name": "group"}),
+        ({"local_sweep": "fig05"}, {"section": "config", "name": "sweep.value"}),
     ],
     ids=["wandb", "local"],
 )

@@ -106,6 +106,22 @@ def test_three_settings_give_panels_for_the_smallest_and_figures_for_the_rest():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("letter", ["a", "ü"])
+def test_a_file_name_is_as_long_as_file_systems_take_and_still_its_own(letter):
+    fields = tuple(f"{letter * 30}{number}" for number in range(9))
+    stems = set()
+    for last in ("x", "y"):
+        named = (*fields[:-1], f"{fields[-1]}{last}")
+        cells = [tuple(range(place, place + 9)) for place in range(3)]
+        (layout,) = curves_layouts(named, points(cells), Wishes())
+        assert len(layout.stem.encode()) == 200 or letter == "ü"
+        assert len(f".{layout.stem}.pdf.{'0' * 32}.new".encode()) <= 255
+        assert layout.stem.startswith(f"curves-{fields[0]}+{fields[1]}+")
+        assert layout.name == f"curves-{'+'.join(named)}"
+        stems.add(layout.stem)
+    assert len(stems) == 2
+
+
 def test_a_few_points_of_no_shape_are_curves_of_one_panel():
     constant_bound = [(0.05, 5e-4, 4), (0.05, 1e-3, 8), (0.1, 2.5e-4, 4), (0.1, 5e-4, 8)]
     constant_bound += [(0.1, 1e-3, 16), (0.2, 2.5e-4, 8), (0.2, 5e-4, 16)]

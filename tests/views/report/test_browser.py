@@ -249,7 +249,7 @@ def test_failed_and_collapsed_runs_are_marked_in_words(browser, many):
         }
         assert marks == {
             "collapsed: no rank from there on": 2,
-            "ends here (failed, killed, stopped or running)": 1,
+            "not finished (failed, killed, stopped or running)": 1,
         }
         assert "2 of 12 runs have no rank" in page.locator("figure[data-name=scatter]").inner_text()
 

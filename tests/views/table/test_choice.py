@@ -159,6 +159,16 @@ def test_of_a_random_search_the_fixed_values_count(add, tmp_path):
     assert chosen(tmp_path, str(path))[0] == ["a"]
 
 
+@pytest.mark.parametrize("given", ["9ivv6x", "9ivv6x-NNNN"])
+def test_a_sweep_without_a_server_is_chosen_by_what_its_ids_begin_with(add, tmp_path, given):
+    add("9ivv6x-0000", sweep="ours")
+    add("9ivv6x-0001", sweep="ours", lr=0.2)
+    add("9ivv6x", sweep="others")
+    add("abcdef-0000", sweep="ours")
+    add("9ivv6x-0002", "me/ranks/ab12")
+    assert chosen(tmp_path, given)[0] == ["9ivv6x-0000", "9ivv6x-0001"]
+
+
 @pytest.mark.parametrize("command", ["figures", "report", "runs"])
 def test_no_run_of_the_sweep_is_bad_input(add, tmp_path, command, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -98,10 +98,10 @@ def test_collapsed_dead_and_unfinished_runs_are_named():
         make_row("d", [], state="running", lr=0.4),
     ]
     assert sweep_of(rows).lines == [
-        "collapsed: run a (lr=0.1 seed=0): no rank from epoch 1 on",
-        "dead: run b (lr=0.2 seed=0): no rank from epoch 2 on",
-        "killed: run c (lr=0.3 seed=0): last epoch measured: 1",
-        "running: run d (lr=0.4 seed=0): last epoch measured: none",
+        "collapsed since epoch 1: run a (lr=0.1 seed=0)",
+        "dead since epoch 2: run b (lr=0.2 seed=0)",
+        "not finished, killed: run c (lr=0.3 seed=0), last epoch measured: 1",
+        "not finished, running: run d (lr=0.4 seed=0), last epoch measured: none",
     ]
 
 

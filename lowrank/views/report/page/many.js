@@ -177,7 +177,7 @@ function endTraces(runs) {
   if (view.mean) return [];
   const kinds = [
     [`${withoutRank(runs)}: no rank from there on`, "x", (run) => !HAS_RANK(run)],
-    ["ends here (failed, killed, stopped or running)", "circle-open", (run) => HAS_RANK(run) && !IS_WHOLE(run)],
+    ["not finished (failed, killed, stopped or running)", "circle-open", (run) => HAS_RANK(run) && !IS_WHOLE(run)],
   ];
   return kinds.map(([name, symbol, applies]) => {
     const points = runs.filter((index) => applies(DATA.runs[index])).map((index) => {
