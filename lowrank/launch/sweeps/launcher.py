@@ -125,13 +125,15 @@ class Launcher:
             Whether there was one for any.
         """
         given = False
-        for worker in self._workers:
-            if not worker.ready or time.monotonic() < self._next_claim:
-                continue
+        for worker in sorted(self._workers, key=self._jobs.__contains__):  # the idle ones first
+            if time.monotonic() < self._next_claim:
+                break
             if not self._decided(worker):
-                return True
-            if worker not in self._jobs:
+                continue
+            if worker.ready and worker not in self._jobs:
                 points = self._ahead.pop(worker, None) or self._claim()
+                if not points and self._ahead:  # the last pack, which a busy one would have next
+                    _, points = self._ahead.popitem()
                 if points:
                     given = True
                     self._start(worker, points)
@@ -145,7 +147,7 @@ class Launcher:
         """Returns whether the size of every pack is known; if not, the worker is asked for it."""
         if self._undecided is None:
             self._undecided = self._study.undecided()
-        if self._undecided and self._asked is None:
+        if self._undecided and self._asked is None and worker.ready:
             self._asked = worker
             sharing = sum(worker.slot.visible == other.slot.visible for other in self._workers)
             kinds = {kind: words for kind, (words, _) in self._undecided.items()}
@@ -165,14 +167,9 @@ class Launcher:
             The points, if there are any.
         """
         while points := self._study.claim(self._is_free):
-            left = []
-            for point in points:
-                ended = self._recorded(point)
-                if ended is None:
-                    left.append(point)
-                else:
-                    self._finish(point, ended, 0.0)
-            if left:
+            ends = [(point, self._recorded(point)) for point in points]
+            self._finish([(point, ended) for point, ended in ends if ended is not None], 0.0)
+            if left := [point for point, ended in ends if ended is None]:
                 self._introduce(left)
                 return left
         self._next_claim = time.monotonic() + LOOK  # others run the last ones
@@ -189,7 +186,12 @@ class Launcher:
         self._progress.line(f"{of} without the rest of the pack, {counted}: bits may differ")
 
     def _takes_ahead(self, worker: Worker) -> bool:
-        """Returns whether a worker's next pack is taken while it runs: not if it should learn."""
+        """Returns whether a worker's next pack is taken while it runs: not if it should learn.
+
+        To take the points of a pack takes time, so that its first one is taken while it starts.
+        """
+        if not worker.ready and worker not in self._jobs:
+            return self._study.packs.on
         search = self._study.search.sweep.method != "bayes"
         return search and self._last_seconds[worker] < SHORT
 
@@ -269,9 +271,12 @@ class Launcher:
         ends = [self._done(job, point, message) for point in job.points]
         left = [point for point, ended in zip(job.points, ends, strict=True) if ended is None]
         smaller = self._interruption.proceed() and self._is_too_large(job, left, message)
-        for point, ended in zip(job.points, ends, strict=True):
-            if ended is not None or not smaller:
-                self._finish(point, ended or self._judge(job, point, left, message), seconds)
+        told = [
+            (point, ended or self._judge(job, point, left, message))
+            for point, ended in zip(job.points, ends, strict=True)
+            if ended is not None or not smaller
+        ]
+        self._finish(told, seconds)
         if smaller:
             size = self._study.limit_size(job.points, len(job.points) // 2)
             for point in left:
@@ -315,9 +320,14 @@ class Launcher:
             why = "\n".join(lines) or message.get("error") or f"exit code {message['code']}"
         return Ended("failed", why=why, log=str(job.log))
 
-    def _finish(self, point: Point, ended: Ended, seconds: float) -> None:
-        self._study.finish(point, ended)
-        self._progress.ended(point, ended, seconds, self._study.tally())
+    def _finish(self, ends: Sequence[tuple[Point, Ended]], seconds: float) -> None:
+        """Returns points, and tells of them."""
+        for point, ended in ends:
+            self._study.finish(point, ended)
+        if ends:
+            tally = self._study.tally()
+            for point, ended in ends:
+                self._progress.ended(point, ended, seconds, tally)
 
     def _beat_if_due(self) -> None:
         if time.monotonic() >= self._next_beat:

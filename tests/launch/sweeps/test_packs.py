@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lowrank.launch.logs import last_lines
 from lowrank.launch.sweeps import study as study_module
 from lowrank.launch.sweeps.packs import Packs, form
 from lowrank.launch.sweeps.study import Ended
@@ -223,6 +224,13 @@ def logs(directory):
     """Returns the names of the logs of packs and runs."""
     found = (directory / "runs" / "logs").glob("*.log")
     return sorted(path.stem for path in found if not path.stem.startswith("worker"))
+
+
+def test_the_last_lines_of_a_member_are_its_own_where_others_went_on(tmp_path):
+    log = tmp_path / "a+1.log"
+    log.write_text("run a: before\nrun b: batch_size does not fit\n" + "run a: epoch\n" * 9999)
+    assert last_lines(log, 0, 8, "run b") == ["run b: batch_size does not fit"]
+    assert last_lines(log, 0, 2, "run c") == last_lines(log, 0, 2) == ["run a: epoch"] * 2
 
 
 @pytest.mark.slow
