@@ -2,6 +2,7 @@
 
     python train.py                                            # an MLP on the digits
     python train.py --epochs=2 --width=20 --tracking=disabled  # a few seconds on any CPU
+    python train.py --lr=0.1 -- --lr=0.2                       # two runs as one computation
     python train.py --model=resnet18 --dataset=cifar10 --lr=0.5 --batch_size=8 --epochs=500
 
 ``python train.py --help`` lists every setting. This is the program that ``wandb agent`` runs;
@@ -13,19 +14,17 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowrank.common.errors import InputError
 from lowrank.common.program import command_line, exit_code_of
 from lowrank.common.terminal import say
-from lowrank.config import Config
 from lowrank.config.arguments import parse
 from lowrank.training.requests import Request, split
 
 if TYPE_CHECKING:
-    from lowrank.runs.directory import RunDirectory
+    from lowrank.training.member import Member
 
 CHECKOUT = Path(__file__).resolve().parent
 
@@ -56,123 +55,85 @@ def _requested(arguments: Sequence[str]) -> list[Request]:
 
 
 def train(requests: Sequence[Request]) -> list[int]:
-    """Trains a network, or several as one batched computation (a pack).
+    """Trains a network, or several as one computation, or goes on with what was interrupted.
 
     Args:
-        requests: The runs.
+        requests: The runs. Several are a pack: they may differ in the numbers of training only.
+            One that cannot even begin is told of in a line, and the others go on without it.
 
     Returns:
         The exit code of each.
-    """
-    return [run(request.config, request.command) for request in requests]
-
-
-def run(requested: Config, command: Sequence[str]) -> int:
-    """Trains a network or replicas of it, or goes on with a run that was interrupted.
-
-    Args:
-        requested: The configuration asked for.
-        command: The program and its arguments, for the record.
-
-    Returns:
-        The exit code.
 
     Raises:
-        InputError: If data, machine or an earlier run show that the configuration cannot work.
+        InputError: If data, machine or the only run show that the configuration cannot work.
         Failure: If W&B, memory or disk fail.
         KeyboardInterrupt: If a signal came before or after the training itself.
     """
     # Loaded only now: a mistake on the command line is answered before torch and W&B are here.
     from lowrank.common.signals import Interruption
+    from lowrank.config.packs import check_pack
     from lowrank.data import load_dataset
-    from lowrank.runs.directory import open_record, open_run_directory
     from lowrank.runs.environment import describe_environment, git_refusal
-    from lowrank.tracking.account import follow_client
-    from lowrank.tracking.tracker import start_tracking
-    from lowrank.tracking.upload import finish_tracking
     from lowrank.training import steps
     from lowrank.training.learner import Learner
-    from lowrank.training.replicas import build
-    from lowrank.training.trainer import Outcome, Trainer, pictures, read_checkpoint
+    from lowrank.training.members import Members
+    from lowrank.training.pack import build
+    from lowrank.training.trainer import Trainer
 
-    with (
-        Interruption() as interruption,
-        open_run_directory(follow_client(requested)) as directory,
-    ):
-        if directory.ended:
-            finish_tracking(directory, pictures, say)
-            _say_lost(directory, say)
-            say(f"run {directory.run_id} has ended, nothing is left to do: {directory.path}")
-            return 0
-        config = directory.config
+    check_pack([request.config for request in requests])
+    with Interruption() as interruption, Members(requests, say) as members:
+        left = members.living
+        if not left:
+            return members.exit_codes()
+        config = left[0].config
         device = steps.configure_torch(config)
-        checkpoint = read_checkpoint(directory, device)
-        environment = describe_environment(device=device, threads=config.threads, argv=command)
+        environment = describe_environment(device=device, threads=config.threads, argv=[])
         if environment["commit"] is None and (refusal := git_refusal(CHECKOUT)):
             say(
                 f"the record will name no commit, as git refuses: {refusal}; "
                 "WANDB_GIT_COMMIT=COMMIT says it"
             )
-        tracker = start_tracking(
-            config.recorded(),
-            run_dir=directory.path,
-            run_id=directory.run_id,
-            resumed=directory.resumed,
-            environment=environment,
-            say=say,
+        members.begin(device, environment)
+        dataset = load_dataset(
+            config.dataset,
+            data_dir=config.data_dir,
+            download=config.download,
+            train_size=config.train_size,
+            image_size=config.resolved_image_size,
+            device=device,
         )
-        outcome = Outcome("failed", 1)
-        try:
-            dataset = load_dataset(
-                config.dataset,
-                data_dir=config.data_dir,
-                download=config.download,
-                train_size=config.train_size,
-                image_size=config.resolved_image_size,
-                device=device,
-            )
-            model = build(
-                config, [directory.seed], dataset.image_shape, dataset.num_classes, device
-            )
-            learner = Learner(config, dataset, model, [directory.seed])
-            steps.check_last_batch(learner.networks[0], dataset, config.batch_size)
-            if config.compile:
-                started = time.perf_counter()
-                say("compiling the training step; later runs find what this one compiled")
-                learner.compile()
-                say(f"compiled in {time.perf_counter() - started:.0f} s")
-            trainer = Trainer(directory, learner, tracker, interruption)
-            with open_record(directory, trainer.watcher.layers, environment) as record:
-                outcome = trainer.train(record, checkpoint)
-        except InputError:
-            outcome = Outcome("failed", 2)
-            raise
-        except KeyboardInterrupt:
-            outcome = Outcome("stopped", interruption.exit_code)
-            raise
-        finally:
-            tracker.finish(directory.record, state=outcome.state, exit_code=outcome.exit_code)
-        if outcome.exit_code == 0:
+        left, configs = members.living, [member.config for member in members.slots]
+        pack = build(configs, dataset.image_shape, dataset.num_classes, device)
+        learner = Learner(configs, dataset, pack)
+        steps.check_last_batch(pack.networks[0], dataset, config.batch_size)
+        if config.compile:
+            started = time.perf_counter()
+            say("compiling the training step; later runs find what this one compiled")
+            learner.compile()
+            say(f"compiled in {time.perf_counter() - started:.0f} s")
+        members.watch(pack, dataset)
+        trainer = Trainer(learner, members.slots, interruption)
+        trainer.train()
+        if any(member.exit_code == 0 for member in left):
             say(f"\n{trainer.table()}")
-            _say_lost(directory, say)
-        say(f"run {directory.run_id} {outcome.state}: {directory.path}")
-        if outcome.state == "stopped":
-            stored = shlex.quote(str(directory.path / "config.yaml"))
-            place = f"--run_id={directory.run_id} --output_dir={shlex.quote(config.output_dir)}"
-            say(f"go on with: {command_line(__file__)} --config {stored} {place}")
-        if tracker.sync_command:
-            say(f"upload it with: {tracker.sync_command}")
-    return outcome.exit_code
+        for member in left:
+            _conclude(member)
+        return members.exit_codes()
 
 
-def _say_lost(directory: RunDirectory, say: Callable[[str], None]) -> None:
-    """Says it if the run has no rank to speak of, whatever number stands in the table."""
-    from lowrank.runs.find import load_run
-    from lowrank.runs.lost import lost
-
-    gone = lost(load_run(directory.record))
-    if gone is not None:
-        say(f"\nrun {directory.run_id} is {gone.how} and has no rank: {gone.text}\n")
+def _conclude(member: Member) -> None:
+    """Says how a run ended and what to do next."""
+    directory = member.directory
+    if member.exit_code == 0:
+        member.say_lost()
+    say(f"run {directory.run_id} {member.state}: {directory.path}")
+    if member.state == "stopped":
+        stored = shlex.quote(str(directory.path / "config.yaml"))
+        output_dir = shlex.quote(directory.config.output_dir)
+        place = f"--run_id={directory.run_id} --output_dir={output_dir}"
+        say(f"go on with: {command_line(__file__)} --config {stored} {place}")
+    if member.tracker.sync_command:
+        say(f"upload it with: {member.tracker.sync_command}")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from lowrank.runs.environment import available_cores
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = {
-    "cpu": ("spectra", "images", "replicas", "epoch_cost", "startup", "memory", "sweep"),
-    "cuda": ("spectra", "images", "replicas"),
+    "cpu": ("spectra", "images", "packs", "epoch_cost", "startup", "memory", "sweep"),
+    "cuda": ("spectra", "images", "packs"),
 }
 
 

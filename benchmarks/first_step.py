@@ -31,7 +31,7 @@ def end_at_first_step(learner: Any) -> None:
         print(f'{{"spared": {spared}}}', flush=True)
         os._exit(0)
 
-    learner.train_epoch = lambda self, _: train_epoch(self, end)
+    learner.train_epoch = lambda self, *_: train_epoch(self, end)
 
 
 def spare(owner: Any, name: str) -> None:
@@ -69,7 +69,7 @@ def wrap_measuring(module: ModuleType) -> None:
     Args:
         module: It.
     """
-    spare(module.Watcher, "measure")
+    spare(module, "measure_all")
 
 
 WRAPPERS: dict[str, Callable[[ModuleType], None]] = {

@@ -200,11 +200,12 @@ def check_losses(
     optimizer = plain.sgd(network, one.config.lr, one.config.weight_decay)
     worst = 0.0
     for epoch in range(1, epochs + 1):
-        steps.seed_epoch(one.learner.seeds[0], epoch)  # the order that a run of ours draws
+        assert one.config.seed is not None
+        steps.seed_epoch(one.config.seed, epoch)  # the order that a run of ours draws
         batches = list(plain.in_memory(prepared, split.labels, batch_size))
         plain.train(network, optimizer, batches, options.device)
         one.train_epoch()
-        found, _ = one.learner.evaluate(split, lambda: True)
+        (found,), _ = one.learner.evaluate(split, lambda: True)
         network.eval()
         with torch.no_grad():
             losses = [
@@ -233,7 +234,7 @@ def _plain_network(one: ours.Ours) -> nn.Module:
     """Returns the same network, with the same weights, built in the plain way."""
     config = one.config
     network = _newly_made(one.dataset, config.model, config.depth, config.width)
-    plain.copy_weights(one.learner.networks[0], network)
+    plain.copy_weights(one.learner.pack.networks[0], network)
     return network.to(one.dataset.train.images.device)
 
 

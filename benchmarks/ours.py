@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowrank.config import Config
+from lowrank.config import Config, replace
 from lowrank.data import Dataset, load_dataset
 from lowrank.runs.directory import complete
 from lowrank.training import steps
 from lowrank.training.learner import Learner
-from lowrank.training.replicas import build
+from lowrank.training.pack import build
 
 MLP: dict[str, Any] = {"model": "mlp", "depth": 10, "width": 100}
 RESNET18: dict[str, Any] = {"model": "resnet18"}
@@ -41,26 +41,32 @@ class Ours:
         self.learner.train_epoch(lambda: True)
 
 
-def make(device: str, *, data_dir: str | None = None, replicas: int = 1, **fields: Any) -> Ours:
+def make(device: str, *, data_dir: str | None = None, members: int = 1, **fields: Any) -> Ours:
     """Makes a learner.
 
     Args:
         device: ``cpu`` or ``cuda``.
         data_dir: An image folder with images of one size; None takes made-up colour images, 32×32.
-        replicas: Networks, with seeds from that of the configuration on.
+        members: Of a pack, which differ in learning rate and weight decay.
         **fields: Of the configuration.
 
     Returns:
         The learner.
     """
     name, where = _source(data_dir)
-    config = complete(Config.model_validate({"dataset": name, **where, "device": device, **fields}))
+    config = complete(
+        Config.model_validate({"dataset": name, **where, "device": device, **fields}), members
+    )
+    configs = [
+        replace(
+            config, lr=config.lr / 2 ** (i % 6), weight_decay=config.weight_decay * 2 ** (i // 6)
+        )
+        for i in range(members)
+    ]
     place = steps.configure_torch(config)
     dataset = data(data_dir, config.train_size, place)
-    assert config.seed is not None
-    seeds = range(config.seed, config.seed + replicas)
-    model = build(config, seeds, dataset.image_shape, dataset.num_classes, place)
-    learner = Learner(config, dataset, model, seeds)
+    pack = build(configs, dataset.image_shape, dataset.num_classes, place)
+    learner = Learner(configs, dataset, pack)
     if config.compile:
         learner.compile()
     return Ours(config, dataset, learner)
@@ -93,7 +99,7 @@ def network(device: str, **fields: Any) -> nn.Module:
     Returns:
         The network, newly initialised.
     """
-    return make(device, train_size=20, **fields).learner.networks[0]
+    return make(device, train_size=20, **fields).learner.pack.networks[0]
 
 
 def _source(data_dir: str | None) -> tuple[str, dict[str, Any]]:

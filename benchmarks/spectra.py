@@ -122,10 +122,9 @@ def of_an_epoch(options: Options) -> Row:
     """
     images = 1280 if options.quick else EPOCH_IMAGES
     one = ours.make(options.device, batch_size=128, train_size=images, **ours.RESNET18)
-    assert isinstance(one.learner.watched, nn.Module)
-    check_counts(one.learner.watched, "ResNet-18")
+    check_counts(one.learner.pack.networks[0], "ResNet-18")
     times = interleaved(
-        {"ours": ours_of(one.learner.watched), "theirs": one.train_epoch},
+        {"ours": ours_of(one.learner.pack.networks[0]), "theirs": one.train_epoch},
         options.repetitions(3),
         warmups=options.warmups,
     )

@@ -53,7 +53,6 @@ _MODULES = {
     "bounds": "measure.bounds",
     "positions": "measure.positions",
     "ranks": "measure.ranks",
-    "replicas": "training.replicas",
     "spectra": "measure.spectra",
     "sweepfile": "config.sweepfile",
     "theory": "measure.theory",

@@ -76,7 +76,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
     """The directory of the same run, killed after its third epoch."""
-    training = start(tmp_path, prepare=faults.kill_at("lowrank.training.trainer.Trainer._log", 3))
+    training = start(tmp_path, prepare=faults.kill_at("lowrank.training.member.Member._log", 3))
     assert training.wait() == -signal.SIGKILL, training.text
     assert last_epoch(tmp_path / "runs/a") == 2
     return tmp_path / "runs/a"
@@ -135,9 +135,7 @@ KILLS = {
     "an epoch is recorded but not committed": faults.kill_at(
         "lowrank.runs.writer._write_index", 4, after=True
     ),
-    "an epoch is recorded but not logged": faults.kill_at(
-        "lowrank.training.trainer.Trainer._log", 3
-    ),
+    "an epoch is recorded but not logged": faults.kill_at("lowrank.training.member.Member._log", 3),
     "the last checkpoint is reduced": faults.half_written_at(EPOCHS + 2),
 }
 
@@ -570,7 +568,7 @@ def test_nan_in_the_loss_is_recorded_as_collapse(tmp_path):
 def test_nan_in_the_weights_has_no_rank(tmp_path, undisturbed, rule, state):
     run_dir, flag = tmp_path / "runs/a", f"--on_collapse={rule}"
     training = start(
-        tmp_path, flag, prepare=faults.kill_at("lowrank.training.trainer.Trainer._log", 3)
+        tmp_path, flag, prepare=faults.kill_at("lowrank.training.member.Member._log", 3)
     )
     assert training.wait() == -signal.SIGKILL, training.text
     content = checkpoints.load(run_dir / "checkpoint.pt")

@@ -14,20 +14,23 @@ class Optimizer(NamedTuple):
             name of the class's argument; those of other optimisers are refused beside it.
         shrinks: Whether a step multiplies the weights by 1 - lr x weight_decay.
         fused: Whether the class takes ``fused=True``, one kernel for the whole step.
-        elementwise: Whether a parameter's step depends on its own entry of the gradient only, so
-            that the parameters of several networks may be stacked.
+        formula: Whether `lowrank.training.optimizer` has it as formulas of tensors, which packs and
+            compiled steps need.
     """
 
     torch: str
     fields: tuple[str, ...] = ()
     shrinks: bool = False
     fused: bool = True
-    elementwise: bool = True
+    formula: bool = False
 
 
 OPTIMIZERS = {
-    "sgd": Optimizer("SGD", ("momentum",), shrinks=True),
-    "adam": Optimizer("Adam"),
-    "adamw": Optimizer("AdamW", shrinks=True),
+    "sgd": Optimizer("SGD", ("momentum",), shrinks=True, formula=True),
+    "adam": Optimizer("Adam", formula=True),
+    "adamw": Optimizer("AdamW", shrinks=True, formula=True),
 }
 """Name of an optimiser → its entry."""
+
+FORMULAS = [name for name, entry in OPTIMIZERS.items() if entry.formula]
+"""Those that packs and compiled steps may have."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
-from lowrank.config.optimizers import OPTIMIZERS
+from lowrank.common.errors import InputError
+from lowrank.common.texts import one_of
+from lowrank.config.optimizers import FORMULAS, OPTIMIZERS
 from lowrank.config.settings import Config, with_role
 
 _NAMES = set(with_role("identity", "tracking")) - {"checkpoint_every"}
 
-OWN = (
-    *("lr", "schedule", "milestones", "gamma", "warmup_epochs", "momentum", "weight_decay", "seed"),
-    *("output_dir", *sorted(_NAMES)),
+OF_A_STEP = (
+    *("lr", "schedule", "milestones", "gamma", "warmup_epochs"),
+    *("momentum", "weight_decay", "seed"),
 )
+"""Fields that are numbers of a step, in which the members of a pack may differ."""
+
+OWN = (*OF_A_STEP, "output_dir", *sorted(_NAMES))
 """Fields in which the members of a pack may differ: numbers of a step, and what names a run."""
 
 
@@ -41,11 +46,8 @@ def unpackable(config: Config) -> str | None:
             "precision=bf16: autocast does not reach batched operations, which would compute in "
             "float32"
         )
-    if not OPTIMIZERS[config.optimizer].elementwise:
-        return (
-            f"optimizer={config.optimizer}: its step does not treat each entry of a parameter for "
-            "itself"
-        )
+    if not OPTIMIZERS[config.optimizer].formula:
+        return f"optimizer={config.optimizer}: networks are stacked for {one_of(FORMULAS)} only"
     return None
 
 
@@ -65,3 +67,32 @@ def pack_key(config: Config) -> Hashable:
         False
     """
     return tuple(value for name, value in config if name not in OWN)
+
+
+def check_pack(configs: Sequence[Config]) -> None:
+    """Makes sure that runs can train as one pack.
+
+    Args:
+        configs: Of the runs; of one there is nothing to check.
+
+    Raises:
+        InputError: If one can only train alone, or they differ in more than a pack's members may.
+
+    Example:
+        >>> check_pack([Config(lr=0.1), Config(lr=0.2)])
+        >>> check_pack([Config(batch_size=8), Config(batch_size=16)])
+        Traceback (most recent call last):
+        lowrank.common.errors.InputError: the runs of a pack differ in batch_size: 8, 16; allowed...
+    """
+    if len(configs) == 1:
+        return
+    lines = [f"cannot train in a pack: {reason}" for c in configs if (reason := unpackable(c))]
+    for name in (name for name in Config.model_fields if name not in OWN):
+        values = dict.fromkeys(str(getattr(config, name)) for config in configs)
+        if len(values) > 1:
+            lines.append(
+                f"the runs of a pack differ in {name}: {', '.join(values)}; allowed are "
+                f"differences in {', '.join(OF_A_STEP)}"
+            )
+    if lines:
+        raise InputError(dict.fromkeys(lines))

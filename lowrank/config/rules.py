@@ -8,7 +8,7 @@ from typing import Any
 from lowrank.common.texts import one_of
 from lowrank.config.datasets import DATASETS
 from lowrank.config.families import FAMILIES, Conflicts, divisor
-from lowrank.config.optimizers import OPTIMIZERS
+from lowrank.config.optimizers import FORMULAS, OPTIMIZERS
 
 LARGEST_SEED = 2**32 - 1  # numpy's legacy seeds, the narrowest of the generators
 LARGEST_IMAGE = 4096
@@ -104,6 +104,12 @@ def conflicts(config: Any, defaults: Mapping[str, Any]) -> Conflicts:
     elif side and (problem := size_problem(config, side, side)):
         yield ("model", "dataset", "image_size", *filter(None, [family.patch])), problem
     yield from family.conflicts(config)
+    if config.compile and not OPTIMIZERS[config.optimizer].formula:
+        yield (
+            ("compile", "optimizer"),
+            f"compile=True, but a compiled step has optimizer={one_of(FORMULAS)} only, not "
+            f"{config.optimizer}",
+        )
     if config.precision == "tf32" and config.device == "cpu":
         yield ("precision", "device"), "precision=tf32 exists on CUDA only, not with device=cpu"
     if config.resume == "must" and config.run_id is None:

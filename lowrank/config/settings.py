@@ -215,8 +215,8 @@ class Config(BaseModel):
     compile: bool = _field(
         "machine",
         False,
-        "forward and backward pass compiled to one graph by torch.compile: faster after some "
-        "seconds at the start, equal but for rounding",
+        "a whole training step compiled to one graph by torch.compile: faster after some seconds "
+        "at the start, equal but for rounding",
     )
     deterministic: bool = _field(
         "machine", False, "bitwise repeatable on CUDA too, at some cost in speed"

@@ -153,7 +153,7 @@ class Watcher:
             All quantities and spectra.
         """
         present = self.weights() if weights is None else weights
-        return measure_all([self], [present], epoch, [rates])[0]
+        return measure_all([self], [present], [epoch], [rates])[0]
 
     def advance(self, weights: Mapping[str, Tensor] | None = None) -> None:
         """Makes the present weights, or a snapshot, those that the next distances refer to.
@@ -236,7 +236,7 @@ class Watcher:
 def measure_all(
     watchers: Sequence[Watcher],
     weights: Sequence[Mapping[str, Tensor]],
-    epoch: int,
+    epochs: Sequence[int],
     rates: Sequence[Sequence[float]],
 ) -> list[Measurement]:
     """Measures several networks at once: as each ``Watcher.measure``, with one call of the solver.
@@ -247,12 +247,14 @@ def measure_all(
     Args:
         watchers: Of the networks, with the same ``epsilons`` and ``rank_norm``.
         weights: Of each, such as ``Watcher.weights`` gave at that epoch.
-        epoch: As for ``Watcher.measure``.
+        epochs: Of each, as for ``Watcher.measure``.
         rates: Of each.
 
     Returns:
         What was found of each.
     """
+    if not watchers:
+        return []
     values = iter(
         singular_values(
             [matrix for of_one in weights for matrix in of_one.values()],
@@ -262,7 +264,7 @@ def measure_all(
     )
     return [
         watcher._measured(present, {name: next(values) for name in present}, epoch, of_one)
-        for watcher, present, of_one in zip(watchers, weights, rates, strict=True)
+        for watcher, present, epoch, of_one in zip(watchers, weights, epochs, rates, strict=True)
     ]
 
 

@@ -56,12 +56,6 @@ class RunDirectory:
     _begun: list[Path] = field(default_factory=list, repr=False)
 
     @property
-    def seed(self) -> int:
-        """The seed of the network, given or drawn."""
-        assert self.config.seed is not None
-        return self.config.seed
-
-    @property
     def record(self) -> Path:
         """The run record."""
         return self.path / RECORD_NAME
@@ -73,7 +67,7 @@ class RunDirectory:
 
 
 @contextmanager
-def open_run_directory(requested: Config) -> Iterator[RunDirectory]:
+def open_run_directory(requested: Config, members: int = 1) -> Iterator[RunDirectory]:
     """Opens the directory of a new run, or that of a run to go on with, and holds it.
 
     A new directory is removed again if something goes wrong before a record is begun, unless
@@ -82,6 +76,7 @@ def open_run_directory(requested: Config) -> Iterator[RunDirectory]:
     Args:
         requested: What the command line asks for. ``run_id`` names the directory; without one
             an id is drawn.
+        members: Runs that train as one pack.
 
     Yields:
         The directory. That of an earlier run is as it was, until its record is opened.
@@ -109,7 +104,7 @@ def open_run_directory(requested: Config) -> Iterator[RunDirectory]:
     identity = (path / LOCK_NAME).stat()
     directory = None
     try:
-        directory = _settle(path, replace(requested, run_id=run_id))
+        directory = _settle(path, replace(requested, run_id=run_id), members)
         yield directory
     except BaseException:
         if not existed and not (directory and directory._begun):
@@ -177,7 +172,7 @@ def _remove(path: Path, identity: os.stat_result) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _settle(path: Path, requested: Config) -> RunDirectory:
+def _settle(path: Path, requested: Config, members: int) -> RunDirectory:
     """Decides which configuration is in force, and writes that of a new run down.
 
     Returns:
@@ -196,7 +191,7 @@ def _settle(path: Path, requested: Config) -> RunDirectory:
                 f"{path} is not a run directory, it holds {', '.join(strangers[:3])} but no "
                 f"{CONFIG_NAME}: choose another run_id or output_dir"
             )
-        config = complete(requested)
+        config = complete(requested, members)
         write_atomically(stored_path, config.to_yaml())
         return RunDirectory(path, run_id, config, resumed=False, ended=False)
     run = load_run(record) if record.exists() else None
@@ -253,20 +248,22 @@ def check_origin(file: Path, config: Any, stored: Config, *, newer: bool = False
         raise InputError(f"{file} is of another run, with {told}: {advice}")
 
 
-def complete(requested: Config) -> Config:
+def complete(requested: Config, members: int = 1) -> Config:
     """Returns the configuration with a drawn seed and the number of threads filled in.
 
     Args:
         requested: Where ``seed`` is None one is drawn; where ``threads`` is None it is one for
             a network so narrow that more only slow it down, and else the number of cores this
-            process may use.
+            process may use. Narrow members of a pack take up to one each.
+        members: Runs that train as one pack.
 
     Returns:
         A configuration that describes the run completely.
     """
     seed = secrets.randbelow(2**31) if requested.seed is None else requested.seed
     is_narrow = requested.width <= FAMILIES[requested.model].one_thread
-    threads = requested.threads or (1 if is_narrow else available_cores())
+    useful = members if is_narrow else available_cores()
+    threads = requested.threads or min(useful, available_cores())
     return replace(requested, seed=seed, threads=threads)
 
 

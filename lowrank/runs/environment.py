@@ -34,7 +34,7 @@ def describe_environment(
     threads: int | None,
     argv: Sequence[str],
     root: Path | None = None,
-    variables: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] = os.environ,
 ) -> dict[str, Any]:
     """Describes this process for the run record.
 
@@ -43,7 +43,7 @@ def describe_environment(
         threads: How many threads torch uses on the CPU.
         argv: The command line, ``sys.argv``.
         root: Where the code lies that runs; by default lowrank's own.
-        variables: Those that tell W&B's sweep; by default the process's.
+        variables: W&B's, of the run.
 
     Returns:
         JSON types under the names ``commit``, ``diff`` (of the working tree from the commit; empty
@@ -60,12 +60,29 @@ def describe_environment(
         "device_name": _device_name(device),
         "threads": threads,
         "cores": available_cores(),
-        "command": redact(shlex.join(without_secrets(argv))),
         "host": platform.node(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "image": os.environ.get("WANDB_DOCKER") or None,
-        "sweep": wandb_sweep(variables),
         "started": started,
+        **describe_command(argv, variables),
+    }
+
+
+def describe_command(
+    argv: Sequence[str], variables: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """Describes what differs between runs of one process.
+
+    Args:
+        argv: The run's part of the command line.
+        variables: W&B's, of the run.
+
+    Returns:
+        ``command`` and ``sweep``, as in `describe_environment`.
+    """
+    return {
+        "command": redact(shlex.join(without_secrets(argv))),
+        "sweep": wandb_sweep(variables),
     }
 
 

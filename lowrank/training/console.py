@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TextIO
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lowrank.common.terminal import Display, aligned, duration
 from lowrank.measure.quantities import TABLE
@@ -25,6 +27,19 @@ COLUMNS = (
     ("left", 6, "", ""),
 )
 """Head, width, metric and its form of each column; with a space between them, 80 columns."""
+
+OF_A_PACK = (
+    ("epoch", 8, "", ""),
+    ("train loss", 11, "train_loss", ".4g"),
+    ("acc", 7, "train_accuracy", ".2%"),
+    ("test acc", 8, "test_accuracy", ".2%"),
+    ("rank: min", 9, "rank_mean", ".1f"),
+    ("mean", 6, "rank_mean", ".1f"),
+    ("max", 6, "rank_mean", ".1f"),
+    ("images/s", 9, "throughput/images_per_second", ",.0f"),
+    ("left", 6, "", ""),
+)
+"""Likewise of a pack: means over its runs, and of the ranks the least and the largest too."""
 
 
 class Console(Display):
@@ -54,19 +69,28 @@ class Console(Display):
         self.echo = echo
         self._done = 0
         self._started = (0.0, 0)
+        self._lock = threading.RLock()
 
-    def line(self, text: str = "") -> None:
-        """Prints one line above the bar.
+    def line(self, text: str = "", *, echo: bool = True) -> None:
+        """Prints one line above the bar, from any thread.
 
         Args:
             text: Printed as it is.
+            echo: Whether ``echo`` gets it.
         """
-        self.echo(f"{text}\n")
-        super().line(text)
+        with self._lock:
+            if echo:
+                self.echo(f"{text}\n")
+            super().line(text)
 
-    def head(self) -> None:
-        """Prints the names of the columns."""
-        self.line(_row(head for head, *_ in COLUMNS))
+    def head(self, members: int = 1) -> None:
+        """Prints the names of the columns.
+
+        Args:
+            members: Of the pack.
+        """
+        columns = COLUMNS if members == 1 else OF_A_PACK
+        self.line(_row((head for head, *_ in columns), columns), echo=members == 1)
 
     def start(self, epoch: int, step: int = 0) -> None:
         """Begins to count: training stands before the given step of the epoch after ``epoch``.
@@ -82,16 +106,24 @@ class Console(Display):
     def stepped(self) -> None:
         """Counts one optimiser step."""
         self._done += 1
-        self._update((self._done - 1) // self.steps)
+        if self.is_terminal:
+            with self._lock:
+                self._update((self._done - 1) // self.steps)
 
-    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+    def epoch(self, rows: Sequence[Mapping[str, float]], members: int = 1) -> None:
         """Prints the line of one epoch.
 
         Args:
-            epoch: Its number.
-            metrics: The epoch's row by W&B's names; what is absent or NaN is shown as ``-``.
+            rows: The epoch's row of each run by W&B's names; what is absent or NaN is shown
+                as ``-``.
+            members: Of the pack; of one the row is shown, of several what is common to all.
         """
-        self.line(epoch_line(epoch, self.epochs, metrics, self._seconds_left()))
+        if members == 1:
+            (row,) = rows
+            line = epoch_line(int(row["epoch"]), self.epochs, row, self._seconds_left())
+            self.line(line)
+        else:
+            self.line(pack_line(self.epochs, rows, self._seconds_left()), echo=False)
 
     def _seconds_left(self) -> float:
         moment, done = self._started
@@ -111,7 +143,9 @@ class Console(Display):
         self.bar("steps", self._done, max(1, self.epochs * self.steps), note)
 
 
-def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float], seconds_left: float) -> str:
+def epoch_line(
+    epoch: int, epochs: int, metrics: Mapping[str, float], seconds_left: float = math.nan
+) -> str:
     """Returns the line of one epoch, 80 columns wide.
 
     Args:
@@ -125,6 +159,38 @@ def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float], seconds_le
     """
     texts = (_number(metrics.get(name), form) for _, _, name, form in COLUMNS[1:-1])
     return _row([f"{epoch}/{epochs}", *texts, duration(seconds_left)])
+
+
+def pack_line(
+    epochs: int, rows: Sequence[Mapping[str, float]], seconds_left: float = math.nan
+) -> str:
+    """Returns the line of one epoch of a pack, 80 columns wide.
+
+    Args:
+        epochs: Number of the last epoch.
+        rows: The epoch's row of each run by W&B's names.
+        seconds_left: Until the end; NaN where unknown.
+
+    Returns:
+        The line, under the heads of ``OF_A_PACK``.
+    """
+    of = {
+        name: [row[name] for row in rows if not math.isnan(row.get(name, math.nan))]
+        for _, _, name, _ in OF_A_PACK[1:-1]
+    }
+    how: dict[str, Callable[[list[float]], float]]
+    how = {"rank: min": min, "max": max, "images/s": sum}
+    texts = (
+        _number(how.get(head, fmean)(of[name]) if of[name] else None, form)
+        for head, _, name, form in OF_A_PACK[1:-1]
+    )
+    epoch = int(min(row["epoch"] for row in rows))
+    return _row([f"{epoch}/{epochs}", *texts, duration(seconds_left)], OF_A_PACK)
+
+
+def table_head() -> str:
+    """Returns the heads above the lines of `epoch_line`."""
+    return _row(head for head, *_ in COLUMNS)
 
 
 def layer_table(
@@ -172,8 +238,42 @@ def layer_table(
     return "\n".join(lines)
 
 
-def _row(texts: Iterable[str]) -> str:
-    return aligned([tuple(texts)], left=(), widths=[width for _, width, *_ in COLUMNS], gap=1)[0]
+def member_table(members: Mapping[str, tuple[Mapping[str, Any], Mapping[str, float]]]) -> str:
+    r"""Returns a table of a pack's runs.
+
+    Args:
+        members: By run id: the settings in which they differ, and the latest row.
+
+    Returns:
+        A line per run.
+
+    Example:
+        >>> row = {"test_accuracy": 0.97, "rank_mean": 61.25}
+        >>> print(member_table({"a": ({"lr": 0.1}, row), "b": ({"lr": 0.2}, row)}))
+        run   lr  train acc  test acc  rank_mean
+        a    0.1          -    97.00%       61.2
+        b    0.2          -    97.00%       61.2
+    """
+    settings = next(iter(members.values()))[0]
+    shown = (
+        ("train acc", "train_accuracy", ".2%"),
+        ("test acc", "test_accuracy", ".2%"),
+        ("rank_mean", "rank_mean", ".1f"),
+    )
+    rows: list[tuple[str, ...]] = [("run", *settings, *(head for head, *_ in shown))]
+    rows += [
+        (
+            run_id,
+            *(f"{value:g}" if isinstance(value, float) else str(value) for value in own.values()),
+            *(_number(row.get(name), form) for _, name, form in shown),
+        )
+        for run_id, (own, row) in members.items()
+    ]
+    return "\n".join(aligned(rows))
+
+
+def _row(texts: Iterable[str], columns: Sequence[tuple[str, int, str, str]] = COLUMNS) -> str:
+    return aligned([tuple(texts)], left=(), widths=[width for _, width, *_ in columns], gap=1)[0]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,22 +1,22 @@
-"""The networks of one run while they learn: one, or replicas as one batched computation."""
+"""The networks of a pack while they learn, each in its own epoch."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from lowrank.data import Batches
-from lowrank.training import gradients, steps
-from lowrank.training.replicas import Replicas
+from lowrank.training import step, steps
+from lowrank.training.optimizer import Optimizer
 
 if TYPE_CHECKING:
     from lowrank.config import Config
     from lowrank.data import Dataset, Split
-    from lowrank.measure.ranks import Quantity
+    from lowrank.training.pack import Pack
 
 EVALUATION_BATCH = 512
 """Examples evaluated at once, at most; it bounds the memory of evaluation."""
@@ -25,94 +25,111 @@ CONVOLVED_BATCH = 32
 """Likewise of convolutions on a CPU, where more are hardly faster."""
 
 EVALUATION_ROWS = 8192
-"""Examples times replicas evaluated at once, at most."""
+"""Examples times members evaluated at once, at most."""
 
 
 class Learner:
-    """Model, optimiser and batches of one run, and how far training has come.
+    """Networks, optimiser and batches of a pack, and how far each member has come.
+
+    Members may stand in different epochs: one whose run was cut off earlier than the others' trains
+    its own next epoch beside theirs. What a member's tensors hold does not reach those of another,
+    so that one that has ended may stay in the computation (a *ghost*) and change nothing.
 
     Args:
-        config: Complete, with seed and threads.
+        configs: Of each member, complete, with seed and threads.
         dataset: On the device.
-        model: On the device, newly initialised: one network, or
-            `lowrank.training.replicas.Replicas`.
-        seeds: Of the network, or of each replica.
+        pack: On the device, newly initialised.
 
     Attributes:
-        networks: Each replica, or the one network alone.
-        epoch: Epochs completed.
-        step: Steps taken since.
+        epochs: Epochs that each member has completed.
+        steps: Steps that each has taken since.
         seconds: Time that these steps took, or those of the last epoch.
     """
 
-    def __init__(
-        self, config: Config, dataset: Dataset, model: nn.Module, seeds: Sequence[int]
-    ) -> None:
-        self.config = config
+    def __init__(self, configs: Sequence[Config], dataset: Dataset, pack: Pack) -> None:
+        self.configs = configs
+        self.config = configs[0]
         self.dataset = dataset
-        self.model = model
-        self.seeds = seeds
-        self.networks = model.networks if isinstance(model, Replicas) else (model,)
-        self.optimizer = steps.make_optimizer(config, model)
-        self.loss = steps.make_loss(config.loss)
-        self.gradients = gradients.by_autograd(model, self.loss, precision=config.precision)
+        self.pack = pack
+        self.optimizer = Optimizer(
+            configs,
+            list(pack.stack.parameters()),
+            fused=not (pack.is_stacked or self.config.compile),
+        )
+        self.loss = steps.make_loss(self.config.loss)
+        self._step = step.by_autograd(
+            pack, self.optimizer, self.loss, precision=self.config.precision
+        )
         on_cpu = dataset.train.images.device.type == "cpu"
-        self._convolves = on_cpu and any(isinstance(m, nn.Conv2d) for m in model.modules())
-        self.batches = self._batches(dataset.train, config.batch_size, augment=config.augment)
-        self.epoch = 0
-        self.step = 0
+        self._convolves = on_cpu and any(isinstance(m, nn.Conv2d) for m in pack.modules())
+        self.batches = self._batches(
+            dataset.train, self.config.batch_size, augment=self.config.augment
+        )
+        self.epochs = [0] * len(configs)
+        self.steps = [0] * len(configs)
         self.seconds = 0.0
         self._generators: list[Tensor] = []
+        self._waiting: dict[int, dict[str, Any]] = {}
 
     def compile(self) -> None:
-        """Compiles forward and backward pass; the next steps use what was compiled.
+        """Compiles the step; the next ones use what was compiled.
 
         Raises:
             InputError: If torch cannot compile here.
         """
         train = self.dataset.train
         size = min(self.config.batch_size, len(train))
-        shape = (size,) if len(self.networks) == 1 else (len(self.networks), size)
+        shape = (len(self.configs), size) if self.pack.is_stacked else (size,)
         images = torch.zeros(*shape, *self.dataset.image_shape, device=train.images.device)
         images = images.contiguous(memory_format=self.batches.layout)
         labels = torch.zeros(shape, dtype=torch.int64, device=train.images.device)
-        self.gradients = gradients.compiled(
-            self.model, self.loss, images, labels, precision=self.config.precision
+        self._step = step.compiled(
+            self.pack, self.optimizer, self.loss, images, labels, precision=self.config.precision
         )
 
-    def train_epoch(self, proceed: Callable[[], bool]) -> None:
-        """Trains to the end of the next epoch.
+    def train_epoch(self, proceed: Callable[[], bool], ghosts: Collection[int] = ()) -> None:
+        """Trains every member to the end of its next epoch.
 
         Args:
             proceed: Called after every step; training ends early when it returns False.
+            ghosts: Members that have ended: what becomes of them does not matter.
 
         Raises:
-            InterruptedError: If it did; the step reached is in ``step``.
+            InterruptedError: If it did; the steps taken are in ``steps``.
         """
-        number = self.epoch + 1
-        if not self.step:
+        numbers = [min(epoch + 1, self.config.epochs) for epoch in self.epochs]
+        living = [member for member in range(len(self.configs)) if member not in ghosts]
+        if not any(self.steps[member] for member in living):
             self.seconds = 0.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = steps.learning_rate(self.config, number)
-        order = self._draw_order(number)
-        if self.step:
+        self.optimizer.set_rates(self.rates(numbers))
+        order = self._draw_order(numbers)
+        if self._generators:
             steps.set_generators(self._generators)
         started = time.perf_counter()
-        self.step += steps.train_steps(
-            self.model,
-            self.optimizer,
-            self.gradients,
-            self.batches.epoch(order, self.step),
-            proceed=proceed,
-        )
-        self._synchronize()
-        self.seconds += time.perf_counter() - started
-        if self.step < len(self.batches):
+        try:
+            while (first := min(self.steps[member] for member in living)) < len(self.batches):
+                # Members that were cut off within an epoch wait until the others are there.
+                ahead = [member for member in living if self.steps[member] > first]
+                until = min((self.steps[member] for member in ahead), default=len(self.batches))
+                self._waiting = {member: self.state_dict(member) for member in ahead}
+                active = [member for member in living if member not in self._waiting]
+                self._take_steps(order, active, until, proceed)
+                for member, state in self._waiting.items():
+                    self._load(member, state)
+                self._waiting = {}
+                if self.steps[active[0]] < until:
+                    raise InterruptedError
+        except InterruptedError:
             self._generators = steps.get_generators()
-            raise InterruptedError
-        self.epoch, self.step, self._generators = number, 0, []
+            raise
+        finally:
+            self._synchronize()
+            self.seconds += time.perf_counter() - started
+        self.epochs, self.steps, self._generators = numbers, [0] * len(numbers), []
 
-    def evaluate(self, split: Split, proceed: Callable[[], bool]) -> tuple[Quantity, Quantity]:
+    def evaluate(
+        self, split: Split, proceed: Callable[[], bool]
+    ) -> tuple[Sequence[float], Sequence[float]]:
         """Returns mean loss and accuracy over all examples of a split, in evaluation mode.
 
         Args:
@@ -120,82 +137,101 @@ class Learner:
             proceed: Called after every batch; evaluation is given up when it returns False.
 
         Returns:
-            Loss and accuracy, of N replicas (N,) each.
+            Losses and accuracies of each member.
 
         Raises:
             InterruptedError: If it was given up.
         """
         most = CONVOLVED_BATCH if self._convolves else EVALUATION_BATCH
-        batches = self._batches(split, max(1, min(most, EVALUATION_ROWS // len(self.networks))))
+        batches = self._batches(split, max(1, min(most, EVALUATION_ROWS // len(self.configs))))
         in_order = torch.arange(len(split), device=split.labels.device)[None]
         return steps.evaluate(
-            self.model,
+            self.pack,
             self.loss,
             batches.epoch(in_order),
             precision=self.config.precision,
             proceed=proceed,
         )
 
-    @property
-    def watched(self) -> nn.Module | Sequence[nn.Module]:
-        """What a `lowrank.Watcher` measures: the network, or all replicas."""
-        return self.networks if isinstance(self.model, Replicas) else self.model
-
-    def rates(self, epochs: int) -> list[float]:
-        """Returns the learning rate of each epoch.
+    def rates(self, epochs: Sequence[int]) -> list[float]:
+        """Returns the learning rate of each member in an epoch of its own.
 
         Args:
-            epochs: How many.
-
-        Returns:
-            The rates of epochs 1 … ``epochs``.
+            epochs: Of each member, from 1.
         """
-        return [steps.learning_rate(self.config, epoch) for epoch in range(1, epochs + 1)]
+        return [
+            steps.learning_rate(config, epoch)
+            for config, epoch in zip(self.configs, epochs, strict=True)
+        ]
 
     @property
     def images_per_second(self) -> float:
-        """Training images of all networks per second of the last epoch's steps."""
-        return len(self.networks) * len(self.dataset.train) / self.seconds
+        """Training images of each member per second of the last epoch's steps."""
+        return len(self.dataset.train) / self.seconds
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns what a checkpoint must keep: tensors and numbers."""
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "train_seconds": self.seconds,
-            "generators": self._generators,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from a state that ``state_dict`` gave, or from one without optimiser.
+    def state_dict(self, member: int) -> dict[str, Any]:
+        """Returns what a member's checkpoint must keep: copies of tensors, and numbers.
 
         Args:
-            state: Of a learner with the same configuration.
+            member: From 0.
         """
-        self.model.load_state_dict(state["model"])
-        if "optimizer" in state:
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step = state["epoch"], state["step"]
+        if member in self._waiting:
+            return self._waiting[member]
+        network = self.pack.networks[member]
+        return {
+            "epoch": self.epochs[member],
+            "step": self.steps[member],
+            "train_seconds": self.seconds,
+            "generators": self._generators,
+            "model": {name: tensor.clone() for name, tensor in network.state_dict().items()},
+            "optimizer": self.optimizer.state_dict(member),
+        }
+
+    def load_state_dict(self, member: int, state: Mapping[str, Any]) -> None:
+        """Continues a member from a state that ``state_dict`` gave, or one without optimiser.
+
+        Args:
+            member: From 0.
+            state: Of a run with the same configuration.
+        """
+        self._load(member, state)
+        self.epochs[member], self.steps[member] = state["epoch"], state["step"]
         self.seconds = state["train_seconds"]
         self._generators = state["generators"]
 
-    def _draw_order(self, epoch: int) -> Tensor:
-        """Draws the order of an epoch for each seed, as its run alone does.
+    def _load(self, member: int, state: Mapping[str, Any]) -> None:
+        self.pack.networks[member].load_state_dict(state["model"])
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(member, state["optimizer"])
+
+    def _take_steps(
+        self, order: Tensor, active: Sequence[int], until: int, proceed: Callable[[], bool]
+    ) -> None:
+        """Takes the steps of an epoch from where the active members stand."""
+        self.pack.train()
+        for images, labels in self.batches.epoch(order, self.steps[active[0]]):
+            self._step(images, labels)
+            for member in active:
+                self.steps[member] += 1
+            if not proceed() or self.steps[active[0]] == until:
+                return
+
+    def _draw_order(self, epochs: Sequence[int]) -> Tensor:
+        """Draws the order of each member's epoch, as its run alone does.
 
         Returns:
-            (1, n), or (4, n) with augmentation; of N replicas (1, N, n).
+            (1, n), or (4, n) with augmentation; of N members (1, N, n).
         """
         orders = []
-        for seed in self.seeds:
-            steps.seed_epoch(seed, epoch)
+        for config, epoch in zip(self.configs, epochs, strict=True):
+            assert config.seed is not None
+            steps.seed_epoch(config.seed, epoch)
             orders.append(self.batches.draw_order())
-        return torch.stack(orders, dim=1).squeeze(1)
+        return torch.stack(orders, dim=1) if self.pack.is_stacked else orders[0]
 
     def _batches(self, split: Split, batch_size: int, *, augment: bool = False) -> Batches:
-        # The kernels of a CPU convolve such images faster; those of replicas are batched.
-        is_fast = self._convolves and len(self.networks) == 1
+        # The kernels of a CPU convolve such images faster; those of a stack are batched.
+        is_fast = self._convolves and not self.pack.is_stacked
         return Batches(
             split,
             mean=self.dataset.mean,

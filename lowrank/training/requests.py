@@ -25,12 +25,14 @@ class Request:
             of the process.
         signal: Called after every step: the number of the signal that asks this run to end while
             others of its pack go on, or None.
+        ended: Called with its exit code when the run has ended, which may be before the others do.
     """
 
     config: Config
     command: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
     signal: Callable[[], int | None] = lambda: None
+    ended: Callable[[int], None] = lambda _: None
 
 
 def split(arguments: Sequence[str]) -> list[list[str]]:

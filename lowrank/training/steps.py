@@ -12,12 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lowrank.common.errors import InputError
-from lowrank.config.optimizers import OPTIMIZERS
-from lowrank.measure.ranks import Quantity, quantity_of
 from lowrank.training import allocator
 
 if TYPE_CHECKING:
@@ -26,9 +23,6 @@ if TYPE_CHECKING:
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (…, C), labels (…)) → loss of each example (…)."""
-
-Gradients = Callable[[Tensor, Tensor], None]
-"""(images, labels) → None: leaves the gradients of a batch's loss in the model's parameters."""
 
 
 DEAD_ACCURACY = 1.5
@@ -65,27 +59,6 @@ def learning_rate(config: Config, epoch: int) -> float:
     return rate * min(1.0, epoch / (config.warmup_epochs + 1))
 
 
-def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Returns the configured optimiser with weight decay on all parameters, as in the paper.
-
-    Args:
-        config: Reads ``optimizer``, ``lr``, ``weight_decay`` and the optimiser's own fields.
-        model: Its parameters are optimised.
-
-    Returns:
-        The optimiser. Where there is one its step is a fused kernel, which matters for small
-        networks.
-    """
-    entry = OPTIMIZERS[config.optimizer]
-    settings = {name: getattr(config, name) for name in ("lr", "weight_decay", *entry.fields)}
-    if entry.fused:
-        settings["fused"] = True
-    optimizer: torch.optim.Optimizer = getattr(torch.optim, entry.torch)(
-        model.parameters(), **settings
-    )
-    return optimizer
-
-
 def make_loss(name: str) -> Loss:
     """Returns the loss of single examples by its name in the configuration.
 
@@ -95,7 +68,7 @@ def make_loss(name: str) -> Loss:
 
     Returns:
         A function of logits (…, C) and labels (…) that gives losses (…), such as (B,), or (N, B)
-        for N replicas.
+        for N members of a pack.
 
     Example:
         >>> make_loss("mse")(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))
@@ -115,38 +88,6 @@ def make_loss(name: str) -> Loss:
     return cross_entropy if name == "cross_entropy" else squared_error
 
 
-def train_steps(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    gradients: Gradients,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    proceed: Callable[[], bool] = lambda: True,
-) -> int:
-    """Takes one optimiser step per batch.
-
-    Args:
-        model: Put into training mode; one network, or `lowrank.training.replicas.Replicas`.
-        optimizer: Steps with the rates its parameter groups hold.
-        gradients: Of the model: `lowrank.training.gradients.by_autograd` or ``compiled``.
-        batches: Images (B, C, H, W), float, and labels (B,) on the model's device; for N replicas
-            (N, B, C, H, W) and (N, B).
-        proceed: Called after every step; training ends early when it returns False.
-
-    Returns:
-        The number of steps taken.
-    """
-    model.train()
-    steps = 0
-    for images, labels in batches:
-        gradients(images, labels)
-        optimizer.step()
-        steps += 1
-        if not proceed():
-            break
-    return steps
-
-
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -155,19 +96,19 @@ def evaluate(
     *,
     precision: str = "fp32",
     proceed: Callable[[], bool] = lambda: True,
-) -> tuple[Quantity, Quantity]:
+) -> tuple[list[float], list[float]]:
     """Returns mean loss and accuracy over all examples, in evaluation mode.
 
     Args:
-        model: Put into evaluation mode; one network, or `lowrank.training.replicas.Replicas`.
+        model: Put into evaluation mode; one network, or a `lowrank.training.pack.Pack`.
         loss: Loss of single examples.
         batches: Images and labels; every example counts the same, however it is batched.
         precision: As in training.
         proceed: Called after every batch; evaluation is given up when it returns False.
 
     Returns:
-        The mean loss, without the decay term and summed in float64, and the accuracy in [0, 1]; of
-        N replicas (N,) each.
+        The mean loss, without the decay term and summed in float64, and the accuracy in [0, 1], of
+        each network.
 
     Raises:
         InterruptedError: If ``proceed`` returned False.
@@ -184,29 +125,25 @@ def evaluate(
         count += len(labels)
         if not proceed():
             raise InterruptedError("evaluation was interrupted")
-    return quantity_of((total / count).cpu()), quantity_of((correct / count).cpu())
+    return (total / count).flatten().tolist(), (correct / count).flatten().tolist()
 
 
-def is_dead(train_accuracies: Sequence[ArrayLike], num_classes: int) -> NDArray[np.bool_]:
+def is_dead(train_accuracies: Sequence[float], num_classes: int) -> bool:
     """Tells whether a network has died, by the rule of the paper's code.
 
     Args:
-        train_accuracies: At every measurement so far, in [0, 1]; each a number, or (N,) of N
-            replicas.
+        train_accuracies: At every measurement so far, in [0, 1].
         num_classes: Chance is one in so many.
 
     Returns:
-        Whether the last three are all at most 1.5 times chance, of shape () or (N,).
+        Whether the last three are all at most 1.5 times chance.
 
     Example:
-        >>> bool(is_dead([0.9, 0.15, 0.1, 0.1], num_classes=10))
+        >>> is_dead([0.9, 0.15, 0.1, 0.1], num_classes=10)
         True
-        >>> is_dead([[0.1, 0.1], [0.1, 0.2], [0.1, 0.1]], num_classes=10).tolist()
-        [True, False]
     """
-    last = np.asarray(train_accuracies[-DEAD_MEASUREMENTS:], dtype=np.float64)
-    enough = len(last) == DEAD_MEASUREMENTS
-    return np.asarray(enough & (last.max(axis=0) <= DEAD_ACCURACY / num_classes))
+    last = train_accuracies[-DEAD_MEASUREMENTS:]
+    return len(last) == DEAD_MEASUREMENTS and max(last) <= DEAD_ACCURACY / num_classes
 
 
 def seed_epoch(seed: int, epoch: int) -> None:

@@ -1,394 +1,296 @@
-"""The loop of one run: train, evaluate, measure, checkpoint, record, log; and how it goes on."""
+"""The loop of a pack: train and evaluate; beside the next epoch measure, keep, record and log."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from signal import Signals
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from lowrank.common.errors import InputError, out_of_memory
+from lowrank.common.errors import out_of_memory
+from lowrank.config.packs import OF_A_STEP
 from lowrank.measure.matrices import describe
-from lowrank.measure.ranks import quantity_of
-from lowrank.measure.watcher import Watcher
-from lowrank.runs import checkpoints
-from lowrank.runs.directory import check_origin
-from lowrank.runs.find import load_run
-from lowrank.runs.lost import lost
-from lowrank.runs.writer import Record
-from lowrank.tracking.upload import log_recorded, recorded_rows
+from lowrank.measure.watcher import measure_all
 from lowrank.training import steps
-from lowrank.training.console import Console, layer_table
+from lowrank.training.background import Background
+from lowrank.training.console import Console, epoch_line, layer_table, member_table, table_head
+from lowrank.training.member import Outcome
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from lowrank.common.signals import Interruption
-    from lowrank.config import Config
-    from lowrank.measure.ranks import Quantity
-    from lowrank.runs.directory import RunDirectory
-    from lowrank.runs.reader import Run
-    from lowrank.tracking.tracker import Tracker
     from lowrank.training.learner import Learner
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        state: As the run record keeps it.
-        exit_code: Of the process.
-    """
-
-    state: str
-    exit_code: int
-
-
-def read_checkpoint(directory: RunDirectory, device: torch.device) -> dict[str, Any] | None:
-    """Reads a run's checkpoint before anything of the run is touched.
-
-    Args:
-        directory: Of the run.
-        device: Where its tensors go.
-
-    Returns:
-        The checkpoint; None where there is none.
-
-    Raises:
-        InputError: If it is damaged or of another run, or a finished run is to go on whose
-            optimiser state is gone.
-    """
-    config = directory.config
-    if not directory.checkpoint.exists():
-        return None
-    with out_of_memory(f"{directory.checkpoint} does not fit; a machine with more is needed"):
-        state = checkpoints.load(directory.checkpoint, map_location=device)
-    check_origin(directory.checkpoint, state.get("config"), config)
-    goes_on = state["epoch"] < config.epochs
-    if goes_on and "optimizer" not in state and _optimizer_keeps_state(config):
-        raise InputError(
-            f"epochs={config.epochs}: run {directory.run_id} finished and kept only its weights, "
-            "but its optimizer needs its state to go on; start a new run with keep_checkpoint=all"
-        )
-    return state
+    from lowrank.training.member import Epoch, Member
 
 
 class Trainer:
-    """Takes one run to its end: what its learner learns is measured, kept, recorded and logged.
+    """Takes every member of a pack to its end.
+
+    Of each epoch the losses are known when training goes on; its weights are copied, and what is
+    to be measured and written of them is, in the order of an epoch, while the next epoch trains.
+    At most one epoch is under way so, and whatever ends a run waits for it first.
 
     Args:
-        directory: Where record and checkpoint lie; its configuration is complete.
         learner: The networks, newly initialised, with their data.
-        tracker: Logs each epoch to W&B.
+        members: The run of each, begun and watching its network.
         interruption: Tells when to stop.
     """
 
     def __init__(
-        self,
-        directory: RunDirectory,
-        learner: Learner,
-        tracker: Tracker,
-        interruption: Interruption,
+        self, learner: Learner, members: Sequence[Member], interruption: Interruption
     ) -> None:
-        self.config = config = directory.config
-        self.directory = directory
+        self.config = learner.config
         self.learner = learner
-        self.dataset = dataset = learner.dataset
-        self.tracker = tracker
+        self.dataset = learner.dataset
+        self.members = members
         self.interruption = interruption
-        self.watcher = Watcher(
-            learner.networks[0],
-            epsilons=config.epsilons,
-            rank_norm=config.rank_norm,
-            example_input=dataset.train.images[:1].float(),
-            theory={
-                "optimizer": config.optimizer,
-                "weight_decay": config.weight_decay,
-                "momentum": config.momentum,
-                "batch_size": config.batch_size,
-                "train_size": len(dataset.train),
-            },
-        )
         self.console = Console(
-            epochs=config.epochs,
+            epochs=self.config.epochs,
             steps=len(learner.batches),
-            batch_size=config.batch_size,
-            echo=tracker.write,
+            batch_size=self.config.batch_size * len(members),
+            echo=self._echo,
         )
-        self.first_row: dict[str, float] = {}
-        self.last_row: dict[str, float] = {}
-        self.train_accuracies: dict[int, Quantity] = {}
-        self.is_lost = False
-        self._ends = (0.0, 0.0)
 
-    def train(self, record: Record, checkpoint: Mapping[str, Any] | None) -> Outcome:
-        """Goes on from a checkpoint, or begins, until the end, a stop by rule or a signal.
-
-        Args:
-            record: Of this run; its state follows the outcome.
-            checkpoint: The run's latest, from `read_checkpoint`.
-
-        Returns:
-            How the run ended.
+    def train(self) -> None:
+        """Goes on from the members' checkpoints, or begins, until the end, a rule or a signal.
 
         Raises:
+            InputError: If a checkpoint is of another network.
             Failure: If memory or disk is exhausted.
         """
-        self.record = record
+        size = len(self.members)
         remedy = (
-            f"batch_size={self.config.batch_size} does not fit; a smaller batch in a new "
-            "run, or a machine with more memory for the same command, is needed"
+            f"batch_size={self.config.batch_size}{f' in a pack of {size}' if size > 1 else ''} "
+            "does not fit; a smaller batch in a new run, or a machine with more memory for the "
+            "same command, is needed"
         )
-        with self.console, self.interruption.deferred(), out_of_memory(remedy):
-            outcome = self._go_on(checkpoint)
-        record.set_state(outcome.state)
-        if outcome.exit_code == 0:
-            self._reduce_checkpoint()
-        return outcome
+        with (
+            self.console,
+            self.interruption.deferred(),
+            out_of_memory(remedy),
+            Background(self.config.threads or 1) as self._background,
+        ):
+            try:
+                self._go_on()
+            except InterruptedError:
+                self._background.wait()
+                for index in self._living():
+                    if self.members[index].stops_by_rule:
+                        self._end(index, Outcome("collapsed", 0))
+                    else:
+                        self._stop(index, self.interruption.exit_code, self.interruption.name)
 
     def table(self) -> str:
-        """Returns a table of every layer's rank at the start and now."""
-        return layer_table(self.watcher.layers, self.first_row, self.last_row)
-
-    def _go_on(self, checkpoint: Mapping[str, Any] | None) -> Outcome:
-        recorded = self._take_up(checkpoint)
-        self.console.head()
-        self.console.start(self.learner.epoch, self.learner.step)
-        try:
-            if not recorded:
-                self._close_epoch()
-            while True:
-                if self._stops_by_rule():
-                    return Outcome("collapsed", 0)
-                if self.learner.epoch == self.config.epochs:
-                    return Outcome("finished", 0)
-                self.learner.train_epoch(self._proceed)
-                self._close_epoch()
-        except InterruptedError:
-            self._save()
-            self.console.line(
-                f"{self.interruption.name}: saved epoch {self.learner.epoch}, "
-                f"step {self.learner.step}"
-            )
-            return Outcome("stopped", self.interruption.exit_code)
-
-    def _introduce(self) -> None:
-        """Says what is trained, what is measured and skipped, and what the theory has to say."""
-        config, dataset = self.config, self.dataset
-        network = self.learner.networks[0]
-        size = sum(parameter.numel() for parameter in network.parameters())
-        self.console.line(
-            f"{config.model} of {size:,} parameters, {self._seeds()}, "
-            f"on {dataset.train.images.device} with {self._threads()}"
+        """Returns what was reached: of one run every layer's rank, of a pack a line per run."""
+        if len(self.members) == 1:
+            (member,) = self.members
+            return layer_table(member.watcher.layers, member.first_row, member.last_row)
+        own = self._own()
+        shown = [member for member in self.members if member.last_row]
+        return member_table(
+            {m.run_id: ({n: getattr(m.config, n) for n in own}, m.last_row) for m in shown}
         )
-        self.console.line(
-            f"{config.dataset}: {len(dataset.train):,} images to train, "
-            f"{len(dataset.test):,} to test"
-        )
-        if steps.computes_slowly(dataset.train.images.device, config.precision):
-            self.console.line(
-                "precision=bf16 will be slow: this processor has no instructions for bfloat16, "
-                "precision=fp32 is faster"
-            )
-        self.console.line(f"\n{describe(network)}\n")
-        if self.watcher.theory is not None and config.epochs:
-            for line in self.watcher.theory.summary(self.learner.rates(config.epochs)):
-                self.console.line(line)
-        self.console.line()
 
-    def _take_up(self, checkpoint: Mapping[str, Any] | None) -> bool:
-        """Takes up the checkpoint where the record before it is whole, else begins anew.
+    def _go_on(self) -> None:
+        behind = self._take_up()
+        self.console.head(len(self.members))
+        first = min(self._living(), key=lambda index: self.learner.epochs[index])
+        self.console.start(self.learner.epochs[first], self.learner.steps[first])
+        if behind:
+            self._close_epoch(behind)
+        while self._end_what_has_ended():
+            self.learner.train_epoch(self._proceed, self._ghosts())
+            self._close_epoch(self._living())
+
+    def _take_up(self) -> list[int]:
+        """Takes up what the runs have reached.
 
         Returns:
-            Whether the epoch now reached is in the record.
-
-        Raises:
-            InputError: If the checkpoint is of another network.
+            The members whose present epoch is not in their record.
         """
-        rows = {} if self.record.last_epoch is None else self._recorded_rows()
-        missing = set(range(checkpoint["epoch"])) - rows.keys() if checkpoint else set()
-        measured = checkpoint["train_accuracies"] if checkpoint else {}
-        # It was measured as the last epoch of a run that is longer now, and not recorded.
-        stray = [epoch for epoch in measured if not self._is_measured(epoch)]
-        if checkpoint is None or missing or stray:
-            if stray:
-                self.console.line(
-                    f"the checkpoint has measured epoch {stray[0]}, as the last one: training "
-                    "again from 0"
+        behind, introduced = [], False
+        for index in self._living():
+            member = self.members[index]
+            recorded = member.take_up(self.learner, index, self._line_of(member))
+            if recorded is None:
+                if not introduced:
+                    self._introduce()
+                    introduced = True
+                self._introduce_member(member)
+            else:
+                self._line_of(member)(
+                    f"going on after epoch {self.learner.epochs[index]}, step "
+                    f"{self.learner.steps[index]}, with {self._threads()} and seed "
+                    f"{member.config.seed} as before"
                 )
-            elif missing:
-                self.console.line(f"the record lacks epoch {min(missing)}: training again from 0")
-            elif rows:
-                self.console.line("there is no checkpoint: training again from epoch 0")
-            self._introduce()
-            return False
-        try:
-            self.learner.load_state_dict(checkpoint)
-        except RuntimeError as error:  # the same settings, but other images or classes
-            raise InputError(
-                f"{self.directory.checkpoint} is of another network than model={self.config.model} "
-                "is on these images; choose another run_id"
-            ) from error
-        self.watcher.load_state_dict(checkpoint["watcher"])
-        accuracies = checkpoint["train_accuracies"]
-        self.train_accuracies = {epoch: quantity_of(of) for epoch, of in accuracies.items()}
-        self.is_lost = checkpoint["is_lost"]
-        past = [row for epoch, row in sorted(rows.items()) if epoch <= self.learner.epoch]
-        self.first_row, self.last_row = (past[0], past[-1]) if past else ({}, {})
-        self.console.line(
-            f"going on after epoch {self.learner.epoch}, step {self.learner.step}, with "
-            f"{self._threads()} and {self._seeds()} as before"
-        )
-        # A signal may have come between the epoch's last step and its measurement, which the
-        # record has of an earlier life: that one went on further, from a checkpoint before.
-        measured = not self._is_measured(self.learner.epoch) or (
-            self.learner.epoch in self.train_accuracies
-        )
-        recorded = self.learner.epoch in rows and (measured or self.learner.step > 0)
-        if recorded and self.learner.step == 0 and _was_measured(self.last_row):
-            self.watcher.advance()
-        return recorded
+            if not recorded:
+                behind.append(index)
+        return behind
 
-    def _recorded_rows(self) -> dict[int, dict[str, float]]:
-        """Returns the record's rows by epoch, having logged those that W&B does not hold."""
-        run = load_run(self.directory.record)
-        log_recorded(run, self.tracker, self.config.epochs, pictures)
-        return recorded_rows(run)
+    def _close_epoch(self, indices: Sequence[int]) -> None:
+        """Evaluates, and lets the rest be done while the next epoch trains.
 
-    def _log(
-        self,
-        epoch: int,
-        row: Mapping[str, float],
-        spectra: Mapping[str, np.ndarray],
-        is_last: bool,
-    ) -> None:
-        """Logs an epoch unless W&B holds it already, the last one with the run's pictures."""
-        held = self.tracker.last_epoch
-        if self.tracker.mode != "disabled" and (held is None or epoch > held):
-            self.tracker.log(
-                epoch, row, spectra, pictures(load_run(self.directory.record)) if is_last else None
-            )
-
-    def _close_epoch(self) -> None:
-        """Evaluates, measures, checkpoints, records and logs the epoch just trained.
+        Args:
+            indices: The members whose epoch it is.
 
         Raises:
             InterruptedError: If a signal came before anything of the epoch was written.
         """
-        learner, config, epoch = self.learner, self.config, self.learner.epoch
-        row: dict[str, Quantity] = {
-            "epoch": float(epoch),
-            "lr_now": steps.learning_rate(config, max(1, epoch)),
-        }
+        learner = self.learner
+        found: dict[str, Sequence[float]] = {}
         started = time.perf_counter()
         for name, split in (("train", self.dataset.train), ("test", self.dataset.test)):
-            row[f"{name}_loss"], row[f"{name}_accuracy"] = learner.evaluate(
+            found[f"{name}_loss"], found[f"{name}_accuracy"] = learner.evaluate(
                 split, self.interruption.proceed
             )
-        row["time/evaluate"] = time.perf_counter() - started
-        if epoch:
-            row["time/train"] = learner.seconds
-            row["throughput/images_per_second"] = learner.images_per_second
-        spectra: Mapping[str, np.ndarray] = {}
-        if self._is_measured(epoch):
-            started = time.perf_counter()
-            measurement = self.watcher.measure(epoch, learner.rates(epoch))
-            row["time/spectra"] = time.perf_counter() - started
-            row.update(measurement.metrics)
-            spectra = measurement.spectra
-            self.train_accuracies[epoch] = row["train_accuracy"]
-            dead = steps.is_dead(list(self.train_accuracies.values()), self.dataset.num_classes)
-            row["dead"] = quantity_of(dead)
-            # One that is lost must not end the others.
-            self.is_lost = bool(np.all(dead | (np.asarray(row["collapsed"]) > 0)))
-        means = {name: float(value) for name, value in row.items()}
-        self.last_row = means
-        self.first_row = self.first_row or means
-        is_last = epoch == config.epochs or self._stops_by_rule()
-        if is_last or epoch % config.checkpoint_every == 0:
-            self._save()
-        self.record.append(epoch, means, spectra)
-        self._log(epoch, means, spectra, is_last)
-        if self._is_measured(epoch):
-            self.watcher.advance()
-        self.console.epoch(epoch, means)
-        if self._is_measured(epoch):
-            self._warn(means)
+        evaluated = time.perf_counter() - started
+        self._background.wait()
+        closing: dict[int, Epoch] = {}
+        for index in indices:
+            member = self.members[index]
+            if member.stops_by_rule:  # by the epoch before, as is known now
+                continue
+            row = {name: of_each[index] for name, of_each in found.items()}
+            row["time/evaluate"] = evaluated
+            if learner.epochs[index]:
+                row["time/train"] = learner.seconds
+                row["throughput/images_per_second"] = learner.images_per_second
+            closing[index] = member.snapshot(learner, index, row)
+        if closing:
+            self._background.submit(lambda: self._write(closing))
 
-    def _warn(self, row: Mapping[str, float]) -> None:
-        """Says it when matrices collapse, or the network dies: the rank shown is then none."""
-        ends = row["dead"], row["collapsed"]
-        if ends != self._ends and any(ends):
-            gone = lost(load_run(self.directory.record))
-            if gone is not None:
-                self.console.line(f"no rank any more: {gone.text}")
-        self._ends = ends
+    def _write(self, epochs: Mapping[int, Epoch]) -> None:
+        """Measures, checkpoints, records and logs, in the background."""
+        measured = {index: e.weights for index, e in epochs.items() if e.weights is not None}
+        started = time.perf_counter()
+        measurements = measure_all(
+            [self.members[index].watcher for index in measured],
+            list(measured.values()),
+            [epochs[index].number for index in measured],
+            [epochs[index].rates for index in measured],
+        )
+        found = dict(zip(measured, measurements, strict=True))
+        seconds = (time.perf_counter() - started) / max(1, len(measured))
+        for index, epoch in epochs.items():
+            self.members[index].close(epoch, found.get(index), seconds)
+        closed = [self.members[index] for index in epochs]
+        self.console.epoch([member.last_row for member in closed], len(self.members))
+        for member in closed:
+            if len(self.members) > 1:
+                line = epoch_line(
+                    int(member.last_row["epoch"]), self.config.epochs, member.last_row
+                )
+                member.tracker.write(f"{line}\n")
+            if news := member.news():
+                self._line_of(member)(news)
 
-    def _stops_by_rule(self) -> bool:
-        return self.config.on_collapse == "stop" and self.is_lost
+    def _end_what_has_ended(self) -> bool:
+        """Ends the runs that have nothing left to do.
 
-    def _is_measured(self, epoch: int) -> bool:
-        return epoch % self.config.measure_every == 0 or epoch == self.config.epochs
+        Returns:
+            Whether any is left.
+        """
+        if all(self._may_go_on(index) for index in self._living()):
+            return bool(self._living())
+        self._background.wait()
+        for index in self._living():
+            member = self.members[index]
+            if member.stops_by_rule:
+                self._end(index, Outcome("collapsed", 0))
+            elif self.learner.epochs[index] == self.config.epochs:
+                self._end(index, Outcome("finished", 0))
+        return bool(self._living())
+
+    def _may_go_on(self, index: int) -> bool:
+        # A rule may be found to stop it while the next epoch trains, which is then of no account.
+        goes_on = self.learner.epochs[index] < self.config.epochs
+        return goes_on and not self.members[index].stops_by_rule
+
+    def _living(self) -> list[int]:
+        return [index for index, member in enumerate(self.members) if member.outcome is None]
+
+    def _ghosts(self) -> set[int]:
+        return set(range(len(self.members))) - set(self._living())
+
+    def _end(self, index: int, outcome: Outcome) -> None:
+        self.members[index].end(outcome, self.learner, index)
+
+    def _stop(self, index: int, exit_code: int, by: str) -> None:
+        """Stops a run in the middle of an epoch."""
+        member, learner = self.members[index], self.learner
+        member.interrupt(learner, index)
+        self._line_of(member)(
+            f"{by}: saved epoch {learner.epochs[index]}, step {learner.steps[index]}"
+        )
+        self._end(index, Outcome("stopped", exit_code))
 
     def _proceed(self) -> bool:
         self.console.stepped()
-        return self.interruption.proceed()
+        if self._background.has_failed:
+            self._background.wait()
+        for index in self._living():
+            number = self.members[index].signal()
+            if number is not None:
+                self._background.wait()
+                self._stop(index, 128 + number, Signals(number).name)
+        return self.interruption.proceed() and bool(self._living())
 
-    def _seeds(self) -> str:
-        return f"seed {self.directory.seed}"
+    def _introduce(self) -> None:
+        """Says what is trained, and what is measured and skipped."""
+        config, dataset, console = self.config, self.dataset, self.console
+        network = self.learner.pack.networks[0]
+        size = sum(parameter.numel() for parameter in network.parameters())
+        count = len(self.members)
+        what = f"seed {config.seed}" if count == 1 else f"a pack of {count} runs"
+        console.line(
+            f"{config.model} of {size:,} parameters, {what}, "
+            f"on {dataset.train.images.device} with {self._threads()}"
+        )
+        console.line(
+            f"{config.dataset}: {len(dataset.train):,} images to train, "
+            f"{len(dataset.test):,} to test"
+        )
+        if steps.computes_slowly(dataset.train.images.device, config.precision):
+            console.line(
+                "precision=bf16 will be slow: this processor has no instructions for bfloat16, "
+                "precision=fp32 is faster"
+            )
+        console.line(f"\n{describe(network)}\n")
+
+    def _introduce_member(self, member: Member) -> None:
+        """Says what the theory has to say of a run."""
+        theory = member.watcher.theory
+        rates = [
+            steps.learning_rate(member.config, epoch) for epoch in range(1, self.config.epochs + 1)
+        ]
+        lines = [] if theory is None or not rates else list(theory.summary(rates))
+        if len(self.members) == 1:
+            for line in [*lines, ""]:
+                self.console.line(line)
+            return
+        numbers = " ".join(f"{name}={getattr(member.config, name)}" for name in self._own())
+        self._line_of(member)(numbers)
+        head = table_head()
+        member.tracker.write("".join(f"{line}\n" for line in [*lines, "", head]))
+
+    def _own(self) -> list[str]:
+        """Returns the fields in which the members differ."""
+        configs = [member.config for member in self.members]
+        return [n for n in OF_A_STEP if len({str(getattr(c, n)) for c in configs}) > 1]
 
     def _threads(self) -> str:
         return "1 thread" if self.config.threads == 1 else f"{self.config.threads} threads"
 
-    def _save(self) -> None:
-        checkpoints.save(self.directory.checkpoint, self._state())
+    def _line_of(self, member: Member) -> Callable[[str], None]:
+        """Returns what prints lines of one run, and says of which in a pack."""
+        if len(self.members) == 1:
+            return self.console.line
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "config": self.config.recorded(),
-            **self.learner.state_dict(),
-            "watcher": self.watcher.state_dict(),
-            "train_accuracies": {
-                epoch: np.asarray(of).tolist() for epoch, of in self.train_accuracies.items()
-            },
-            "is_lost": self.is_lost,
-        }
+        def line(text: str) -> None:
+            self.console.line(f"{member.run_id}: {text}", echo=False)
+            member.tracker.write(f"{text}\n")
 
-    def _reduce_checkpoint(self) -> None:
-        """Leaves of the last checkpoint what ``keep_checkpoint`` asks for."""
-        if self.config.keep_checkpoint == "none":
-            self.directory.checkpoint.unlink(missing_ok=True)
-        elif self.config.keep_checkpoint == "weights":
-            state = self._state()
-            if _optimizer_keeps_state(self.config):
-                del state["optimizer"]
-            state["watcher"]["previous"] = {}
-            checkpoints.save(self.directory.checkpoint, state)
+        return line
 
-
-def pictures(run: Run) -> dict[str, Figure]:
-    """Draws what W&B gets with a run's last epoch.
-
-    Args:
-        run: Read from the record.
-
-    Returns:
-        Figures by their names in W&B.
-    """
-    # Loaded only for the last epoch: matplotlib takes a good part of a short run's start.
-    from lowrank.views.figures import final_figures
-
-    return final_figures(run)
-
-
-def _optimizer_keeps_state(config: Config) -> bool:
-    return config.optimizer != "sgd" or config.momentum != 0
-
-
-def _was_measured(row: Mapping[str, float]) -> bool:
-    return not math.isnan(row.get("collapsed", math.nan))
+    def _echo(self, text: str) -> None:
+        for index in self._living():
+            self.members[index].tracker.write(text)

@@ -70,7 +70,9 @@ def test_a_run_that_can_only_train_alone_says_why(name, value, reason):
     assert unpackable(_with(name, value)).startswith(reason)
 
 
-def test_an_optimiser_that_does_not_act_entry_by_entry_trains_alone(monkeypatch):
+def test_an_optimiser_without_a_formula_trains_alone_and_is_not_compiled(monkeypatch):
     assert unpackable(Config()) is None
-    monkeypatch.setitem(OPTIMIZERS, "sgd", OPTIMIZERS["sgd"]._replace(elementwise=False))
-    assert unpackable(Config()).startswith("optimizer=sgd: its step")
+    monkeypatch.setitem(OPTIMIZERS, "sgd", OPTIMIZERS["sgd"]._replace(formula=False))
+    assert unpackable(Config()).startswith("optimizer=sgd: networks are stacked for")
+    with pytest.raises(ValueError, match="compile=True, but a compiled step has optimizer="):
+        Config(compile=True)

@@ -53,7 +53,9 @@ def test_networks_measured_at_once_are_bitwise_each_measured_alone(threads):
         together = [watcher(model) for model in networks]
         for epoch in range(4):
             rates = [[rate] * epoch for rate in (1.0, 1.05, 0.001)]
-            found = measure_all(together, [snapshot(each) for each in together], epoch, rates)
+            found = measure_all(
+                together, [snapshot(each) for each in together], [epoch] * len(together), rates
+            )
             for each, one, of_one in zip(found, alone, rates, strict=True):
                 assert_same(each, one.measure(epoch, of_one))
             for one in (*alone, *together):

@@ -87,5 +87,5 @@ def test_the_time_left_follows_from_the_pace(monkeypatch):
         for _ in range(5):
             console.stepped()
         now += 60
-        console.epoch(3, ROW)
+        console.epoch([{**ROW, "epoch": 3.0}])
     assert stream.getvalue().split()[-1] == "7:00"  # a minute for each of the seven epochs left

@@ -15,25 +15,25 @@ from lowrank.config import Config
 from lowrank.data import load_dataset
 from lowrank.data.batches import normalise
 from lowrank.training.learner import CONVOLVED_BATCH, EVALUATION_BATCH, Learner
-from lowrank.training.replicas import build
+from lowrank.training.pack import build
 
 CPU = torch.device("cpu")
 CONVNET = {"model": "convnet", "depth": 1, "width": 6}
 MLP = {"depth": 1, "width": 6}
 
 
-def learner_of(**fields):
-    seeds = range(fields.pop("networks", 1))
-    config = Config(**{"dataset": "synthetic", "train_size": 1100, "batch_size": 100, **fields})
-    dataset = load_dataset(config.dataset, train_size=config.train_size)
-    model = build(config, seeds, dataset.image_shape, dataset.num_classes, CPU)
-    return Learner(config, dataset, model, seeds)
+def learner_of(members=1, **fields):
+    fields = {"dataset": "synthetic", "train_size": 1100, "batch_size": 100, **fields}
+    configs = [Config(**fields, seed=seed) for seed in range(members)]
+    dataset = load_dataset(configs[0].dataset, train_size=configs[0].train_size)
+    pack = build(configs, dataset.image_shape, dataset.num_classes, CPU)
+    return Learner(configs, dataset, pack)
 
 
 def batches_seen(learner, act):
     """Returns the batches of images that the model is given while it acts."""
     seen = []
-    hook = learner.model.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    hook = learner.pack.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     act()
     hook.remove()
     return seen
@@ -59,8 +59,8 @@ def test_only_what_convolves_has_channels_last(fields, is_last):
     [
         (MLP, EVALUATION_BATCH),
         (CONVNET, CONVOLVED_BATCH),
-        ({**MLP, "networks": 20}, 8192 // 20),
-        ({**CONVNET, "networks": 2}, CONVOLVED_BATCH),
+        ({**MLP, "members": 20}, 8192 // 20),
+        ({**CONVNET, "members": 2}, CONVOLVED_BATCH),
     ],
 )
 def test_evaluation_takes_so_many_at_once_and_says_the_same_as_all_at_once(fields, most):
@@ -71,11 +71,19 @@ def test_evaluation_takes_so_many_at_once_and_says_the_same_as_all_at_once(field
     assert max(map(len, seen)) == most
     assert sum(map(len, seen)) == len(split)
     images = normalise(split.images, dataset.mean, dataset.std).double()
-    for index, network in enumerate(learner.networks):
+    for index, network in enumerate(learner.pack.networks):
         with torch.no_grad():
             logits = copy.deepcopy(network).double().eval()(images)
-        loss, accuracy = (each if len(learner.networks) == 1 else each[index] for each in found)
+        loss, accuracy = (of_each[index] for of_each in found)
         assert loss == pytest.approx(
             float(functional.cross_entropy(logits, split.labels)), rel=1e-5
         )
         assert accuracy == pytest.approx(float((logits.argmax(1) == split.labels).double().mean()))
+
+
+def test_training_stops_when_it_may_not_proceed():
+    learner = learner_of(**MLP)
+    answers = iter([True, False])
+    with pytest.raises(InterruptedError):
+        learner.train_epoch(lambda: next(answers))
+    assert (learner.epochs, learner.steps) == ([0], [2])

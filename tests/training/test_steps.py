@@ -15,7 +15,9 @@ from lowrank.config import Config
 from lowrank.data import Batches, load_dataset
 from lowrank.models import build_model
 from lowrank.training import steps
-from lowrank.training.gradients import by_autograd
+from lowrank.training.optimizer import Optimizer
+from lowrank.training.pack import Pack
+from lowrank.training.step import by_autograd
 
 SCHEDULES = {
     "constant": (Config(lr=0.3, schedule="constant", epochs=4), [0.3, 0.3, 0.3, 0.3]),
@@ -64,8 +66,16 @@ def batches_of(dataset, batch_size):
     return Batches(dataset.train, mean=dataset.mean, std=dataset.std, batch_size=batch_size)
 
 
-def gradients_of(model, loss, precision="fp32"):
-    return by_autograd(model, steps.make_loss(loss), precision=precision)
+def optimizer_of(model, config, *, fused=True):
+    return Optimizer([config], list(model.parameters()), fused=fused)
+
+
+def take_steps(model, optimizer, loss, batches, precision="fp32"):
+    """Steps once per batch, by autograd."""
+    step = by_autograd(Pack([model]), optimizer, steps.make_loss(loss), precision=precision)
+    model.train()
+    for images, labels in batches:
+        step(images, labels)
 
 
 OPTIMIZERS = {
@@ -78,8 +88,9 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_steps_are_those_of_a_plain_loop(digits, name):
+def test_steps_are_those_of_a_plain_loop(digits, name, fused):
     optimizer, _, momentum = name.partition(" with ")
     config = Config(
         optimizer=optimizer,
@@ -93,16 +104,13 @@ def test_steps_are_those_of_a_plain_loop(digits, name):
     model = build_model(config, digits.image_shape, 10).double()
     plain = copy.deepcopy(model)
     batches = [(x.double(), y) for x, y in batches_of(digits, 16).epoch(torch.arange(50)[None])]
-    taken = steps.train_steps(
-        model, steps.make_optimizer(config, model), gradients_of(model, "cross_entropy"), batches
-    )
+    take_steps(model, optimizer_of(model, config, fused=fused), "cross_entropy", batches)
     reference = OPTIMIZERS[name](plain.parameters())
     plain.train()
     for images, labels in batches:
         reference.zero_grad()
         nn.CrossEntropyLoss()(plain(images), labels).backward()
         reference.step()
-    assert taken == 4
     assert len(batches[-1][1]) == 2, "the short last batch is trained on"
     for ours, theirs in zip(model.state_dict().values(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
@@ -131,20 +139,20 @@ def numpy_step(name, weights, gradients, state, step, lr, decay=0.01):
         state[i] = first, second
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_steps_are_those_of_the_optimisers_definition(digits, name):
+def test_steps_are_those_of_the_optimisers_definition(digits, name, fused):
     # A linear model under mse, whose gradient over a batch of B is 2 / (10 B) (logits - onehot)' x.
     config = Config(optimizer=name, momentum=0.9 if name == "sgd" else 0, weight_decay=0.01, lr=0.1)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
-    optimizer = steps.make_optimizer(config, model)
+    optimizer = optimizer_of(model, config, fused=fused)
     weights = [parameter.detach().numpy().copy() for parameter in model.parameters()]
     batches = [(x.double(), y) for x, y in batches_of(digits, 16).epoch(torch.arange(50)[None])]
     state, step = {}, 0
     for rate in (0.1, 0.03):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        steps.train_steps(model, optimizer, gradients_of(model, "mse"), batches)
+        optimizer.set_rates([rate])
+        take_steps(model, optimizer, "mse", batches)
         for images, labels in batches:
             step += 1
             x, onehot = images.flatten(1).numpy(), np.eye(10)[labels.numpy()]
@@ -153,20 +161,6 @@ def test_steps_are_those_of_the_optimisers_definition(digits, name):
     assert step == 8
     for ours, expected in zip(model.parameters(), weights, strict=True):
         np.testing.assert_allclose(ours.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
-
-
-def test_training_stops_when_it_may_not_proceed(digits):
-    config = Config(width=12)
-    model = build_model(config, digits.image_shape, 10)
-    answers = iter([True, False])
-    taken = steps.train_steps(
-        model,
-        steps.make_optimizer(config, model),
-        gradients_of(model, "cross_entropy"),
-        batches_of(digits, 10).epoch(torch.arange(50)[None]),
-        proceed=lambda: next(answers),
-    )
-    assert taken == 2
 
 
 @pytest.mark.parametrize("batch_size", [7, 50], ids="batch_size={}".format)
@@ -191,7 +185,9 @@ def test_evaluation_is_the_mean_over_examples_in_evaluation_mode(digits, loss, b
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         chosen = exponentials[np.arange(50), labels] / exponentials.sum(axis=1)
         losses = -np.log(chosen)
-    assert found == pytest.approx((losses.mean(), (logits.argmax(axis=1) == labels).mean()))
+    expected = [losses.mean()], [(logits.argmax(axis=1) == labels).mean()]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs)
 
 
 def test_evaluation_changes_nothing(digits):
@@ -214,12 +210,8 @@ def test_bf16_trains_in_bfloat16_and_keeps_float32_weights(digits):
     model = build_model(config, digits.image_shape, 10)
     kinds = []
     model.linear2.register_forward_hook(lambda *arguments: kinds.append(arguments[-1].dtype))
-    steps.train_steps(
-        model,
-        steps.make_optimizer(config, model),
-        gradients_of(model, "cross_entropy", precision="bf16"),
-        batches_of(digits, 25).epoch(torch.arange(50)[None]),
-    )
+    batches = batches_of(digits, 25).epoch(torch.arange(50)[None])
+    take_steps(model, optimizer_of(model, config), "cross_entropy", batches, precision="bf16")
     assert set(kinds) == {torch.bfloat16}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 

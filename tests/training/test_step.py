@@ -1,4 +1,4 @@
-"""Compiled gradients against autograd's, in float64, where both are the same but for rounding.
+"""Compiled steps against those by autograd, in float64, where both are the same but for rounding.
 
 Every family's graph is run as it was traced, and some are compiled; runs of ``train.py --compile``
 are compared with themselves bit for bit, and with plain ones to rounding.
@@ -18,9 +18,11 @@ from lowrank.config import Config
 from lowrank.config.arguments import parse
 from lowrank.data import load_dataset
 from lowrank.models import build_model
-from lowrank.training import gradients, steps
+from lowrank.training import step as stepping
+from lowrank.training import steps
 from lowrank.training.learner import Learner
-from lowrank.training.replicas import Replicas
+from lowrank.training.optimizer import Optimizer
+from lowrank.training.pack import Pack
 from tests.test_train import assert_same_record, spawn
 
 FAMILIES = [
@@ -35,9 +37,9 @@ FAMILIES = [
 COMPILED = [FAMILIES[place] for place in (1, 3, 6)]
 
 
-def batch(count, shape, replicas=None):
+def batch(count, shape, members=None):
     torch.manual_seed(1)
-    size = (count,) if replicas is None else (replicas, count)
+    size = (count,) if members is None else (members, count)
     return torch.randn(*size, *shape, dtype=torch.float64), torch.randint(10, size)
 
 
@@ -46,73 +48,85 @@ def built(config, shape, seed=0):
     return build_model(config, shape, 10).double()
 
 
-def assert_same_step(first, second, config, images, labels):
-    """Asserts that two gradients of equal models agree, in place, statistics included.
+def steps_of(pack, configs, images, labels, *, is_compiled):
+    """Returns a pack's step by formulas, by autograd or compiled, and its optimiser."""
+    parameters = list(pack.stack.parameters())
+    optimizer = Optimizer(configs, parameters, fused=not (is_compiled or pack.is_stacked))
+    loss = steps.make_loss(configs[0].loss)
+    if is_compiled:
+        return stepping.compiled(pack, optimizer, loss, images, labels), optimizer
+    return stepping.by_autograd(pack, optimizer, loss), optimizer
 
-    Fused optimisers go through weights and gradients in the order of memory: strides are equal too.
-    """
-    plain = gradients.by_autograd(first, steps.make_loss(config.loss))
+
+def assert_same_step(first, second, configs, images, labels):
+    """Asserts that two packs of equal networks step alike, statistics included."""
+    plain, of_plain = steps_of(first, configs, images, labels, is_compiled=False)
     before = {name: tensor.clone() for name, tensor in second.state_dict().items()}
-    compiled = gradients.compiled(second, steps.make_loss(config.loss), images, labels)
+    compiled, of_compiled = steps_of(second, configs, images, labels, is_compiled=True)
     for name, tensor in second.state_dict().items():
         assert torch.equal(tensor, before[name]), name  # compiling is not training
     smaller = images[..., 1:, :, :, :], labels[..., 1:]
-    for _ in range(2):
+    first.train()
+    for rate in (0.01, 0.02):
+        for each in (of_plain, of_compiled):
+            each.set_rates([rate] * len(configs))
         for given in ((images, labels), smaller):
             plain(*given)
             compiled(*given)
-            for name, own in second.named_parameters():
-                assert own.grad.stride() == own.stride(), name
-            pairs = zip(first.named_parameters(), second.parameters(), strict=True)
-            largest = max(float(own.grad.abs().max()) for own in second.parameters())
-            for (name, expected), found in pairs:
-                difference = float((found.grad - expected.grad).abs().max())
-                assert difference < 1e-10 * largest, name
-    for name, tensor in first.state_dict().items():
-        assert torch.allclose(second.state_dict()[name].double(), tensor.double(), rtol=1e-12), name
+            for name, expected in first.state_dict().items():
+                torch.testing.assert_close(
+                    second.state_dict()[name], expected, rtol=1e-8, atol=1e-10, msg=name
+                )
+    for name, tensor in second.state_dict().items():
+        assert before[name].numel() == 1 or not torch.equal(tensor, before[name]), name
+
+
+def pair(config, shape):
+    """Returns two packs of one and the same network."""
+    network = built(config, shape)
+    return Pack([network]), Pack([copy.deepcopy(network)])
 
 
 @pytest.mark.slow
-def test_compiled_gradients_of_an_mlp_with_batchnorm_are_autograds():
+def test_compiled_steps_of_an_mlp_with_batchnorm_are_autograds():
     config = Config(depth=2, width=12)
-    model = built(config, (1, 4, 4))
-    assert_same_step(model, copy.deepcopy(model), config, *batch(9, (1, 4, 4)))
+    assert_same_step(*pair(config, (1, 4, 4)), [config], *batch(9, (1, 4, 4)))
 
 
 @pytest.mark.parametrize("fields", FAMILIES, ids=lambda fields: "-".join(map(str, fields.values())))
-def test_the_graph_of_every_family_gives_autograds_gradients(fields, monkeypatch):
+def test_the_graph_of_every_family_steps_as_autograd_does(fields, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)  # minutes for all of them
     config = Config(**fields)
-    model = built(config, (3, 32, 32))
-    assert_same_step(model, copy.deepcopy(model), config, *batch(3, (3, 32, 32)))
+    assert_same_step(*pair(config, (3, 32, 32)), [config], *batch(3, (3, 32, 32)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", COMPILED, ids=lambda fields: fields["model"])
-def test_compiled_gradients_are_autograds(fields):
+def test_compiled_steps_are_autograds(fields):
     config = Config(**fields)
-    model = built(config, (3, 32, 32))
-    assert_same_step(model, copy.deepcopy(model), config, *batch(4, (3, 32, 32)))
+    assert_same_step(*pair(config, (3, 32, 32)), [config], *batch(4, (3, 32, 32)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "fields", [{"model": "convnet", "depth": 1, "width": 6}, {"model": "resnet18"}]
 )
-def test_compiled_gradients_of_images_with_channels_last_are_autograds(fields):
+def test_compiled_steps_of_images_with_channels_last_are_autograds(fields):
     config = Config(**fields)
-    model = built(config, (3, 32, 32))
     images, labels = batch(4, (3, 32, 32))
     images = images.contiguous(memory_format=torch.channels_last)
-    assert_same_step(model, copy.deepcopy(model), config, images, labels)
+    assert_same_step(*pair(config, (3, 32, 32)), [config], images, labels)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"depth": 2, "width": 12}, {"model": "convnet", "depth": 1}])
-def test_compiled_gradients_of_replicas_are_autograds(fields):
-    config = Config(**{"width": 6, **fields})
-    stacks = [Replicas([built(config, (3, 32, 32), seed) for seed in range(3)]) for _ in range(2)]
-    assert_same_step(*stacks, config, *batch(5, (3, 32, 32), replicas=3))
+def test_compiled_steps_of_a_pack_are_autograds(fields):
+    configs = [Config(**{"width": 6, "weight_decay": wd, **fields}) for wd in (0.1, 0.2, 0.0)]
+    stacks = [
+        Pack([built(config, (3, 32, 32), seed) for seed, config in enumerate(configs)])
+        for _ in range(2)
+    ]
+    assert_same_step(*stacks, configs, *batch(5, (3, 32, 32), members=3))
 
 
 @pytest.mark.slow
@@ -138,14 +152,16 @@ def test_a_compiled_run_repeats_and_resumes_bit_for_bit_and_learns_as_a_plain_on
 @pytest.mark.slow
 def test_dropout_in_a_compiled_step_is_drawn_from_torchs_generator():
     config = parse(["--model=vit", "--dropout=0.5", "--vit_depth=1", "--vit_width=16"])
-    model = built(config, (3, 32, 32))
+    pack = Pack([built(config, (3, 32, 32))])
     images, labels = batch(4, (3, 32, 32))
-    compiled = gradients.compiled(model, steps.make_loss(config.loss), images, labels)
+    compiled, _ = steps_of(pack, [config], images, labels, is_compiled=True)
+    start = copy.deepcopy(pack.state_dict())
 
     def drawn(seed):
+        pack.load_state_dict(start)
         torch.manual_seed(seed)
         compiled(images, labels)
-        return torch.cat([p.grad.flatten() for p in model.parameters()])
+        return torch.cat([p.detach().flatten() for p in pack.parameters()])
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))
@@ -157,22 +173,36 @@ def test_without_a_compiler_the_error_says_what_works(monkeypatch):
     def fail(*_):
         raise RuntimeError("backend='inductor' raised") from exc.InvalidCxxCompiler()
 
-    monkeypatch.setattr(gradients, "_compile", fail)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 10))
+    monkeypatch.setattr(stepping, "_compile", fail)
+    pack = Pack([nn.Sequential(nn.Flatten(), nn.Linear(4, 10)).double()])
     images, labels = batch(2, (1, 2, 2))
     with pytest.raises(
         InputError, match=r"compile=True is not possible here \(.*\); compile=False"
     ):
-        gradients.compiled(model, steps.make_loss("cross_entropy"), images, labels)
+        steps_of(pack, [Config()], images, labels, is_compiled=True)
 
 
 def test_a_learner_compiles_for_the_shape_of_its_batches(monkeypatch):
     seen = []
-    monkeypatch.setattr(gradients, "compiled", lambda *given, **_: seen.append(given[2].shape))
+    monkeypatch.setattr(stepping, "compiled", lambda *given, **_: seen.append(given[3].shape))
     digits = load_dataset("digits", train_size=20)
-    for size, replicas, expected in ((16, 1, (16,)), (64, 1, (20,)), (8, 2, (2, 8))):
-        config = Config(depth=1, width=5, batch_size=size)
-        networks = [build_model(config, digits.image_shape, 10) for _ in range(replicas)]
-        model = networks[0] if replicas == 1 else Replicas(networks)
-        Learner(config, digits, model, range(replicas)).compile()
+    for size, members, expected in ((16, 1, (16,)), (64, 1, (20,)), (8, 2, (2, 8))):
+        configs = [Config(depth=1, width=5, batch_size=size, compile=True)] * members
+        networks = [build_model(config, digits.image_shape, 10) for config in configs]
+        Learner(configs, digits, Pack(networks)).compile()
         assert seen[-1] == (*expected, 1, 8, 8)
+
+
+@pytest.mark.slow
+def test_a_new_rate_compiles_nothing():
+    from torch._dynamo.utils import counters
+
+    config = Config(depth=1, width=6)
+    pack = Pack([built(config, (1, 4, 4))])
+    images, labels = batch(4, (1, 4, 4))
+    compiled, optimizer = steps_of(pack, [config], images, labels, is_compiled=True)
+    before = dict(counters["stats"])
+    for rate in (0.1, 0.01, 0.001):
+        optimizer.set_rates([rate])
+        compiled(images, labels)
+    assert dict(counters["stats"]) == before

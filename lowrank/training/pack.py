@@ -1,9 +1,9 @@
-"""N networks of one architecture, trained with N seeds as one batched computation (torch.func).
+"""N ≥ 1 networks of one architecture as one batched computation (torch.func): a pack.
 
 What one network computes from matrices, N compute from stacks of matrices: for small networks at a
-fraction of the cost, as a step's time is mostly that of starting its operations. Each replica draws
-its initial weights and the order of its batches as the run of its seed alone does, so that both are
-the same computation but for the order in which sums are rounded.
+fraction of the cost, as a step's time is mostly that of starting its operations. Each member draws
+its initial weights and the order of its batches as its run alone does, so that both are the same
+computation but for the order in which sums are rounded. A pack of one is the network itself.
 """
 
 from __future__ import annotations
@@ -25,31 +25,35 @@ if TYPE_CHECKING:
     from lowrank.config import Config
 
 
-class Replicas(nn.Module):
+class Pack(nn.Module):
     """N networks as one module: every parameter and buffer stacked along a new first dimension.
 
-    An optimiser that acts element by element trains each network as it would alone, given the
-    gradient of the sum of the networks' losses. The networks given share the memory of the stack
-    from then on: each stays a module of its own that always has the present weights. Moving this
-    module to another device or type would end that.
+    The networks given share the memory of the stack from then on: each stays a module of its own
+    that always has the present weights. Moving this module to another device or type would end
+    that. A pack of one stacks nothing and adds no dimension.
 
     Args:
-        networks: Two or more modules of one architecture, on one device.
+        networks: One or more modules of one architecture, on one device.
 
     Attributes:
         networks: The same modules.
-        stack: A module of the same architecture whose tensors (N, …) are the stacks.
+        stack: A module of the same architecture whose tensors (N, …) are the stacks; of one
+            network that network.
+        is_stacked: Whether tensors, batches and logits have a first dimension of N members.
 
     Example:
-        >>> replicas = Replicas([nn.Linear(4, 3), nn.Linear(4, 3)])
-        >>> replicas.stack.weight.shape, replicas.networks[1].weight.shape
+        >>> pack = Pack([nn.Linear(4, 3), nn.Linear(4, 3)])
+        >>> pack.stack.weight.shape, pack.networks[1].weight.shape
         (torch.Size([2, 3, 4]), torch.Size([3, 4]))
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = tuple(networks)
-        self.stack = copy.deepcopy(networks[0])
+        self.is_stacked = len(networks) > 1
+        self.stack = copy.deepcopy(networks[0]) if self.is_stacked else networks[0]
+        if not self.is_stacked:
+            return
         members = [dict(_tensors(network)) for network in networks]
         with torch.no_grad():
             for name, tensor in _tensors(self.stack):
@@ -65,9 +69,30 @@ class Replicas(nn.Module):
             images: (N, B, C, H, W), a batch for each network; or (B, C, H, W), one for all.
 
         Returns:
-            Logits (N, B, classes).
+            Logits (N, B, classes), of one network (B, classes).
         """
-        return self._call(dict(_tensors(self.stack)), images)
+        if not self.is_stacked:
+            logits: Tensor = self.stack(images)
+            return logits
+        return self.call(dict(_tensors(self.stack)), images)
+
+    def call(self, state: dict[str, Tensor], images: Tensor) -> Tensor:
+        """Computes the logits with other parameters and buffers.
+
+        Args:
+            state: Those of the stack, by its names.
+            images: As in ``forward``.
+
+        Returns:
+            As ``forward``.
+        """
+        if not self.is_stacked:
+            return self._call_one(state, images)
+        one_each = images.ndim == 5
+        batched = vmap(self._call_one, in_dims=(0, 0 if one_each else None))
+        with sdpa_kernel(SDPBackend.MATH):  # the attention kernels cannot be batched
+            logits: Tensor = batched(state, images)
+        return logits
 
     def check(self, images: Tensor) -> None:
         """Makes sure that the networks can be trained as one, changing nothing.
@@ -80,15 +105,8 @@ class Replicas(nn.Module):
         """
         weights = list(self.stack.parameters())
         buffers = {name: buffer.clone() for name, buffer in self.stack.named_buffers()}
-        logits = self._call(dict(_tensors(self.stack)) | buffers, images)
+        logits = self.call(dict(_tensors(self.stack)) | buffers, images)
         torch.autograd.grad(logits.sum(), weights, allow_unused=True)
-
-    def _call(self, state: dict[str, Tensor], images: Tensor) -> Tensor:
-        one_each = images.ndim == 5
-        call = vmap(self._call_one, in_dims=(0, 0 if one_each else None))
-        with sdpa_kernel(SDPBackend.MATH):  # the attention kernels cannot be batched
-            logits: Tensor = call(state, images)
-        return logits
 
     def _call_one(self, state: dict[str, Tensor], images: Tensor) -> Tensor:
         logits: Tensor = functional_call(self.stack, state, (images,))
@@ -96,23 +114,21 @@ class Replicas(nn.Module):
 
 
 def build(
-    config: Config,
-    seeds: Sequence[int],
+    configs: Sequence[Config],
     image_shape: tuple[int, int, int],
     num_classes: int,
     device: torch.device,
-) -> nn.Module:
-    """Builds the network of each seed as a run with that seed alone does.
+) -> Pack:
+    """Builds the network of each member as its run alone does.
 
     Args:
-        config: The run configuration.
-        seeds: One or more.
+        configs: Of each member, which differ in the numbers of training only.
         image_shape: (channels, height, width) of the images.
         num_classes: Width of the classifier.
         device: Where the networks go.
 
     Returns:
-        The network of a single seed, or else the `Replicas`.
+        The networks.
 
     Raises:
         InputError: If the model cannot be trained as one batched computation.
@@ -121,25 +137,25 @@ def build(
     from lowrank.models import build_model
 
     networks = []
-    for seed in seeds:
-        steps.seed_epoch(seed, 0)
+    for config in configs:
+        assert config.seed is not None
+        steps.seed_epoch(config.seed, 0)
         networks.append(build_model(config, image_shape, num_classes).to(device))
-    if len(networks) == 1:
-        return networks[0]
     try:
-        replicas = Replicas(networks)
-        replicas.check(torch.zeros(len(seeds), 2, *image_shape, device=device))
+        pack = Pack(networks)
+        if pack.is_stacked:
+            pack.check(torch.zeros(len(networks), 2, *image_shape, device=device))
     except torch.OutOfMemoryError as error:
         raise Failure(
-            f"out of memory with replicas={len(seeds)}: fewer, or a device with more memory, are "
-            f"needed ({str(error).splitlines()[0]})"
+            f"out of memory with a pack of {len(networks)}: a smaller one, or a device with more "
+            f"memory, is needed ({str(error).splitlines()[0]})"
         ) from error
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"replicas={len(seeds)}: torch.func cannot batch model={config.model} "
-            f"({str(error).strip().splitlines()[0]}); use replicas=1"
+            f"torch.func cannot batch model={configs[0].model} "
+            f"({str(error).strip().splitlines()[0]}); its runs train alone, with --pack=off"
         ) from error
-    return replicas
+    return pack
 
 
 def _tensors(network: nn.Module) -> chain[tuple[str, Tensor]]:
