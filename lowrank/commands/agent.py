@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import field_validator
 
 from lowrank.common.files import expanded
@@ -33,6 +35,14 @@ class Agent(Options):
         "agents on each GPU; on the CPU agents in all, among which\nthe cores are divided; default "
         "{default}",
         "K",
+        "1 or more",
+        ge=1,
+    )
+    pack: int = option(
+        1,
+        "agents of each slot whose points train as one batched\ncomputation, in one process; "
+        "default {default}: each alone",
+        "N",
         "1 or more",
         ge=1,
     )
@@ -96,7 +106,7 @@ def run(options: Agent) -> int:
     environment = {"LOWRANK_OUTPUT_DIR": options.output_dir} if options.output_dir else {}
     output_dir = expanded(options.output_dir or of_machine("output_dir"))
     with Status() as status, Interruption():
-        sweep = preflight(options.sweep, slots, output_dir, status.line)
+        sweep = preflight(options.sweep, slots, output_dir, status.line, packed=options.pack > 1)
         status.line(f"slots: {', '.join(slot.name for slot in slots)}")
         plan = Plan(
             sweep=sweep.path,
@@ -108,5 +118,7 @@ def run(options: Agent) -> int:
             environment=environment,
             grace=grace,
             is_over=sweep.state in EXHAUSTED,
+            pack=options.pack,
+            program=Path(sweep.config.get("program") or ""),
         )
         return Launcher(plan, status).run()

@@ -15,11 +15,12 @@ def test_a_sweep_is_named_as_wandb_accepts_it(path):
 
 
 def test_every_flag_is_read_with_or_without_an_equals_sign():
-    words = ["s", "--gpus", "0,1", "--per_gpu=2", "--count", "7", "--output_dir=out"]
+    words = ["s", "--gpus", "0,1", "--per_gpu=2", "--pack=4", "--count", "7", "--output_dir=out"]
     expected = Agent(
         sweep="s",
         gpus="0,1",
         per_gpu=2,
+        pack=4,
         count=7,
         output_dir="out",
         max_failures=5,
@@ -66,7 +67,7 @@ def test_a_kill_delay_that_is_no_number_is_told(monkeypatch, capsys):
 def test_the_help_names_every_flag(capsys):
     assert main(["agent", "--help"]) == 0
     text = capsys.readouterr().out
-    flags = ("gpus", "per_gpu", "count", "output_dir", "max_failures", "stagger")
+    flags = ("gpus", "per_gpu", "pack", "count", "output_dir", "max_failures", "stagger")
     assert all(f"--{flag}=" in text for flag in flags)
     assert max(map(len, text.splitlines())) <= 80
 

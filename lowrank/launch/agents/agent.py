@@ -35,6 +35,9 @@ GO = "go"
 REFUSED = 2
 """Exit code of an agent whose server wants something to be run that it does not run."""
 
+MEMBER = Path(__file__).with_name("member.py")
+"""What stands in for a training that a pack does."""
+
 _INTERPRETERS = ("python", "python3")
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # it becomes part of paths
 
@@ -132,8 +135,17 @@ def note(directory: Path, slot: str, command: dict[str, Any]) -> None:
 
 channel: Channel
 notes: tuple[Path, str]
+pack: list[str] = []
 current: Training | None = None
 refused = False
+
+
+def _of_pack(words: list[str]) -> list[str]:
+    """Returns the command that lets the slot's pack do what a command does, if there is a pack."""
+    programs = [place for place, word in enumerate(words) if word.endswith(".py")]
+    if not pack or not programs:
+        return words
+    return [sys.executable, "-I", str(MEMBER), *pack, *words[programs[0] :]]
 
 
 class Training(wandb.wandb_agent.AgentProcess):
@@ -146,7 +158,7 @@ class Training(wandb.wandb_agent.AgentProcess):
         first = next((i for i, word in enumerate(words) if not _is_before_program(word)), 0)
         if words and words[first] in _INTERPRETERS:  # the launcher's, whatever PATH has
             words[first] = sys.executable
-        super().__init__(env=env, command=words, **options)  # type: ignore[no-untyped-call]
+        super().__init__(env=env, command=_of_pack(words), **options)  # type: ignore[no-untyped-call]
         assert self._popen is not None
         self.run_id = env["WANDB_RUN_ID"]
         self.stopped_by_server = False
@@ -256,14 +268,14 @@ def main(argv: Sequence[str]) -> int:
     """Runs the agent until the sweep is exhausted, the launcher ends it or a signal does.
 
     Args:
-        argv: The channel's file descriptor, the directory of notes, the slot's name and the sweep
-            as ENTITY/PROJECT/SWEEP.
+        argv: The channel's file descriptor, the directory of notes, the slot's name, the sweep as
+            ENTITY/PROJECT/SWEEP, and the socket of the slot's pack, if it has one.
 
     Returns:
         0, 2 if something was refused, or 128 + n after signal n.
     """
-    global channel, notes
-    descriptor, directory, slot, sweep = argv
+    global channel, notes, pack
+    descriptor, directory, slot, sweep, *pack = argv
     channel, notes = Channel(int(descriptor)), (Path(directory), slot)
     received = 0
 

@@ -12,11 +12,12 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lowrank.common.terminal import duration
 from lowrank.common.texts import printable
 from lowrank.config import Config
 from lowrank.config.arguments import parse
+from lowrank.launch.agents.packs import PackProcess
 from lowrank.launch.agents.points import Points
 from lowrank.launch.agents.status import Point, Row, Status
 from lowrank.launch.logs import last_lines
@@ -38,6 +40,9 @@ AGENT = Path(__file__).with_name("agent.py")
 LAST_LINES = 20
 """Lines of its log that are shown of a slot that is stopped."""
 
+
+GATHER = 10.0
+"""Seconds after the latest start of a member in which its pack may still get one more."""
 
 _LOOK = 0.25  # seconds between two looks at processes
 _REFRESH = 2.0  # seconds between two looks at run records
@@ -75,6 +80,8 @@ class Plan:
         environment: Further variables of all agents.
         grace: Seconds that a training has to checkpoint after a signal.
         is_over: Whether the server has nothing more to hand out.
+        pack: Agents of each slot, whose points are trained in one process.
+        program: Which does that; not looked at where ``pack`` is 1.
     """
 
     sweep: str
@@ -86,13 +93,20 @@ class Plan:
     environment: Mapping[str, str]
     grace: float = GRACE
     is_over: bool = False
+    pack: int = 1
+    program: Path = Path("train.py")
 
 
 class _Worker:
-    """One slot: its agent, the point it works on and what has become of earlier ones."""
+    """One slot: its agent, the point it works on and what has become of earlier ones.
 
-    def __init__(self, slot: Slot, log: Path, start_at: float) -> None:
+    Where points are trained in packs it is one of several with the same ``pack``.
+    """
+
+    def __init__(self, slot: Slot, log: Path, start_at: float, pack: PackProcess | None) -> None:
         self.slot = slot
+        self.pack = pack
+        self.pack_died = ""
         self.log = log
         self.start_at: float | None = start_at
         self.agent: Supervised | None = None
@@ -145,11 +159,33 @@ class Launcher:
         self.points = Points(plan.logs)
         self._left = list(self.points.open().values())
         self._started: set[str] = set()
+        self._sockets = tempfile.TemporaryDirectory(prefix="lowrank-", ignore_cleanup_errors=True)
+        self.packs: list[PackProcess] = []
+        self.workers: list[_Worker] = []
         now = time.monotonic()
-        self.workers = [
-            _Worker(slot, plan.logs / f"{self.points.name}-{slot.name}.log", now + i * plan.stagger)
-            for i, slot in enumerate(plan.slots)
-        ]
+        for i, slot in enumerate(plan.slots):
+            pack = self._pack(slot) if plan.pack > 1 else None
+            members = [replace(slot, name=f"{slot.name}-{member}") for member in range(plan.pack)]
+            self.workers += [
+                _Worker(each, self._log(each), now + i * plan.stagger, pack)
+                for each in (members if pack else [slot])
+            ]
+
+    def _log(self, slot: Slot) -> Path:
+        return self.plan.logs / f"{self.points.name}-{slot.name}.log"
+
+    def _pack(self, slot: Slot) -> PackProcess:
+        pack = PackProcess(
+            slot,
+            self.plan.program,
+            self.plan.pack,
+            log=self._log(slot),
+            environment=self._environment(slot),
+            grace=self.plan.grace,
+            address=Path(self._sockets.name, slot.name),
+        )
+        self.packs.append(pack)
+        return pack
 
     def run(self) -> int:
         """Works until nothing is left to do or a signal comes.
@@ -161,7 +197,7 @@ class Launcher:
         self._introduce()
         with Interruption() as interruption, interruption.deferred(), self._hearing_usr1():
             try:
-                while not all(worker.is_over for worker in self.workers):
+                while not self._is_over():
                     self._turn()
                     if not self.ending and (self.requeue or not interruption.proceed()):
                         self._end(interruption.signal or signal.SIGTERM)
@@ -169,12 +205,19 @@ class Launcher:
                 for worker in self.workers:
                     if worker.agent is not None:
                         worker.agent.kill()
+                for pack in self.packs:
+                    pack.kill()
+                self._sockets.cleanup()
                 self.status.show(self._rows())
                 self.points.release()
         self._sum_up()
         if self.requeue:
             return REQUEUE
         return interruption.exit_code or int(any(w.stopped or w.failed for w in self.workers))
+
+    def _is_over(self) -> bool:
+        workers_are = all(worker.is_over for worker in self.workers)
+        return workers_are and all(pack.is_over for pack in self.packs)
 
     def _introduce(self) -> None:
         """Says what earlier launchers have left."""
@@ -203,6 +246,12 @@ class Launcher:
                 self._start(worker)
         for key, _ in self._selector.select(_LOOK):
             self._hear(key.data)
+        for pack in self.packs:
+            if not pack.is_over and all(worker.is_over for worker in self._members(pack)):
+                pack.end(signal.SIGTERM)
+            code = pack.poll()
+            if code is not None:
+                self._pack_ended(pack, code)
         for worker in self.workers:
             code = None if worker.agent is None else worker.agent.poll()
             if code is not None:
@@ -222,6 +271,7 @@ class Launcher:
         here, there = socket.socketpair()
         command = [sys.executable, "-P", str(AGENT), str(there.fileno())]
         command += [str(self.points.directory), worker.slot.name, self.plan.sweep]
+        command += [] if worker.pack is None else [str(worker.pack.address)]
         with worker.log.open("ab") as log:
             worker.last_offset = log.tell()
             worker.agent = Supervised(
@@ -284,6 +334,8 @@ class Launcher:
             exhausted = self.plan.is_over and not self._left
             if self.ending or worker.stopped or exhausted:
                 self._dismiss(worker)
+            elif not self._may_join(worker):
+                continue
             elif not out_of_tickets:
                 if self.tickets is not None:
                     self.tickets -= 1
@@ -295,12 +347,54 @@ class Launcher:
                 # Until then another's leave may come back unused.
                 self._dismiss(worker)
 
+    def _members(self, pack: PackProcess) -> list[_Worker]:
+        return [worker for worker in self.workers if worker.pack is pack]
+
+    def _may_join(self, worker: _Worker) -> bool:
+        """Returns whether a point that is taken now is trained soon: in a pack that is gathered.
+
+        W&B hands out a point again whose run has not begun within the hour. So all members of a
+        pack take theirs when the last pack has ended, one after another.
+        """
+        if worker.pack is None:
+            return True
+        members = self._members(worker.pack)
+        if any(member.granted for member in members):
+            return False
+        started = [member.point.started for member in members if member.point is not None]
+        if started:
+            return time.monotonic() < max(started) + GATHER
+        return all(
+            member.asks
+            for member in members
+            if not (member.is_over or member.dismissed or member.state == "failed")
+        )
+
+    def _pack_ended(self, pack: PackProcess, code: int) -> None:
+        """Starts the process of a pack again, unless it has ended for good."""
+        members = [member for member in self._members(pack) if not member.is_over]
+        if self.ending or not members:
+            pack.end(signal.SIGTERM)
+            return
+        for member in members:
+            if member.point is not None:
+                member.pack_died = _how(code)
+        pack.failures += 1
+        self._say(pack, f"the process of the pack failed: {_how(code)}; {pack.log}")
+        if pack.failures < self.plan.max_failures:
+            pack.start_again(_pause(pack.failures))
+            return
+        pack.end(signal.SIGTERM)
+        for member in members:
+            member.stopped = True
+        self._say_stopped(pack, pack.failures, pack.log_offset)
+
     def _dismiss(self, worker: _Worker) -> None:
         worker.dismissed = True
         worker.answer("end")
 
     def _point_started(self, worker: _Worker, report: Mapping[str, Any]) -> None:
-        worker.granted, worker.handed = False, None
+        worker.granted, worker.handed, worker.pack_died = False, None, ""
         self._started.add(report["run_id"])
         worker.last_offset = worker.log.stat().st_size
         worker.point = Point(
@@ -332,12 +426,16 @@ class Launcher:
         point, worker.point = worker.point, None
         if point is None:
             return
+        how = worker.pack_died or _how(code)
+        who = "the process of its pack, " if worker.pack_died else who
         point.look()
         took = duration(time.monotonic() - point.started)
         rank = "" if point.rank_mean is None else f", rank_mean {point.rank_mean:.1f}"
         if code == 0 or (stopped and not self.ending):
             worker.done += 1
             worker.failures_in_a_row = 0
+            if worker.pack is not None:
+                worker.pack.failures = 0
             self.points.done(point.run_id)
             how = "finished" if code == 0 else "stopped early by W&B"
             self._say(worker, f"run {point.run_id} {how} after {took}{rank}")
@@ -353,7 +451,7 @@ class Launcher:
                 self.points.fail(point.run_id, _how(code))
             else:
                 worker.interrupted.append(point.run_id)
-            self._failed(worker, f"run {point.run_id} failed after {took}: {who}{_how(code)}")
+            self._failed(worker, f"run {point.run_id} failed after {took}: {who}{how}")
 
     def _agent_ended(self, worker: _Worker, code: int) -> None:
         while worker.channel is not None and self._hear(worker):
@@ -374,9 +472,8 @@ class Launcher:
         elif worker.dismissed or code == 0:
             worker.state = "done"
         else:
-            pause = min(_LONGEST_PAUSE, 5.0 * 2 ** (worker.failures_in_a_row - 1))
             worker.state = "failed"
-            worker.start_at = time.monotonic() + pause
+            worker.start_at = time.monotonic() + _pause(worker.failures_in_a_row)
 
     def _untouched(self, worker: _Worker) -> list[dict[str, Any]]:
         """Returns the points that an agent took or was handed before it died, and did not start."""
@@ -396,13 +493,14 @@ class Launcher:
             return
         worker.stopped = True
         worker.state = "stopped"
-        others = "; the others go on" if len(self.workers) > 1 else ""
+        self._say_stopped(worker, worker.failures_in_a_row, worker.last_offset)
+
+    def _say_stopped(self, what: _Worker | PackProcess, failures: int, offset: int) -> None:
+        others = "; the others go on" if len(self.plan.slots) * self.plan.pack > 1 else ""
         self._say(
-            worker,
-            f"stopped after {worker.failures_in_a_row} failures in a row{others}. "
-            "The last lines of its log:",
+            what, f"stopped after {failures} failures in a row{others}. The last lines of its log:"
         )
-        for line in last_lines(worker.log, worker.last_offset, LAST_LINES):
+        for line in last_lines(what.log, offset, LAST_LINES):
             self.status.line(f"    {line}")
 
     def _end(self, number: signal.Signals) -> None:
@@ -410,13 +508,15 @@ class Launcher:
         self.ending = True
         name = "SIGUSR1" if self.requeue else number.name
         self.status.line(f"{name}: trainings checkpoint and end; a second signal kills them")
+        for pack in self.packs:  # before the agents' children pass it on, one by one
+            pack.end(number)
         for worker in self.workers:
             worker.start_at = None
             if worker.agent is not None:
                 worker.agent.send_signal(number)
 
-    def _say(self, worker: _Worker, text: str) -> None:
-        self.status.line(f"{time.strftime('%H:%M:%S')} {worker.slot.name}: {text}")
+    def _say(self, what: _Worker | PackProcess, text: str) -> None:
+        self.status.line(f"{time.strftime('%H:%M:%S')} {what.slot.name}: {text}")
 
     def _rows(self) -> list[Row]:
         return [Row(w.slot.name, w.state, w.done, w.failed, w.point) for w in self.workers]
@@ -443,6 +543,10 @@ class Launcher:
 def _named(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return f"{', '.join(names[:_MOST_NAMES])}{more}"
+
+
+def _pause(failures: int) -> float:
+    return min(_LONGEST_PAUSE, 5.0 * 2.0 ** (failures - 1))
 
 
 def _how(code: int) -> str:

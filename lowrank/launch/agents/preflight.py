@@ -23,6 +23,7 @@ from lowrank.config.yamltext import read_mapping
 from lowrank.launch.agents import probes
 from lowrank.launch.agents.points import left_over, logs_of
 from lowrank.launch.agents.probes import DataSet, Sweep
+from lowrank.launch.programs import trains_packs
 from lowrank.launch.slots import Slot
 from lowrank.runs.environment import describe_code
 
@@ -43,7 +44,12 @@ _FIELDS = ("dataset", "data_dir", "download", "image_size")
 
 
 def preflight(
-    path: str, slots: Sequence[Slot], output_dir: Path, say: Callable[[str], None]
+    path: str,
+    slots: Sequence[Slot],
+    output_dir: Path,
+    say: Callable[[str], None],
+    *,
+    packed: bool = False,
 ) -> Sweep:
     """Checks devices, disk, key, sweep, program and data.
 
@@ -52,6 +58,7 @@ def preflight(
         slots: Where agents will run.
         output_dir: Where runs will be written.
         say: Prints a line.
+        packed: Whether points are to be trained in packs.
 
     Returns:
         The sweep.
@@ -91,7 +98,7 @@ def preflight(
     if sweep is not None:
         say(f"ok: key: of {sweep.user}")
         check("sweep", state, sweep, left_over(logs_of(output_dir, sweep.path)))
-        check("program", program, sweep.config)
+        check("program", program, sweep.config, packed)
         wanted = check("data", lambda: data_sets(sweep.config))
         if wanted:
             check("data", probes.in_child, DATA_SECONDS, probes.load_data, wanted)
@@ -177,11 +184,12 @@ def state(sweep: Sweep, left: Sequence[str] = ()) -> str:
     return f"{sweep.path}, {sweep.config.get('method')}, {sweep.state.lower()}{waits}"
 
 
-def program(config: Mapping[str, Any]) -> str:
+def program(config: Mapping[str, Any], packed: bool = False) -> str:
     """Checks that what the sweep runs is here and knows the sweep's parameters.
 
     Args:
         config: The sweep file.
+        packed: Whether it is to train packs.
 
     Returns:
         What is run.
@@ -192,7 +200,7 @@ def program(config: Mapping[str, Any]) -> str:
     command = [str(word) for word in config.get("command") or ["${program}"]]
     name = config.get("program")
     if not name:
-        if "${program}" in command:
+        if packed or "${program}" in command:
             raise InputError("the sweep names no program; its file needs `program: train.py`")
         return f"{' '.join(command)} (not checked)"
     path = Path(name)
@@ -204,6 +212,11 @@ def program(config: Mapping[str, Any]) -> str:
     text = path.read_text(encoding="utf-8", errors="replace")
     if "lowrank" not in text:
         raise InputError(f"{printable(name, 200)} is no training of lowrank: it never imports it")
+    if packed and not trains_packs(path):
+        raise InputError(
+            f"{printable(name, 200)} has no function train(requests), which trains packs: start "
+            "agents without --pack"
+        )
     if "lowrank.config" in text:
         known = [*Config.model_fields, "config"]
         lines = [

@@ -61,7 +61,7 @@ from lowrank.launch.agents.status import Status
 from lowrank.common.program import exit_code_of
 from lowrank.launch.slots import Slot
 
-sweep, slots, count, max_failures, agent = sys.argv[1:]
+sweep, slots, count, max_failures, agent, pack = sys.argv[1:]
 if agent:
     from lowrank.launch.agents import launcher
     launcher.AGENT = Path(agent)
@@ -74,6 +74,7 @@ plan = Plan(
     stagger=0.5,
     environment={},
     grace=120.0,
+    pack=int(pack),
 )
 
 def work():
@@ -93,6 +94,7 @@ class Launch:
         count: Points to take; 0 for all.
         max_failures: In a row.
         agent: A file in place of the agent's.
+        pack: Agents of each slot.
         flags: Instead of these, for the whole command with its preflight.
     """
 
@@ -104,11 +106,13 @@ class Launch:
         count: int = 0,
         max_failures: int = 3,
         agent: str = "",
+        pack: int = 1,
         flags: list[str] | None = None,
     ) -> None:
         self.tree = Tree()
         if flags is None:
             words = ["-c", LAUNCHER, sweep, str(slots), str(count), str(max_failures), agent]
+            words += [str(pack)]
         else:
             words = ["-c", "import sys; from lowrank.cli import main; sys.exit(main())", "agent"]
             words += [sweep, *flags]

@@ -113,6 +113,12 @@ def test_a_program_that_is_not_here_or_not_ours_is_told(place):
         program({"program": "train.py"})
     with pytest.raises(InputError, match="names no program"):
         program({"command": ["${env}", "python", "${program}"]})
+    with pytest.raises(InputError, match="names no program"):
+        program({"command": ["python", "train.py"]}, packed=True)
+    (place / "train.py").write_text("import lowrank\n")
+    assert program({"program": "train.py"})
+    with pytest.raises(InputError, match=r"no function train\(requests\), which trains packs"):
+        program({"program": "train.py"}, packed=True)
 
 
 def test_parameters_that_train_py_does_not_know_are_told(place):
