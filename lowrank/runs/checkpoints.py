@@ -49,7 +49,7 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
     path = Path(path)
     try:
         with replacing(path, alone=True) as new, new.open("w+b") as file:
-            torch.save(dict(state), file)
+            torch.save(_alone(dict(state)), file)
             _seal(file)
     except Exception as error:
         cause = error if isinstance(error, OSError) else error.__context__
@@ -100,6 +100,15 @@ def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> dict[
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a checkpoint")
     return state
+
+
+def _alone(state: Any) -> Any:
+    """Returns a state whose tensors are no part of larger memory, which torch would save too."""
+    if isinstance(state, torch.Tensor):
+        return state.clone() if state.untyped_storage().nbytes() > state.nbytes else state
+    if isinstance(state, dict):
+        return {name: _alone(value) for name, value in state.items()}
+    return [_alone(value) for value in state] if isinstance(state, list) else state
 
 
 def _seal(file: BinaryIO) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,7 @@ class Learner:
                 # Members that were cut off within an epoch wait until the others are there.
                 ahead = [member for member in living if self.steps[member] > first]
                 until = min((self.steps[member] for member in ahead), default=len(self.batches))
-                self._waiting = {member: self.state_dict(member) for member in ahead}
+                self._waiting = copy.deepcopy({m: self.state_dict(m) for m in ahead})
                 active = [member for member in living if member not in self._waiting]
                 self._take_steps(order, active, until, proceed)
                 for member, state in self._waiting.items():
@@ -170,7 +171,7 @@ class Learner:
         return len(self.dataset.train) / self.seconds
 
     def state_dict(self, member: int) -> dict[str, Any]:
-        """Returns what a member's checkpoint must keep: copies of tensors, and numbers.
+        """Returns what a member's checkpoint must keep: tensors, which go on changing, and numbers.
 
         Args:
             member: From 0.
@@ -183,7 +184,7 @@ class Learner:
             "step": self.steps[member],
             "train_seconds": self.seconds,
             "generators": self._generators,
-            "model": {name: tensor.clone() for name, tensor in network.state_dict().items()},
+            "model": dict(network.state_dict()),
             "optimizer": self.optimizer.state_dict(member),
         }
 

@@ -51,7 +51,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch leaves to be measured and written; training changes none of it.
+    """What an epoch leaves to be measured and written.
 
     Attributes:
         number: Epochs trained.
@@ -244,8 +244,8 @@ class Member:
             self.watcher.advance()
         return recorded
 
-    def snapshot(self, learner: Learner, index: int, row: Mapping[str, float]) -> Epoch:
-        """Copies what the epoch just trained leaves.
+    def left(self, learner: Learner, index: int, row: Mapping[str, float]) -> Epoch:
+        """Returns what the epoch just trained leaves; its tensors go on changing.
 
         Args:
             learner: Of the pack.
@@ -258,7 +258,7 @@ class Member:
         epoch, config = learner.epochs[index], self.config
         weights = None
         if self._is_measured(epoch):
-            weights = {name: weight.clone() for name, weight in self.watcher.weights().items()}
+            weights = {name: weight.detach() for name, weight in self.watcher.weights().items()}
         may_end = epoch == config.epochs or config.on_collapse == "stop"
         due = may_end or epoch % config.checkpoint_every == 0
         return Epoch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ class Optimizer:
         self._update(weights, gradients, state, numbers)
 
     def state_dict(self, member: int) -> dict[str, Any]:
-        """Returns a copy of a member's state, in torch's format.
+        """Returns a member's state, in torch's format; its tensors go on changing.
 
         Args:
             member: From 0.
@@ -118,14 +119,12 @@ class Optimizer:
             ``param_groups`` that are the class's defaults.
         """
         if self._fused is not None:
-            saved: dict[str, Any] = _copied(self._fused.state_dict())
-            return saved
-        steps = self._of(self.numbers["step"], member).clone()
+            return self._fused.state_dict()
         states: dict[int, dict[str, Tensor]] = {}
         for place in range(len(self._parameters)):
-            states[place] = {n: self._of(of[place], member).clone() for n, of in self.state.items()}
+            states[place] = {n: self._of(of[place], member) for n, of in self.state.items()}
             if "exp_avg" in self.state:
-                states[place]["step"] = steps.float()
+                states[place]["step"] = self._of(self.numbers["step"], member).float()
         group: dict[str, Any] = {
             name: float(self._of(number, member))
             for name, number in self.numbers.items()
@@ -143,7 +142,9 @@ class Optimizer:
         """
         states = saved["state"]
         if self._fused is not None:
-            self._fused.load_state_dict({**self._fused.state_dict(), "state": _copied(states)})
+            self._fused.load_state_dict(
+                {**self._fused.state_dict(), "state": copy.deepcopy(states)}
+            )
             return
         for place, state in states.items():
             for name, kept in self.state.items():
@@ -161,15 +162,6 @@ class Optimizer:
         return tensor[member] if self._is_stacked else tensor
 
 
-def _copied(state: Any) -> Any:
-    """Returns a copy of nested dictionaries and lists, tensors included."""
-    if isinstance(state, Tensor):
-        return state.clone()
-    if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
-    return [_copied(value) for value in state] if isinstance(state, list) else state
-
-
 def sgd(
     weights: Sequence[Tensor], gradients: Sequence[Tensor], state: State, numbers: Numbers
 ) -> None:
@@ -182,8 +174,9 @@ def sgd(
         numbers: ``lr`` η, ``weight_decay`` λ, ``momentum`` μ.
     """
     buffers = state.get("momentum_buffer")
+    # A difference: a matrix product plus a tensor is compiled to a kernel that copies the tensor.
     for place, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
-        direction = gradient + _for(numbers["weight_decay"], weight) * weight
+        direction = gradient - _for(-numbers["weight_decay"], weight) * weight
         if buffers:
             direction = buffers[place].mul_(_for(numbers["momentum"], weight)).add_(direction)
         weight.sub_(_for(numbers["lr"], weight) * direction)
@@ -233,7 +226,7 @@ def _adam(
         decay = _for(numbers["weight_decay"], weight)
         if decoupled:
             weight.mul_(1 - _for(numbers["lr"], weight) * decay)
-        direction = gradient if decoupled else gradient + decay * weight
+        direction = gradient if decoupled else gradient - -decay * weight
         mean = state["exp_avg"][place].lerp_(direction, 1 - of_first)
         square = state["exp_avg_sq"][place]
         square.mul_(of_second).add_(direction * direction * (1 - of_second))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from signal import Signals
@@ -154,9 +155,11 @@ class Trainer:
             if learner.epochs[index]:
                 row["time/train"] = learner.seconds
                 row["throughput/images_per_second"] = learner.images_per_second
-            closing[index] = member.snapshot(learner, index, row)
+            closing[index] = member.left(learner, index, row)
         if closing:
-            self._background.submit(lambda: self._write(closing))
+            # In one go: what tensors share, as those of a pack do, is copied once.
+            kept = copy.deepcopy(closing)
+            self._background.submit(lambda: self._write(kept))
 
     def _write(self, epochs: Mapping[int, Epoch]) -> None:
         """Measures, checkpoints, records and logs, in the background."""

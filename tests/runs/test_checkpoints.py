@@ -212,3 +212,12 @@ def test_what_cannot_be_saved_is_the_callers_error_and_harms_nothing(path):
         checkpoints.save(path, {"function": lambda: None})
     assert same(checkpoints.load(path), state_of(1))
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_part_of_a_larger_tensor_is_saved_without_the_rest(tmp_path):
+    whole = torch.arange(100_000.0).view(100, 1000)
+    checkpoints.save(tmp_path / "a.pt", {"states": [{"part": whole[3]}], "epoch": 1})
+    assert (tmp_path / "a.pt").stat().st_size < 10_000
+    loaded = checkpoints.load(tmp_path / "a.pt")
+    assert torch.equal(loaded["states"][0]["part"], whole[3])
+    assert loaded["epoch"] == 1

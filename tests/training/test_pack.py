@@ -6,6 +6,8 @@ of this is done with modules and images of float64. Run with ``pytest tests/trai
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -233,16 +235,16 @@ def test_members_in_different_epochs_and_steps_reach_what_they_would_side_by_sid
     kept = {}
     for epoch in range(1, 4):
         if epoch == 2:  # one is cut off before, one within, one after this epoch
-            kept[0] = whole.state_dict(0)
+            kept[0] = copy.deepcopy(whole.state_dict(0))
             early, _ = learners(FIELDS, digits, dtype=torch.float32)
             for member in range(3):
                 early.load_state_dict(member, whole.state_dict(member))
             with pytest.raises(InterruptedError):
                 early.train_epoch(stop_after(5))
-            kept[1] = early.state_dict(1)
+            kept[1] = copy.deepcopy(early.state_dict(1))
         whole.train_epoch(go_on)
         if epoch == 2:
-            kept[2] = whole.state_dict(2)
+            kept[2] = copy.deepcopy(whole.state_dict(2))
     for member, state in kept.items():
         torn.load_state_dict(member, state)
     assert (torn.epochs, torn.steps) == ([1, 1, 2], [0, 5, 0])
@@ -323,3 +325,17 @@ def test_a_pack_of_one_is_the_network_itself():
     assert network.weight is weight
     images = torch.ones(2, 4)
     assert torch.equal(alone(images), network(images))
+
+
+def test_a_snapshot_of_all_members_copies_what_they_share_once(digits):
+    together, _ = learners(FIELDS, digits, dtype=torch.float32)
+    together.train_epoch(go_on)
+    kept = copy.deepcopy([together.state_dict(member) for member in range(3)])
+    stack = together.pack.stack.state_dict()
+    for name, tensor in stack.items():
+        own = [state["model"][name] for state in kept]
+        assert len({part.untyped_storage().data_ptr() for part in own}) == 1
+        assert own[0].untyped_storage().nbytes() == tensor.untyped_storage().nbytes()
+        assert own[0].untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr()
+        for member, part in enumerate(own):
+            assert torch.equal(part, tensor[member])
