@@ -30,7 +30,7 @@ from lowrank.runs.environment import available_cores
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = {
-    "cpu": ("spectra", "images", "packs", "epoch_cost", "startup", "memory", "sweep"),
+    "cpu": ("spectra", "images", "packs", "earlier", "epoch_cost", "startup", "memory", "sweep"),
     "cuda": ("spectra", "images", "packs"),
 }
 

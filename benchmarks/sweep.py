@@ -32,6 +32,7 @@ from lowrank.common.terminal import aligned, say
 from lowrank.runs.find import Run
 
 ALLOWED = 1.2
+ALLOWED_IN_PACKS = 1.0
 SLOTS = 2
 POINTS = 60
 AGENT_POINTS = 8
@@ -119,8 +120,16 @@ def measure(options: Options) -> list[Row]:
         train_size = 64 if options.quick else calibrate(directory, SECONDS, SLOTS)
         setting = {**SETTING, "train_size": train_size}
         ours = run_sweep(directory, setting, points, SLOTS)
+        packed = run_sweep(directory / "packed", setting, points, SLOTS, pack="auto")
         theirs = run_agents(directory, setting, agent_points, SLOTS)
-    say("\n".join([f"{SLOTS} slots; seconds\n", *aligned([HEAD, ours.cells(), theirs.cells()])]))
+    say(
+        "\n".join(
+            [
+                f"{SLOTS} slots; seconds\n",
+                *aligned([HEAD, ours.cells(), packed.cells(), theirs.cells()]),
+            ]
+        )
+    )
     what = f"`lowrank sweep`, {points} points of {SECONDS:g} s on {SLOTS} slots"
     return [
         Row(
@@ -131,6 +140,24 @@ def measure(options: Options) -> list[Row]:
             Spread(ours.ideal, 0.0, 1),
             "share",
             ALLOWED,
+        ),
+        Row(
+            f"{what}, --pack=auto",
+            "training of all points, unpacked, / slots",
+            "s",
+            Spread(packed.seconds, 0.0, 1),
+            Spread(ours.ideal, 0.0, 1),
+            "share",
+            ALLOWED_IN_PACKS,
+        ),
+        Row(
+            f"{what}, --pack=auto",
+            "the same without packs",
+            "s",
+            Spread(packed.seconds, 0.0, 1),
+            Spread(ours.seconds, 0.0, 1),
+            "share",
+            None,
         ),
         Row(
             f"{what}, lost per point",
@@ -162,7 +189,13 @@ def calibrate(directory: Path, seconds: float, slots: int) -> int:
     return max(64, round(size * seconds / statistics.median(settled)))
 
 
-def run_sweep(directory: Path, setting: Mapping[str, object], points: int, slots: int) -> Result:
+def run_sweep(
+    directory: Path,
+    setting: Mapping[str, object],
+    points: int,
+    slots: int,
+    pack: str = "off",
+) -> Result:
     """Runs a sweep with `lowrank sweep`.
 
     Args:
@@ -170,6 +203,7 @@ def run_sweep(directory: Path, setting: Mapping[str, object], points: int, slots
         setting: What all points have in common.
         points: How many.
         slots: Runs at once, on the CPU.
+        pack: As the command takes it.
 
     Returns:
         What was measured.
@@ -179,9 +213,10 @@ def run_sweep(directory: Path, setting: Mapping[str, object], points: int, slots
     (directory / "train.py").symlink_to(ROOT / "train.py")
     started = time.perf_counter()
     command = [*_python("from lowrank.cli import main; sys.exit(main())"), "sweep", str(file)]
-    flags = ["--gpus=none", f"--per_gpu={slots}", f"--output_dir={runs}"]
+    flags = ["--gpus=none", f"--per_gpu={slots}", f"--output_dir={runs}", f"--pack={pack}"]
     _run([*command, *flags], _environment(directory), directory / "sweep.log")
-    return _result("lowrank sweep", time.perf_counter() - started, load_sweep(runs), points, slots)
+    name = "lowrank sweep" if pack == "off" else "lowrank sweep, packed"
+    return _result(name, time.perf_counter() - started, load_sweep(runs), points, slots)
 
 
 def run_agents(directory: Path, setting: Mapping[str, object], points: int, slots: int) -> Result:
