@@ -3,7 +3,8 @@
     make evidence                                                   # CIFAR-10, downloaded
     make evidence FLAGS='--dataset=imagefolder --data_dir=DIR'      # images in folders
 
-Interrupted and started again it trains what is missing. Flags go to ``lowrank sweep``.
+Interrupted and started again it trains what is missing. Flags go to ``lowrank sweep``, which trains
+runs of one batch size as packs.
 """
 
 from __future__ import annotations
@@ -244,6 +245,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     place = [flag.partition("=")[2] for flag in flags if flag.startswith("--output_dir=")]
     runs_dir = place[-1] if place else str(root / "runs" / "evidence")
     flags += [] if place else [f"--output_dir={runs_dir}"]
+    flags += [] if any(flag.startswith("--pack") for flag in flags) else ["--pack=auto"]
     docs = root / "docs" / "evidence"
     code = lowrank(["sweep", str(root / SWEEP), *flags]) or lowrank(
         ["figures", runs_dir, "--kind=curves", "--format=png", "--dpi=200", f"--output={docs}/"]
