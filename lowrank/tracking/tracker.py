@@ -280,7 +280,7 @@ def start_tracking(
         quiet=True,
     )
     if stop is not None:
-        ours.stop_fn = stop
+        ours.stop_fn = lambda: stop()  # copied with the settings, whole, if it were a method
     if is_over:
         ours.x_disable_stats = ours.x_disable_meta = True
         ours.host, ours.git_commit = environment.get("host"), environment.get("commit")
