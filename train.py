@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -94,6 +95,8 @@ def train(requests: Sequence[Request]) -> list[int]:
                 "WANDB_GIT_COMMIT=COMMIT says it"
             )
         members.begin(device, environment)
+        if not members.living:
+            return members.exit_codes()
         dataset = load_dataset(
             config.dataset,
             data_dir=config.data_dir,
@@ -102,7 +105,7 @@ def train(requests: Sequence[Request]) -> list[int]:
             image_size=config.resolved_image_size,
             device=device,
         )
-        left, configs = members.living, [member.config for member in members.slots]
+        configs = [member.config for member in members.slots]
         pack = build(configs, dataset.image_shape, dataset.num_classes, device)
         learner = Learner(configs, dataset, pack)
         steps.check_last_batch(pack.networks[0], dataset, config.batch_size)
@@ -112,28 +115,46 @@ def train(requests: Sequence[Request]) -> list[int]:
             learner.compile()
             say(f"compiled in {time.perf_counter() - started:.0f} s")
         members.watch(pack, dataset)
+        if not (left := members.living):
+            return members.exit_codes()
         trainer = Trainer(learner, members.slots, interruption)
         trainer.train()
         if any(member.exit_code == 0 for member in left):
             say(f"\n{trainer.table()}")
-        for member in left:
-            _conclude(member)
+        _conclude(left, members.slots)
         return members.exit_codes()
 
 
-def _conclude(member: Member) -> None:
-    """Says how a run ended and what to do next."""
+def _conclude(members: Sequence[Member], slots: Sequence[Member]) -> None:
+    """Says how runs ended and what to do next.
+
+    Args:
+        members: Those that trained.
+        slots: All of the pack, with those that had ended before.
+    """
+    for member in members:
+        if member.exit_code == 0:
+            member.say_lost()
+    for state in dict.fromkeys(member.state for member in members):
+        those = [member for member in members if member.state == state]
+        names = f"run{'s' if len(those) > 1 else ''} {' '.join(m.run_id for m in those)}"
+        say(f"{names} {state}: {' '.join(shlex.quote(str(m.directory.path)) for m in those)}")
+    if any(member.state == "stopped" for member in members):
+        # One that has ended is named as well: the others' bits are those of the whole pack.
+        each = " -- ".join(_words(member) for member in slots)
+        say(f"go on with: {command_line(__file__)} {each}")
+    paths = [os.path.relpath(m.directory.path) for m in members if m.tracker.sync_command]
+    if paths:
+        command = shlex.join(["lowrank", "sync", *paths])
+        say(f"upload {'it' if len(paths) == 1 else 'them'} with: {command}")
+
+
+def _words(member: Member) -> str:
+    """Returns the arguments with which a run goes on."""
     directory = member.directory
-    if member.exit_code == 0:
-        member.say_lost()
-    say(f"run {directory.run_id} {member.state}: {directory.path}")
-    if member.state == "stopped":
-        stored = shlex.quote(str(directory.path / "config.yaml"))
-        output_dir = shlex.quote(directory.config.output_dir)
-        place = f"--run_id={directory.run_id} --output_dir={output_dir}"
-        say(f"go on with: {command_line(__file__)} --config {stored} {place}")
-    if member.tracker.sync_command:
-        say(f"upload it with: {member.tracker.sync_command}")
+    stored = shlex.quote(str(directory.path / "config.yaml"))
+    output_dir = shlex.quote(directory.config.output_dir)
+    return f"--config {stored} --run_id={directory.run_id} --output_dir={output_dir}"
 
 
 if __name__ == "__main__":

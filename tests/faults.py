@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -102,6 +103,16 @@ def kill_at(
     return partial(_replace, function, partial(_killing, call=call, after=after, number=number))
 
 
+def fail_at(function: str, call: int, error: BaseException) -> Callable[[], None]:
+    """Lets a function of a process fail at a certain call, as `kill_at` counts them."""
+    return partial(_replace, function, partial(_before, call=call, do=partial(_raise, error)))
+
+
+def sleep_at(function: str, call: int, seconds: float) -> Callable[[], None]:
+    """Lets a function of a process take longer at a certain call."""
+    return partial(_replace, function, partial(_before, call=call, do=partial(_sleep, seconds)))
+
+
 def half_written_at(call: int) -> Callable[[], None]:
     """Lets a process kill itself when half of a certain checkpoint is written."""
     return partial(_replace, "torch.save", partial(_halving, call=call))
@@ -143,6 +154,30 @@ def _killing(
         return result
 
     return counted
+
+
+def _before(
+    original: Callable[..., object], call: int, do: Callable[[], None]
+) -> Callable[..., object]:
+    calls = 0
+
+    def counted(*arguments: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            do()
+        return original(*arguments, **options)
+
+    return counted
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _sleep(seconds: float) -> None:
+    Path("asleep").touch()
+    time.sleep(seconds)
 
 
 def _halving(original: Callable[..., object], call: int) -> Callable[..., object]:

@@ -86,6 +86,26 @@ def describe_command(
     }
 
 
+def trained_together(environment: Mapping[str, Any], run_id: str) -> list[str]:
+    """Returns the ids of the runs that a process trained as one computation, in their order.
+
+    Args:
+        environment: Of the process, as a record holds it.
+        run_id: Of the record's run.
+
+    Returns:
+        The run's own alone if it trained in no pack, or that is not known.
+
+    Example:
+        >>> trained_together({"pack": {"members": ["a", "b"]}}, "b"), trained_together({}, "b")
+        (['a', 'b'], ['b'])
+    """
+    pack = environment.get("pack")
+    members = pack.get("members") if isinstance(pack, Mapping) else None
+    ids = [str(member) for member in members] if isinstance(members, list) else []
+    return ids if run_id in ids and len(set(ids)) == len(ids) else [run_id]
+
+
 def wandb_sweep(environ: Mapping[str, str] | None = None) -> str | None:
     """Returns the W&B sweep that this process runs a point of.
 

@@ -15,6 +15,9 @@ class Background:
     Args:
         threads: Of torch's operations in it.
 
+    Attributes:
+        is_abandoned: Whether nobody wants what the present job has not done yet.
+
     Example:
         >>> done = []
         >>> with Background(threads=1) as background:
@@ -27,11 +30,13 @@ class Background:
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(1, "epoch", torch.set_num_threads, (threads,))
         self._job: Future[None] | None = None
+        self.is_abandoned = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.is_abandoned = error[0] is not None
         self._pool.shutdown(wait=True)
 
     def submit(self, work: Callable[[], None]) -> None:

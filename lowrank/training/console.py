@@ -164,7 +164,7 @@ def epoch_line(
 def pack_line(
     epochs: int, rows: Sequence[Mapping[str, float]], seconds_left: float = math.nan
 ) -> str:
-    """Returns the line of one epoch of a pack, 80 columns wide.
+    """Returns the line of one epoch of a pack, at most 80 columns wide.
 
     Args:
         epochs: Number of the last epoch.

@@ -197,7 +197,7 @@ class Learner:
         """
         self._load(member, state)
         self.epochs[member], self.steps[member] = state["epoch"], state["step"]
-        self.seconds = state["train_seconds"]
+        self.seconds = max(self.seconds, state["train_seconds"])  # members differ: one may be at 0
         self._generators = state["generators"]
 
     def _load(self, member: int, state: Mapping[str, Any]) -> None:

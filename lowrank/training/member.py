@@ -13,6 +13,7 @@ from lowrank.common.errors import InputError, out_of_memory
 from lowrank.measure.watcher import Watcher
 from lowrank.runs import checkpoints
 from lowrank.runs.directory import check_origin, open_record, open_run_directory
+from lowrank.runs.environment import trained_together
 from lowrank.runs.find import load_run
 from lowrank.runs.lost import lost
 from lowrank.tracking.account import follow_client
@@ -137,6 +138,23 @@ class Member:
         self._open.close()
         self.request.ended(0)
 
+    def fail(self, error: Exception, exit_code: int) -> None:
+        """Ends the run before it has trained; its network stays in the computation.
+
+        Args:
+            error: Why.
+            exit_code: Of the run.
+        """
+        self.outcome = Outcome("failed", exit_code)
+        self._open.__exit__(type(error), error, error.__traceback__)
+
+    def trained_with(self) -> list[str] | None:
+        """Returns the ids of the pack that an earlier process trained; None if none has."""
+        if not self.directory.record.exists():
+            return None
+        run = load_run(self.directory.record)
+        return trained_together(run.environment, self.run_id) if len(run.epochs) else None
+
     def begin(self, device: torch.device, environment: Mapping[str, Any]) -> None:
         """Reads the checkpoint and starts W&B's run.
 
@@ -152,7 +170,7 @@ class Member:
         self._environment = environment
         pack = environment.get("pack")
         self.tracker = start_tracking(
-            self.config.recorded() | ({"pack": dict(pack)} if pack else {}),
+            self.config.recorded() | ({"pack": _described(pack)} if pack else {}),
             run_dir=self.directory.path,
             run_id=self.run_id,
             resumed=self.directory.resumed,
@@ -451,6 +469,11 @@ def pictures(run: Run) -> dict[str, Figure]:
     from lowrank.views.figures import final_figures
 
     return final_figures(run)
+
+
+def _described(pack: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns of a pack what W&B's table of runs is to show."""
+    return {name: value for name, value in pack.items() if name != "members"}
 
 
 def _optimizer_keeps_state(config: Config) -> bool:

@@ -63,17 +63,22 @@ class Members:
             device: Where the networks go.
             environment: Of this process, for the records.
         """
-        size = len(self.slots)
-        pack_id = f"{self.slots[0].run_id}+{size - 1}"
-        for index, member in enumerate(list(self.slots)):
+        ids = [member.run_id for member in self.slots]
+        before = dict.fromkeys(" ".join(member.trained_with() or ids) for member in self.living)
+        if changed := before.keys() - {" ".join(ids)}:
+            self._say(
+                f"trained together before: {'; '.join(sorted(changed))}; now: {' '.join(ids)}: "
+                "from here on numbers may differ in their last bits"
+            )
+        for index, member in enumerate(self.slots):
             if member.outcome is not None:
                 continue
             request = member.request
             own = describe_command(request.command, request.variables)
-            if size > 1:
-                own["pack"] = {"id": pack_id, "size": size, "index": index}
-            if not self._try(request, partial(member.begin, device, {**environment, **own})):
-                self.slots.remove(member)
+            if len(ids) > 1:
+                pack_id = f"{ids[0]}+{len(ids) - 1}"
+                own["pack"] = {"id": pack_id, "size": len(ids), "index": index, "members": ids}
+            self._try(request, partial(member.begin, device, {**environment, **own}))
 
     def watch(self, pack: Pack, dataset: Dataset) -> None:
         """Looks at each network, and opens the records.
@@ -84,7 +89,7 @@ class Members:
         """
         for member, network in zip(self.slots, pack.networks, strict=True):
             if member.outcome is None:
-                member.watch(network, dataset)
+                self._try(member.request, partial(member.watch, network, dataset))
 
     @property
     def living(self) -> list[Member]:
@@ -102,11 +107,8 @@ class Members:
             member.finish_earlier()
         self.slots.append(member)
 
-    def _try(self, request: Request, work: Callable[[], None]) -> bool:
-        """Does something for one run.
-
-        Returns:
-            Whether it succeeded.
+    def _try(self, request: Request, work: Callable[[], None]) -> None:
+        """Does something for one run, which ends if that fails.
 
         Raises:
             InputError: Of a single run.
@@ -120,6 +122,7 @@ class Members:
             for line in error.lines:
                 self._say(f"{request.config.run_id or shlex.join(request.command)}: {line}")
             code = self._codes[id(request)] = 2 if isinstance(error, InputError) else 1
+            for member in self.slots:
+                if member.request is request:
+                    member.fail(error, code)
             request.ended(code)
-            return False
-        return True

@@ -75,10 +75,7 @@ class Trainer:
             except InterruptedError:
                 self._background.wait()
                 for index in self._living():
-                    if self.members[index].stops_by_rule:
-                        self._end(index, Outcome("collapsed", 0))
-                    else:
-                        self._stop(index, self.interruption.exit_code, self.interruption.name)
+                    self._stop(index, self.interruption.exit_code, self.interruption.name)
 
     def table(self) -> str:
         """Returns what was reached: of one run every layer's rank, of a pack a line per run."""
@@ -145,6 +142,8 @@ class Trainer:
             )
         evaluated = time.perf_counter() - started
         self._background.wait()
+        if not self.interruption.proceed():
+            raise InterruptedError
         closing: dict[int, Epoch] = {}
         for index in indices:
             member = self.members[index]
@@ -174,6 +173,8 @@ class Trainer:
         found = dict(zip(measured, measurements, strict=True))
         seconds = (time.perf_counter() - started) / max(1, len(measured))
         for index, epoch in epochs.items():
+            if self._background.is_abandoned:
+                return
             self.members[index].close(epoch, found.get(index), seconds)
         closed = [self.members[index] for index in epochs]
         self.console.epoch([member.last_row for member in closed], len(self.members))
@@ -218,8 +219,11 @@ class Trainer:
         self.members[index].end(outcome, self.learner, index)
 
     def _stop(self, index: int, exit_code: int, by: str) -> None:
-        """Stops a run in the middle of an epoch."""
+        """Stops a run in the middle of an epoch, unless a rule has ended it with the one before."""
         member, learner = self.members[index], self.learner
+        if member.stops_by_rule:
+            self._end(index, Outcome("collapsed", 0))
+            return
         member.interrupt(learner, index)
         self._line_of(member)(
             f"{by}: saved epoch {learner.epochs[index]}, step {learner.steps[index]}"
