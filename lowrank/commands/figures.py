@@ -179,15 +179,11 @@ def run(options: Figures) -> int:
     """
     from lowrank.views.figures.draw import Look, draw, layouts_of
     from lowrank.views.figures.layout import Wishes
-    from lowrank.views.table.choice import chosen, known_metric, of_sweep
+    from lowrank.views.table.choice import chosen, find_of, known_metric
     from lowrank.views.table.points import sweep_of
-    from lowrank.views.table.rows import common_definition, find, read_rows
+    from lowrank.views.table.rows import common_definition, read_rows
 
-    runs, lines = find(options.paths)
-    plan = None
-    if options.sweep:
-        runs, plan, more = of_sweep(runs, options.sweep)
-        lines += more
+    runs, plan, lines = find_of(options.paths, options.sweep)
     runs = chosen(runs, options.where)
     definition = common_definition(runs, options.epsilon, options.rank_norm)
     if options.metric:

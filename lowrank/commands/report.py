@@ -70,10 +70,8 @@ def run(options: Report) -> int:
 
     flags = [f"--sweep={options.sweep}"] if options.sweep else []
     command = shlex.join(["lowrank", "report", *options.paths, *flags])
-    written = write_report(
-        options.paths, options.output, options.runs, command, sweep=options.sweep
-    )
-    for line in written.lines:
+    lines = write_report(options.paths, options.output, options.runs, command, sweep=options.sweep)
+    for line in lines:
         say(printable(line, None))
     if options.open and not webbrowser.open(options.output.resolve().as_uri()):
         print("no browser could be started: open the file in one")

@@ -44,14 +44,11 @@ def run(options: Runs) -> int:
     Raises:
         InputError: If there are no runs, or none of them can be read.
     """
-    from lowrank.views.table.choice import of_sweep
+    from lowrank.views.table.choice import find_of
     from lowrank.views.table.listing import entries_of, table, to_csv
-    from lowrank.views.table.rows import common_definition, find, read_rows
+    from lowrank.views.table.rows import common_definition, read_rows
 
-    runs, unread = find(options.paths)
-    if options.sweep:
-        runs, _, lines = of_sweep(runs, options.sweep)
-        unread += lines
+    runs, _, unread = find_of(options.paths, options.sweep)
     definition = common_definition(runs)
     rows, more = read_rows(runs, definition)
     if not rows:

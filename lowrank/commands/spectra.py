@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import field_validator
 
-from lowrank.common.errors import InputError
+from lowrank.common.files import writing
 from lowrank.common.terminal import counting, say
 from lowrank.common.texts import printable
 from lowrank.config import Config
@@ -124,7 +124,7 @@ def run(options: Spectra) -> int:
     if options.as_json:
         print(to_json(measured))
     elif options.csv:
-        print(to_csv(measured))
+        print(to_csv(measured), end="")
         for each in measured:
             for line in filter(None, [each.weights.origin, *remarks(each)]):
                 say(printable(f"{each.weights.path}: {line}", None), sys.stderr)
@@ -136,12 +136,8 @@ def run(options: Spectra) -> int:
         from lowrank.views.spectra.figure import spectra_figure
 
         figure = spectra_figure(measured)
-        try:
+        with writing("plot", options.plot):
             figure.savefig(options.plot, dpi=150)
-        except OSError as error:
-            raise InputError(
-                f"plot: cannot write {printable(str(options.plot), 200)} ({error.strerror})"
-            ) from error
         if not options.as_json and not options.csv:
             say(f"drawn in {options.plot}")
     return 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lowrank.common.errors import Failure, InputError
+from lowrank.common.texts import printable
 
 _GROWS = b"bytearray"
 
@@ -69,6 +70,27 @@ def write_atomically(path: Path, text: str) -> None:
             f"{path}: cannot be written ({error.strerror}); make room or give write access and "
             "start the same command again"
         ) from error
+
+
+@contextmanager
+def writing(option: str, path: str | Path) -> Iterator[None]:
+    """Tells in a line where the file that an option names cannot be written.
+
+    Args:
+        option: Its name.
+        path: The file.
+
+    Yields:
+        While it is written.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = printable(str(path), 200)
+        raise InputError(f"{option}: cannot write {where} ({error.strerror})") from error
 
 
 def _sync(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
+import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -33,6 +35,20 @@ def to_json(value: Any, indent: int | None = None) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Returns rows as CSV, each value as `cell` gives it and nothing for None.
+
+    Args:
+        rows: The head among them.
+
+    Returns:
+        A line for each row.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(map(cell, row) for row in rows)
+    return text.getvalue()
 
 
 def cell(value: Any) -> Any:

@@ -158,7 +158,7 @@ def spectrum_histogram(s: ArrayLike, rank_norm: str = "frobenius") -> NDArray[np
         [(0, 1), (56, 1), (63, 1)]
     """
     values = np.asarray(s, dtype=np.float64)
-    norm = ranks.spectral_norm(values) if rank_norm == "spectral" else ranks.frobenius_norm(values)
+    norm = ranks.NORMS[rank_norm](values)
     if not 0 < norm < np.inf:
         return None
     # Rounding may leave a lone σ just above its own norm: clipped, as it belongs in the last bin.

@@ -19,8 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 Quantity = float | NDArray[np.float64]
 """A number of one matrix or network, or an array (...) of several."""
 
-RANK_NORMS = ("frobenius", "spectral")
-
 
 def rank(s: ArrayLike, epsilon: float, norm: str = "frobenius") -> Quantity:
     """Counts the normalised singular values above a threshold: #{i : σ_i/‖W‖ > ε}.
@@ -165,17 +163,10 @@ def frobenius_norm(s: ArrayLike) -> Quantity:
     return _result(np.sqrt(_energy(relative)) * peak, peak)
 
 
-def quantity_of(values: ArrayLike) -> Quantity:
-    """Returns a single number as a float, and several as an array.
+NORMS = {"frobenius": frobenius_norm, "spectral": spectral_norm}
+"""What ‖W‖ may be in the definition of the rank."""
 
-    Args:
-        values: Numbers (...).
-
-    Returns:
-        A float for shape ().
-    """
-    array = np.asarray(values, dtype=np.float64)
-    return array if array.ndim else float(array)
+RANK_NORMS = tuple(NORMS)
 
 
 def _relative(s: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -199,4 +190,5 @@ def _energy(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _result(values: NDArray[Any], peak: NDArray[np.float64]) -> Quantity:
     """Returns float64 values, NaN for spectra that are not finite; a float for a single one."""
-    return quantity_of(np.where(np.isnan(peak), np.nan, values))
+    array = np.asarray(np.where(np.isnan(peak), np.nan, values), dtype=np.float64)
+    return array if array.ndim else float(array)

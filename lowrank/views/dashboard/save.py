@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import wandb
 
 from lowrank.common.errors import Failure, InputError
+from lowrank.common.files import writing
 from lowrank.common.texts import printable, to_json
 from lowrank.tracking.account import find_api_key
 from lowrank.views.dashboard.swept import swept_by_runs, swept_by_sweep
@@ -126,11 +127,8 @@ def dump(workspace: Workspace, file: Path | None) -> None:
     if file is None:
         print(text)
         return
-    try:
+    with writing("dump", file):
         file.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        where = printable(str(file), 200)
-        raise InputError(f"dump: cannot write {where} ({error.strerror})") from error
     print(f"wrote {file}")
 
 

@@ -19,13 +19,15 @@ from lowrank.views.figures.style import (
     continuous,
     dark_to_light,
     dress,
+    full_rank,
     in_lines,
     key_below,
     marker,
+    seeds_of,
     tight,
 )
-from lowrank.views.figures.tables import NO_RANK, Curve, CurvesTable, Lone
-from lowrank.views.table.rows import Floats
+from lowrank.views.figures.tables import NO_RANK, Curve, CurvesTable, Series
+from lowrank.views.table.rows import ACCURACIES, Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +63,7 @@ def curves_figure(
     scale = continuous(table.values)
     wide = width or (COLUMN_WIDTH + (1.2 if scale else 0) if columns == 1 else PAGE_WIDTH)
     lines = 0 if scale else -(-len(table.labels) // _fitting(table.labels, wide))
-    curves = [curve for _, found in table.panels for curve in found]
-    has_accuracy = any(_has_accuracy(curve) for curve in curves)
+    has_accuracy = any(_shown(table, name) for name in ACCURACIES)
     tall = 0.65 + 0.16 * lines + rows * (2.65 if has_accuracy else 1.85)
     figure = Figure(figsize=(wide, height or tall), layout=tight())
     ratios = [2.2, 1] * rows if has_accuracy else [1] * rows
@@ -93,9 +94,7 @@ def curves_figure(
             room = int(figure.get_size_inches()[0] / columns / 0.068)  # characters
             above.set_title(in_lines(title, room), fontsize=TEXT, pad=3)
         _name_axes(above, below, column == 0, place + columns >= count, table)
-    if np.isfinite(table.full_rank):
-        for axes in upper:
-            axes.axhline(table.full_rank, color="0.55", linestyle=":", linewidth=0.8, zorder=0)
+    of_full = full_rank(upper, table.full_rank)
     if not table.definition.metric:
         upper[0].set_ylim(bottom=0)
     if lower:
@@ -106,7 +105,7 @@ def curves_figure(
         figure.suptitle(table.title, fontsize=TEXT)
     if scale:
         bar_of(figure, [*upper, *lower], scale, dark_to_light(), table.by)
-    _legends(figure, table, shades, named=scale is None)
+    _legends(figure, table, shades, of_full, scale is None)
     return figure
 
 
@@ -115,48 +114,54 @@ def _fitting(labels: Sequence[str], inches: float) -> int:
     return max(1, int((inches - 0.2) / (0.42 + 0.058 * max(map(len, labels)))))
 
 
-def _has_accuracy(curve: Curve) -> bool:
-    found = [curve.mean, *(lone.series for lone in curve.lone)]
-    return any(
-        np.isfinite(values).any()
-        for series in found
-        if series is not None
-        for values in (series.train_accuracy, series.test_accuracy)
-    )
+def _shown(table: CurvesTable, name: str) -> bool:
+    """Returns whether any curve has an accuracy."""
+    curves = (curve for _, found in table.panels for curve in found)
+    each = (getattr(series, name) for curve in curves for series in curve.series)
+    return any(np.isfinite(values).any() for values in each)
 
 
 def _draw(above: Axes, below: Axes | None, curve: Curve, style: dict[str, Any], count: int) -> None:
-    """Draws one point of the sweep into both panels."""
+    """Draws one point of the sweep into both panels: its mean, and thin what is in no mean."""
+    shade = style["color"]
     if curve.mean is not None and curve.deviation is not None:
         mean, spread = curve.mean, curve.deviation
-        marks, shade = _marks(curve.value, count, len(mean.epochs)), style["color"]
-        style = {**style, "markersize": 3}
         wide = 1.3 if len(mean.epochs) <= _MANY_EPOCHS else 0.9
-        above.plot(mean.epochs, mean.rank, linewidth=wide, markevery=marks, **style)
+        marks = _marks(curve.value, count, len(mean.epochs))
+        _lines(above, below, mean, (wide, 1.1, 0.8), marks, {**style, "markersize": 3})
         _band(above, mean.epochs, mean.rank, spread.rank, shade)
         if below is not None:
-            _accuracy(below, mean.epochs, mean.test_accuracy, "-", 1.1, marks, style)
-            _accuracy(below, mean.epochs, mean.train_accuracy, _DASHES, 0.8, [], style)
             _band(below, mean.epochs, 100 * mean.test_accuracy, 100 * spread.test_accuracy, shade)
     for lone in curve.lone:
-        _draw_lone(above, below, lone, style, curve.value, count)
+        series = lone.series
+        marks = _marks(curve.value, count, len(series.epochs))
+        _lines(above, below, series, (0.6, 0.6, 0.5), marks, {**style, "markersize": 2})
+        known = np.flatnonzero(np.isfinite(series.rank))
+        if known.size:  # a mark where its ranks end
+            end = (series.epochs[known[-1]], series.rank[known[-1]])
+            mark = _mark(lone.end)
+            above.plot(*end, color=shade, linestyle="none", clip_on=False, zorder=5, **mark)
 
 
-def _draw_lone(
-    above: Axes, below: Axes | None, lone: Lone, style: dict[str, Any], place: int, count: int
+def _lines(
+    above: Axes,
+    below: Axes | None,
+    series: Series,
+    widths: tuple[float, float, float],
+    marks: list[int],
+    style: dict[str, Any],
 ) -> None:
-    """Draws a network that is in no mean, thin, with a mark where its ranks end."""
-    series = lone.series
-    marks = _marks(place, count, len(series.epochs))
-    style, shade = {**style, "markersize": 2}, style["color"]
-    above.plot(series.epochs, series.rank, linewidth=0.6, markevery=marks, **style)
+    """Draws ranks, test and train accuracies in lines of some widths."""
+    above.plot(series.epochs, series.rank, linewidth=widths[0], markevery=marks, **style)
     if below is not None:
-        _accuracy(below, series.epochs, series.test_accuracy, "-", 0.6, marks, style)
-        _accuracy(below, series.epochs, series.train_accuracy, _DASHES, 0.5, [], style)
-    known = np.flatnonzero(np.isfinite(series.rank))
-    if known.size:
-        end = (series.epochs[known[-1]], series.rank[known[-1]])
-        above.plot(*end, color=shade, linestyle="none", clip_on=False, zorder=5, **_mark(lone.end))
+        test = (series.test_accuracy, "-", widths[1], marks)
+        train = (series.train_accuracy, _DASHES, widths[2], list[int]())
+        for values, line, width, places in (test, train):
+            if np.isfinite(values).any():
+                below.plot(
+                    series.epochs, 100 * values, linestyle=line, linewidth=width,
+                    markevery=places, **style,
+                )  # fmt: skip
 
 
 def _mark(end: str) -> dict[str, Any]:
@@ -180,19 +185,6 @@ def _band(axes: Axes, epochs: Floats, mean: Floats, spread: Floats, shade: Any) 
         axes.fill_between(
             epochs, mean - spread, mean + spread, color=shade, alpha=0.22, linewidth=0
         )
-
-
-def _accuracy(
-    axes: Axes,
-    epochs: Floats,
-    values: Floats,
-    line: Any,
-    width: float,
-    marks: list[int],
-    style: Any,
-) -> None:
-    if np.isfinite(values).any():
-        axes.plot(epochs, 100 * values, linestyle=line, linewidth=width, markevery=marks, **style)
 
 
 def _name_axes(
@@ -223,7 +215,9 @@ def _name_axes(
         )  # fmt: skip
 
 
-def _legends(figure: Figure, table: CurvesTable, shades: Sequence[Any], *, named: bool) -> None:
+def _legends(
+    figure: Figure, table: CurvesTable, shades: Sequence[Any], of_full: Sequence[Any], named: bool
+) -> None:
     """Names the values above the panels, and the kinds of line below them."""
     from matplotlib.lines import Line2D
 
@@ -241,18 +235,12 @@ def _legends(figure: Figure, table: CurvesTable, shades: Sequence[Any], *, named
             loc="outside upper center", ncols=columns, **PLAIN,
         )  # fmt: skip
     key: list[tuple[Any, str]] = []
-    accuracies = [
-        series for curve in curves for series in (curve.mean, *(lone.series for lone in curve.lone))
-        if series is not None
-    ]  # fmt: skip
     grey: dict[str, Any] = {"color": "0.25", "linewidth": 1.1}
-    if any(np.isfinite(series.test_accuracy).any() for series in accuracies):
+    if _shown(table, "test_accuracy"):
         key.append((Line2D([], [], **grey), "test"))
-    if any(np.isfinite(series.train_accuracy).any() for series in accuracies):
+    if _shown(table, "train_accuracy"):
         key.append((Line2D([], [], linestyle=_DASHES, **grey), "train"))
-    if np.isfinite(table.full_rank):
-        handle = Line2D([], [], color="0.55", linestyle=":", linewidth=0.8)
-        key.append((handle, f"full rank ({table.full_rank:.4g})"))
+    key += of_full
     ends = {lone.end if lone.end in NO_RANK else "" for curve in curves for lone in curve.lone}
     without = [word for word in NO_RANK if word in ends]
     if without:
@@ -261,11 +249,8 @@ def _legends(figure: Figure, table: CurvesTable, shades: Sequence[Any], *, named
     if "" in ends:
         circle = Line2D([], [], color="0.25", linestyle="none", **_mark("running"))
         key.append((circle, "not finished"))
-    counts = {curve.seeds for curve in curves if curve.seeds}
-    if counts and max(counts) > 1:
+    if told := seeds_of([curve.seeds for curve in curves if curve.seeds]):
         from matplotlib.patches import Patch
 
-        low, high = min(counts), max(counts)
-        seeds = f"{high}" if low == high else f"{low} to {high}"
-        key.append((Patch(color="0.25", alpha=0.22, linewidth=0), f"± sd over {seeds} seeds"))
+        key.append((Patch(color="0.25", alpha=0.22, linewidth=0), told))
     key_below(figure, key, 1.05)

@@ -159,11 +159,7 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
         numbers, panels = landscape_csv(landscape), len(landscape.panels)
     count = sum(len(point.rows) for _, members in layout.panels(sweep.points) for point in members)
     stem = look.directory / (look.stem or layout.stem)
-    written = _write(figure, stem, look)
-    if look.csv:
-        path = stem.with_name(f"{stem.name}.csv")
-        _write_text(path, numbers)
-        written.append(path)
+    written = _write(figure, numbers, stem, look)
     if panels > 1 and layout.by_panel is not None:
         shown += f", a panel for each {layout.by_panel.name}"
     if layout.title:
@@ -174,39 +170,31 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
     return f"{files}: {shown}; {definition}, {count} run{'s' if count > 1 else ''}"
 
 
-def _write(figure: Figure, stem: Path, look: Look) -> list[Path]:
-    """Writes a figure in every format.
+def _write(figure: Figure, numbers: str, stem: Path, look: Look) -> list[Path]:
+    """Writes a figure in every format and, where asked for, its numbers; each whole or not at all.
 
     Returns:
         The files.
 
     Raises:
-        Failure: If the disk refuses.
+        Failure: If one cannot be written.
     """
     engine = figure.get_layout_engine()
     if engine is not None:  # laid out once, it is the same in every format
         engine.execute(figure)
         figure.set_layout_engine("none")
-    paths = [stem.with_name(f"{stem.name}.{form}") for form in look.formats]
-    for path in paths:
+    forms = [*look.formats, *(["csv"] if look.csv else [])]
+    paths = [stem.with_name(f"{stem.name}.{form}") for form in forms]
+    for path, form in zip(paths, forms, strict=True):
         try:
-            save(figure, path, look.dpi)
+            if form != "csv":
+                save(figure, path, look.dpi)
+            else:
+                with replacing(path) as new:
+                    new.write_text(numbers, encoding="utf-8")
         except OSError as error:
             raise Failure(f"{path}: cannot be written ({error.strerror})") from error
     return paths
-
-
-def _write_text(path: Path, content: str) -> None:
-    """Writes a text whole or not at all.
-
-    Raises:
-        Failure: If the disk refuses.
-    """
-    try:
-        with replacing(path) as new:
-            new.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise Failure(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _make(directory: Path) -> None:

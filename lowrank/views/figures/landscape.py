@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from lowrank.views.figures.style import (
     bar_of,
     in_lines,
     key_below,
+    seeds_of,
     tight,
 )
 from lowrank.views.figures.tables import WITHOUT_RANK, Cells, LandscapeTable
@@ -22,6 +24,7 @@ from lowrank.views.table.rows import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 _MAP = "cividis"
@@ -53,7 +56,6 @@ def landscape_figure(
     Raises:
         InputError: If contours are asked for and there are not two values of each setting.
     """
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     if contours and min(len(table.x_labels), len(table.y_labels)) < 2:
@@ -75,20 +77,16 @@ def landscape_figure(
     at = "" if table.epoch is None else f" at epoch {table.epoch}"
     name, _, definition = table.definition.label.partition(" (")
     label = f"{name}{at}" + (f" ({definition}" if definition else "")
-    known = np.concatenate([cells.rank[np.isfinite(cells.rank)] for cells in table.panels])
-    spreads = np.concatenate([cells.deviation.ravel() for cells in table.panels])
-    drawn = [(label, _MAP, Normalize(*_limits(known, spreads, table.full_rank)),
-              [(cells.rank, cells.deviation) for cells in table.panels])]  # fmt: skip
+    numbers = [(cells.rank, cells.deviation) for cells in table.panels]
+    drawn = [(label, _MAP, table.full_rank, numbers)]
     if has_accuracy:
         percents = [(100 * c.accuracy, 100 * c.accuracy_deviation) for c in table.panels]
-        known = np.concatenate([values[np.isfinite(values)] for values, _ in percents])
-        spreads = np.concatenate([spread.ravel() for _, spread in percents])
-        scale = Normalize(*_limits(known, spreads, 100))
-        drawn.append((f"test accuracy{at} (%)", "viridis", scale, percents))
+        drawn.append((f"test accuracy{at} (%)", "viridis", 100.0, percents))
     size = rows * columns
     for axes in grid:
         axes.set_visible(False)
-    for kind, (label, colours, scale, numbers) in enumerate(drawn):
+    for kind, (label, colours, full, numbers) in enumerate(drawn):
+        scale = _scale(numbers, full)
         panels = grid[kind : kind + 1] if beside else grid[kind * size : kind * size + count]
         for place, (axes, cells, (values, spread)) in enumerate(
             zip(panels, table.panels, numbers, strict=True)
@@ -113,20 +111,24 @@ def landscape_figure(
     return figure
 
 
-def _limits(known: Floats, spreads: Floats, full: float) -> tuple[float, float]:
-    """Returns the ends of the colours, so far apart that noise is no contrast.
+def _scale(numbers: Sequence[tuple[Floats, Floats]], full: float) -> Normalize:
+    """Returns the scale of the colours, its ends so far apart that noise is no contrast.
 
     That is a quarter of the full value at least, and eight standard deviations over seeds.
     """
+    from matplotlib.colors import Normalize
+
+    known = np.concatenate([values[np.isfinite(values)] for values, _ in numbers])
+    spreads = np.concatenate([spread.ravel() for _, spread in numbers])
     if not known.size:
-        return 0.0, 1.0
+        return Normalize(0.0, 1.0)
     low, high = float(known.min()), float(known.max())
     noise = float(np.nanmean(spreads)) if np.isfinite(spreads).any() else 0.0
     least = max(8 * noise, 0.25 * (full if np.isfinite(full) else abs(high))) or 1.0
     if high - low >= least:
-        return low, high
+        return Normalize(low, high)
     low = max(high - least, min(low, 0.0))
-    return low, max(high, low + least if low < 0 else high) if high > low else low + 1
+    return Normalize(low, max(high, low + least if low < 0 else high) if high > low else low + 1)
 
 
 def _heat_map(
@@ -222,26 +224,25 @@ def _key(figure: Figure, table: LandscapeTable) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    def all_cells(name: str) -> Floats:
+        return np.concatenate([getattr(cells, name).ravel() for cells in table.panels])
+
     key: list[tuple[Any, str]] = []
-    no_rank = [~np.isfinite(cells.rank) for cells in table.panels]
-    pairs = list(zip(table.panels, no_rank, strict=True))
-    if any((none & (cells.collapsed > 0)).any() for cells, none in pairs):
+    none, seeds = ~np.isfinite(all_cells("rank")), all_cells("seeds")
+    collapsed, unfinished = all_cells("collapsed") > 0, all_cells("unfinished") > 0
+    if (none & collapsed).any():
         key.append((Patch(hatch="//////", **_NONE), WITHOUT_RANK))
     small: dict[str, Any] = {"linestyle": "none", "color": "0.25"}
-    if any((~none & (cells.collapsed > 0)).any() for cells, none in pairs):
+    if (~none & collapsed).any():
         cross = Line2D([], [], marker="x", markersize=4, **small)
         key.append((cross, "some seeds collapsed or died"))
-    if any((none & (cells.collapsed == 0) & (cells.unfinished > 0)).any() for cells, none in pairs):
+    if (none & ~collapsed & unfinished).any():
         circle = Line2D([], [], marker="o", markersize=5, markerfacecolor="white", **small)
         key.append((circle, "not finished"))
-    empty = any((none & (cells.collapsed + cells.unfinished == 0)).any() for cells, none in pairs)
-    if empty:
+    if (none & ~collapsed & ~unfinished).any():
         key.append((Patch(facecolor="white", edgecolor="0.55", linewidth=0.6), "no run"))
-    counts = np.concatenate([cells.seeds[cells.seeds > 0] for cells in table.panels])
-    if counts.size and counts.max() > 1:
-        low, high = int(counts.min()), int(counts.max())
-        seeds = f"{high}" if low == high else f"{low} to {high}"
-        key.append((Line2D([], [], linestyle="none"), f"mean ± sd over {seeds} seeds"))
+    if told := seeds_of([int(count) for count in seeds if count]):
+        key.append((Line2D([], [], linestyle="none"), f"mean {told}"))
     key_below(figure, key, 1.3)
 
 

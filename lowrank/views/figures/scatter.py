@@ -13,6 +13,7 @@ from lowrank.views.figures.style import (
     TICKS,
     bar_of,
     dress,
+    full_rank,
     key_below,
     plain_numbers,
     tight,
@@ -66,8 +67,6 @@ def scatter_figure(
         axes.set_xlabel(words(field), fontsize=TEXT)
         if place % columns == 0:
             axes.set_ylabel(table.definition.label, fontsize=TEXT)
-        if np.isfinite(table.full_rank):
-            axes.axhline(table.full_rank, color="0.55", linestyle=":", linewidth=0.8, zorder=0)
         shade: dict[str, Any] = {"color": "#0072B2"}
         if coloured:
             shade = {"c": 100 * table.accuracy[whole], "cmap": "viridis", "norm": scale}
@@ -78,6 +77,7 @@ def scatter_figure(
                   transform=bottom, clip_on=False)  # fmt: skip
     for axes in grid[count:]:
         axes.set_visible(False)
+    of_full = full_rank(list(grid[:count]), table.full_rank)
     if not table.definition.metric:
         grid[0].set_ylim(bottom=0)
     if coloured:
@@ -88,10 +88,7 @@ def scatter_figure(
         key.append((Line2D([], [], marker="o", markerfacecolor="white", **small), "not finished"))
     if gone.any():
         key.append((Line2D([], [], marker="x", **small), WITHOUT_RANK))
-    if np.isfinite(table.full_rank):
-        handle = Line2D([], [], color="0.55", linestyle=":", linewidth=0.8)
-        key.append((handle, f"full rank ({table.full_rank:.4g})"))
-    key_below(figure, key, 1.6)
+    key_below(figure, [*key, *of_full], 1.6)
     return figure
 
 

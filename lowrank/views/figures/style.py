@@ -6,7 +6,8 @@ both are distinct for colour-blind readers. Markers tell curves apart in grey pr
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,8 @@ TICKS = 7
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "h", ">", "p", "*", "d")
 
-_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Distinct for colour-blind readers and in print."""
 
 
 def colours(values: Sequence[Hashable]) -> list[Any]:
@@ -52,8 +54,8 @@ def colours(values: Sequence[Hashable]) -> list[Any]:
 
     count = len(values)
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if count == 1 or (not numbers and count <= len(_OKABE_ITO)):
-        return list(_OKABE_ITO[:count])
+    if count == 1 or (not numbers and count <= len(OKABE_ITO)):
+        return list(OKABE_ITO[:count])
     return [colormaps["viridis"](0.85 * place / (count - 1)) for place in range(count)]
 
 
@@ -152,6 +154,41 @@ def key_below(figure: Figure, key: Sequence[tuple[Any, str]], room: float) -> No
             [handle for handle, _ in ordered], [name for _, name in ordered],
             loc="outside lower center", ncols=columns, **PLAIN,
         )  # fmt: skip
+
+
+def full_rank(panels: Sequence[Axes], full: float) -> list[tuple[Any, str]]:
+    """Draws the full rank into panels, where it is known.
+
+    Args:
+        panels: The axes.
+        full: The full rank; NaN where there is none.
+
+    Returns:
+        What `key_below` says of it.
+    """
+    from matplotlib.lines import Line2D
+
+    if not math.isfinite(full):
+        return []
+    line: dict[str, Any] = {"color": "0.55", "linestyle": ":", "linewidth": 0.8}
+    for axes in panels:
+        axes.axhline(full, zorder=0, **line)
+    return [(Line2D([], [], **line), f"full rank ({full:.4g})")]
+
+
+def seeds_of(counts: Collection[int]) -> str:
+    """Returns in words over how many seeds numbers are means.
+
+    Args:
+        counts: Of each mean.
+
+    Returns:
+        The words; empty where no mean is of several.
+    """
+    low, high = min(counts, default=0), max(counts, default=0)
+    if high < 2:
+        return ""
+    return f"± sd over {high if low == high else f'{low} to {high}'} seeds"
 
 
 def plain_numbers(axis: Axis) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from lowrank.common.texts import cell
+from lowrank.common.texts import csv_text
 from lowrank.views.figures.layout import Layout
 from lowrank.views.table.points import Point
-from lowrank.views.table.rows import Definition, Floats, RunRow
+from lowrank.views.table.rows import ACCURACIES, Definition, Floats, RunRow
 
 WITHOUT_RANK = "collapsed or dead: no rank"
 """How a legend says so."""
@@ -73,6 +71,12 @@ class Curve:
     mean: Series | None
     deviation: Series | None
     lone: tuple[Lone, ...]
+
+    @property
+    def series(self) -> list[Series]:
+        """What is drawn: the mean, if there is one, and the others."""
+        means = [] if self.mean is None else [self.mean]
+        return [*means, *(lone.series for lone in self.lone)]
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,6 @@ def curves_table(points: Sequence[Point], layout: Layout, definition: Definition
         ]
         if found:
             panels.append((title, found))
-    full = {row.full_rank for point in points for row in point.rows}
     across = layout.across
     return CurvesTable(
         title=layout.title,
@@ -207,8 +210,14 @@ def curves_table(points: Sequence[Point], layout: Layout, definition: Definition
         labels=across.labels,
         panels=panels,
         definition=definition,
-        full_rank=full.pop() if len(full) == 1 else np.nan,
+        full_rank=_full_rank(row for point in points for row in point.rows),
     )
+
+
+def _full_rank(rows: Iterable[RunRow]) -> float:
+    """Returns the full rank that all runs have; NaN where they differ."""
+    full = {row.full_rank for row in rows}
+    return full.pop() if len(full) == 1 else np.nan
 
 
 def _curve(value: int, point: Point) -> Curve:
@@ -222,12 +231,8 @@ def _curve(value: int, point: Point) -> Curve:
         return Curve(value, 0, None, None, lone)
     epochs = reduce(np.intersect1d, (row.epochs for row in whole))
     columns = [
-        np.array([values[np.isin(row.epochs, epochs)] for row, values in of_all])
-        for of_all in (
-            [(row, row.ranks) for row in whole],
-            [(row, row.train_accuracy) for row in whole],
-            [(row, row.test_accuracy) for row in whole],
-        )
+        np.array([getattr(row, name)[np.isin(row.epochs, epochs)] for row in whole])
+        for name in ("ranks", *ACCURACIES)
     ]
     means = [column.mean(axis=0) for column in columns]
     spreads = [
@@ -264,7 +269,8 @@ def landscape_table(
                 continue
             found, accuracies = [], []
             for row in point.rows:
-                value = _at(row, row.ranks, epoch)
+                has_value = epoch is not None or row.end == "finished"
+                value = _at(row, row.ranks, epoch) if has_value else np.nan
                 if np.isfinite(value):
                     found.append(value)
                     accuracies.append(_at(row, row.test_accuracy, epoch))
@@ -280,7 +286,6 @@ def landscape_table(
                     numbers[spread][y, x] = np.std(values, ddof=1)
         if any(values.any() for values in cells.values()):
             panels.append(Cells(title, **cells, **numbers))
-    full = {row.full_rank for point in points for row in point.rows}
     return LandscapeTable(
         title=layout.title,
         x=across.name,
@@ -290,15 +295,14 @@ def landscape_table(
         panels=panels,
         epoch=epoch,
         definition=definition,
-        full_rank=full.pop() if len(full) == 1 else np.nan,
+        full_rank=_full_rank(row for point in points for row in point.rows),
     )
 
 
 def _at(row: RunRow, values: Floats, epoch: int | None) -> float:
-    """Returns a value at an epoch; NaN if there is none, or the network is not finished at last."""
+    """Returns a value at an epoch, or the last one; NaN if there is none."""
     if epoch is None:
-        is_whole = row.end == "finished" and values.size
-        return float(values[-1]) if is_whole else np.nan
+        return float(values[-1]) if values.size else np.nan
     places = np.flatnonzero(row.epochs == epoch)
     return float(values[places[0]]) if places.size else np.nan
 
@@ -322,22 +326,16 @@ def scatter_table(
     """
     found = [(point.values, row) for point in points for row in point.rows]
 
-    def last(row: RunRow, values: Floats) -> float:
-        if epoch is not None:
-            return _at(row, values, epoch)
-        return float(values[-1]) if values.size else np.nan
-
-    full = {row.full_rank for _, row in found}
     return ScatterTable(
         fields=fields,
         values=[[values[place] for values, _ in found] for place in range(len(fields))],
-        rank=np.array([last(row, row.ranks) for _, row in found]),
-        accuracy=np.array([last(row, row.test_accuracy) for _, row in found]),
+        rank=np.array([_at(row, row.ranks, epoch) for _, row in found]),
+        accuracy=np.array([_at(row, row.test_accuracy, epoch) for _, row in found]),
         ends=[row.end for _, row in found],
         run_ids=[row.id for _, row in found],
         epoch=epoch,
         definition=definition,
-        full_rank=full.pop() if len(full) == 1 else np.nan,
+        full_rank=_full_rank(row for _, row in found),
     )
 
 
@@ -356,7 +354,7 @@ def scatter_csv(table: ScatterTable) -> str:
         values = ["" if each[place] is None else each[place] for each in table.values]
         numbers = [_cell(float(table.rank[place])), _cell(float(table.accuracy[place]))]
         lines.append([run_id, *values, table.ends[place], *numbers])
-    return _csv(lines)
+    return csv_text(lines)
 
 
 def curves_csv(table: CurvesTable) -> str:
@@ -382,7 +380,7 @@ def curves_csv(table: CurvesTable) -> str:
             for lone in curve.lone:
                 start = [title, *label, lone.run_id, lone.end, 1]
                 lines += [start + row for row in _columns(lone.series, None)]
-    return _csv(lines)
+    return csv_text(lines)
 
 
 def _head(first: str, settings: Sequence[str], more: Sequence[str]) -> list[str]:
@@ -419,15 +417,9 @@ def landscape_csv(table: LandscapeTable) -> str:
             found = [_cell(getattr(cells, name).item(y, x)) for name in _NUMBERS]
             place = [cells.title, table.x_labels[x], table.y_labels[y]]
             lines.append([*place, *found[:2], *counts, *found[2:]])
-    return _csv(lines)
+    return csv_text(lines)
 
 
 def _cell(value: float) -> str:
     """Returns a number exactly, nothing for NaN."""
     return "" if np.isnan(value) else repr(float(value))
-
-
-def _csv(lines: Sequence[Sequence[Any]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(map(cell, line) for line in lines)
-    return stream.getvalue()

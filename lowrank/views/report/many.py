@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from lowrank.common.secrets import redact
-from lowrank.measure.metrics import at
 from lowrank.measure.quantities import averaged
 from lowrank.runs.find import Run
 from lowrank.views.report.packing import Floats, every, pack
-from lowrank.views.table.fields import in_order, plain, settings, text, varied, words
-from lowrank.views.table.rows import Definition, RunRow
+from lowrank.views.table.fields import differing, in_order, text, words
+from lowrank.views.table.rows import ACCURACIES, Definition, RunRow, definitions, recorded_as
 
 CURVE_BYTES = 3_000_000
 """For all curves together, before they become text."""
@@ -27,13 +26,6 @@ POINTS = (40, 200)
 
 MOST_METRICS = 20
 """So many others can be chosen, those that most runs have."""
-
-ACCURACIES = ("train_accuracy", "test_accuracy")
-
-
-def needed() -> list[str]:
-    """Returns the metrics of a run that the overview shows beside its ranks."""
-    return [*(entry.mean for entry in averaged()), *ACCURACIES]
 
 
 def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None]]:
@@ -80,23 +72,6 @@ def further_metrics(run: Run) -> list[str]:
     ]
 
 
-def definitions(run: Run) -> list[Definition]:
-    """Returns the ranks that a run recorded, the primary one first; none for another's loop."""
-    epsilons = run.config.get("epsilons")
-    if not isinstance(epsilons, list):
-        return []
-    norm = str(run.config.get("rank_norm", "frobenius"))
-    return [Definition(float(e), norm) for e in epsilons if isinstance(e, float | int)]
-
-
-def metric_of(run: Run, definition: Definition) -> str:
-    """Returns the name of the metric that holds an average rank; empty if the run has none."""
-    own = definitions(run)
-    if definition not in own:
-        return ""
-    return "rank_mean" if definition == own[0] else at("rank_mean", definition.epsilon)
-
-
 def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) -> dict[str, Any]:
     """Returns the tables of many runs.
 
@@ -112,10 +87,7 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
     logged = Counter(name for run in runs for name in further_metrics(run))
     metrics = {name: name.replace("_", " ") for name, _ in logged.most_common(MOST_METRICS)}
     shown_values = quantities | {name: (text, None) for name, text in metrics.items()}
-    found = [_settings(row) for row in rows]
-    fields = [name for name in varied([settings(row) for row in rows]) if name != "run"]
-    if len({each.get("seed") for each in found}) > 1:
-        fields.append("seed")
+    fields, found = differing(rows)
     levels = {name: in_order(each.get(name) for each in found) for name in fields}
     places = {name: {value: i for i, value in enumerate(levels[name])} for name in fields}
     longest = max((len(row.epochs) for row in rows), default=0)
@@ -158,10 +130,6 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
     }
 
 
-def _settings(row: RunRow) -> dict[str, Hashable]:
-    return {**settings(row), "seed": plain(row.config.get("seed"))}
-
-
 def _columns(
     run: Run,
     quantities: dict[str, tuple[str, Definition | None]],
@@ -170,7 +138,7 @@ def _columns(
 ) -> dict[str, Floats]:
     """Returns every curve over the measured epochs."""
     names = {
-        key: key if definition is None else metric_of(run, definition)
+        key: key if definition is None else recorded_as(run, definition)
         for key, (_, definition) in quantities.items()
     }
     names |= {name: name for name in ACCURACIES}

@@ -12,11 +12,12 @@ import numpy as np
 from lowrank.common.secrets import redact
 from lowrank.measure.metrics import at
 from lowrank.measure.quantities import TABLE
-from lowrank.measure.ranks import frobenius_norm, spectral_norm
+from lowrank.measure.ranks import NORMS
 from lowrank.measure.theory import Theory
 from lowrank.runs.find import Run
-from lowrank.views.report.many import definitions, further_metrics
+from lowrank.views.report.many import further_metrics
 from lowrank.views.report.packing import Floats, Places, pack, spread
+from lowrank.views.table.rows import definitions
 
 SECTION_BYTES = 3_200_000
 """For all sections together, before their arrays become text; a third is for the spectra."""
@@ -120,7 +121,7 @@ def _spectra(run: Run, measured: Places, budget: float) -> dict[str, Any]:
     per_epoch = max(1, sum(map(len, places.values())))
     count = int(np.clip(budget / per_epoch, FEWEST_EPOCHS, SLIDER_EPOCHS))
     epochs = run.epochs[measured[spread(len(measured), count)]]
-    norm = spectral_norm if run.config.get("rank_norm") == "spectral" else frobenius_norm
+    norm = NORMS[run.config.get("rank_norm", "frobenius")]
     layers = []
     for name, values in run.spectra_at(epochs).items():
         kept = values[..., places[name]] if len(epochs) else np.empty((0, len(places[name])))

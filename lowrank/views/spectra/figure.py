@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING
 
 from lowrank.common.texts import printable
 from lowrank.measure.metrics import at
-from lowrank.measure.ranks import frobenius_norm, spectral_norm
+from lowrank.measure.ranks import NORMS
 from lowrank.views.figures.multiples import multiples
 from lowrank.views.figures.shades import SMALL
+from lowrank.views.figures.style import OKABE_ITO
 from lowrank.views.spectra.quantities import Measured, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-NORMS = {"frobenius": frobenius_norm, "spectral": spectral_norm}
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Of Okabe and Ito, one per file: distinct for colour-blind readers and in print."""
 
 
 def spectra_figure(files: Sequence[Measured]) -> Figure:
@@ -32,7 +29,8 @@ def spectra_figure(files: Sequence[Measured]) -> Figure:
     from matplotlib.lines import Line2D
 
     of_name: dict[str, list[tuple[Measured, Row, str]]] = {}
-    for measured, colour in zip(files, _colours(len(files)), strict=True):
+    colours = [OKABE_ITO[place % len(OKABE_ITO)] for place in range(len(files))]
+    for measured, colour in zip(files, colours, strict=True):
         for row in measured.rows:
             of_name.setdefault(row.name, []).append((measured, row, colour))
     epsilons = files[0].epsilons
@@ -54,7 +52,7 @@ def spectra_figure(files: Sequence[Measured]) -> Figure:
             place = (0.05, 0.05 + 0.14 * line)
             axes.text(*place, text, transform=axes.transAxes, fontsize=found.small, color=colour)
     legend = found.figure.legend(
-        [Line2D([], [], color=colour) for colour in _colours(len(files))],
+        [Line2D([], [], color=colour) for colour in colours],
         [printable(measured.weights.path[-80:], 200) for measured in files],
         loc="upper center",
         bbox_to_anchor=(found.middle, 1 - 0.33 / found.figure.get_size_inches()[1]),
@@ -69,7 +67,3 @@ def spectra_figure(files: Sequence[Measured]) -> Figure:
 
 def _sizes(rows: Sequence[tuple[Measured, Row, str]]) -> str:
     return "/".join(str(k) for k in dict.fromkeys(min(row.shape) for _, row, _ in rows))
-
-
-def _colours(count: int) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(count)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lowrank.common.texts import cell
+from lowrank.common.texts import csv_text
 from lowrank.common.texts import to_json as as_json
 from lowrank.measure.layers import Layer
 from lowrank.measure.metrics import at
@@ -210,11 +208,7 @@ def to_csv(files: Sequence[Measured]) -> str:
         for measured in files
         for row in measured.rows
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
-    return text.getvalue().removesuffix("\n")
+    return csv_text([rows[0], *(row.values() for row in rows)])
 
 
 def _identity(row: Row) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lowrank.runs.sweeps import is_of
 from lowrank.runs.sweeps import sweep_of as sweep_name
 from lowrank.views.table.fields import in_order, plain, settings, text
 from lowrank.views.table.points import Plan, at_points
+from lowrank.views.table.rows import find
 
 
 def where_of(given: str) -> dict[str, tuple[Hashable, ...]]:
@@ -90,6 +91,26 @@ def chosen(runs: Sequence[Run], where: Mapping[str, Sequence[Hashable]]) -> list
         )
         raise InputError(f"where: none of {len(runs)} runs has these values; {there}")
     return found
+
+
+def find_of(paths: Sequence[str], sweep: str | None) -> tuple[list[Run], Plan | None, list[str]]:
+    """Finds the runs below some paths: all of them, or those of one sweep.
+
+    Args:
+        paths: As `lowrank.views.table.rows.find` takes them.
+        sweep: As `of_sweep` takes it; empty for all.
+
+    Returns:
+        As `of_sweep`.
+
+    Raises:
+        InputError: If there is no such run.
+    """
+    runs, lines = find(paths)
+    if not sweep:
+        return runs, None, lines
+    runs, plan, more = of_sweep(runs, sweep)
+    return runs, plan, [*lines, *more]
 
 
 def of_sweep(runs: Sequence[Run], sweep: str) -> tuple[list[Run], Plan | None, list[str]]:

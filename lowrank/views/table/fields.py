@@ -115,6 +115,21 @@ def in_order(values: Iterable[Hashable]) -> list[Hashable]:
     return sorted(set(values), key=key)
 
 
+def differing(rows: Sequence[RunRow]) -> tuple[list[str], list[dict[str, Hashable]]]:
+    """Returns what tells runs apart in a table of them.
+
+    Args:
+        rows: The runs.
+
+    Returns:
+        The fields whose values differ, the seed last, and every run's settings with its seed.
+    """
+    found = [{**settings(row), "seed": plain(row.config.get("seed"))} for row in rows]
+    names = varied(found)
+    fields = [name for name in names if name not in (RUN, "seed")]
+    return [*fields, *(["seed"] if "seed" in names else [])], found
+
+
 def words(name: str) -> str:
     """Returns a field in plain English.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -11,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowrank.common.terminal import aligned, column_widths
-from lowrank.common.texts import cell, printable, shortened
-from lowrank.views.table.fields import RUN, plain, settings, text, varied
+from lowrank.common.texts import csv_text, printable, shortened
+from lowrank.views.table.fields import differing, plain, text
 from lowrank.views.table.rows import Definition, RunRow
 
 WIDTH = 80
@@ -33,10 +31,7 @@ def entries_of(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
         that vary and the seed where it does, ``epoch`` (the last one measured) and ``epochs``,
         ``rank_first`` and ``rank_last``, ``test_accuracy``, ``path``. What is unknown is None.
     """
-    found = [settings(row) for row in rows]
-    fields: list[str] = [name for name in varied(found) if name != RUN]
-    if len({plain(row.config.get("seed")) for row in rows}) > 1:
-        fields.append("seed")
+    fields, found = differing(rows)
     return [
         {
             "run": row.id,
@@ -62,13 +57,10 @@ def to_csv(entries: Sequence[dict[str, Any]]) -> str:
     Returns:
         A head and a line for each run; nothing where a value is unknown.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(map(cell, entries[0]))
-    for entry in entries:
-        values = (str(list(v)) if isinstance(v, tuple) else v for v in entry.values())
-        writer.writerow(["" if value is None else cell(value) for value in values])
-    return stream.getvalue()
+    rows = (
+        [str(list(v)) if isinstance(v, tuple) else v for v in entry.values()] for entry in entries
+    )
+    return csv_text([entries[0], *rows])
 
 
 def table(entries: Sequence[dict[str, Any]], definition: Definition) -> str:

@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 EPSILON = 1e-3
 """The paper's threshold, where no run says another one."""
 
+ACCURACIES = ("train_accuracy", "test_accuracy")
+
 QUIET_SECONDS = 10.0
 """Without a terminal, a line of progress appears so often."""
 
@@ -181,7 +183,7 @@ def common_definition(
     Returns:
         The definition; the paper's where no run says another one.
     """
-    epsilons = Counter(_epsilons(run)[0] for run in runs if _epsilons(run))
+    epsilons = Counter(own[0].epsilon for run in runs if (own := definitions(run)))
     norms = Counter(run.config["rank_norm"] for run in runs if "rank_norm" in run.config)
     if epsilon is None:
         epsilon = epsilons.most_common(1)[0][0] if epsilons else EPSILON
@@ -226,12 +228,13 @@ def read_row(run: Run, definition: Definition) -> RunRow:
     """
     metrics = run.metrics
     at_all = np.full(len(run.epochs), np.nan)
-    measured = np.isfinite(metrics.get("collapsed", at_all))
 
     def metric(name: str) -> Floats:
         return np.asarray(metrics.get(name, at_all)[measured], dtype=np.float64)
 
-    recorded = "rank_mean" if definition.metric else _recorded_name(run, definition)
+    recorded = "rank_mean" if definition.metric else recorded_as(run, definition)
+    run.preload(["collapsed", "dead", recorded, definition.metric, *ACCURACIES])
+    measured = np.isfinite(metrics.get("collapsed", at_all))
     ranks = metric(recorded) if recorded in metrics else _counted_ranks(run, definition, measured)
     dead = metric("dead") > 0
     counted = [min(layer.shape) for layer in run.layers if layer.counted]
@@ -258,19 +261,34 @@ def read_row(run: Run, definition: Definition) -> RunRow:
     )
 
 
-def _epsilons(run: Run) -> list[float]:
-    """Returns the recorded thresholds; none for a record of another training loop."""
-    found = run.config.get("epsilons")
-    return found if isinstance(found, list) else []
+def definitions(run: Run) -> list[Definition]:
+    """Returns the ranks that a run recorded, the primary one first.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The definitions; none for a record of another training loop.
+    """
+    epsilons = run.config.get("epsilons")
+    norm = run.config.get("rank_norm", "frobenius")
+    return [Definition(each, norm) for each in epsilons] if isinstance(epsilons, list) else []
 
 
-def _recorded_name(run: Run, definition: Definition) -> str:
-    """Returns the metric that holds a rank, or an empty text if none does for certain."""
-    epsilons = _epsilons(run)
-    if definition.epsilon not in epsilons or run.config.get("rank_norm") != definition.rank_norm:
+def recorded_as(run: Run, definition: Definition) -> str:
+    """Returns the metric that holds an average rank.
+
+    Args:
+        run: The run.
+        definition: The rank.
+
+    Returns:
+        Its name; empty if none holds it for certain.
+    """
+    own = definitions(run)
+    if definition not in own:
         return ""
-    is_primary = definition.epsilon == epsilons[0]
-    return "rank_mean" if is_primary else at("rank_mean", definition.epsilon)
+    return "rank_mean" if definition == own[0] else at("rank_mean", definition.epsilon)
 
 
 def _for_good(gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -283,13 +301,9 @@ def _counted_ranks(run: Run, definition: Definition, measured: NDArray[np.bool_]
 
     It is NaN where a counted matrix has collapsed, as recorded.
     """
-    of_layers = [
-        np.asarray(
-            rank(run.spectra[layer.name][measured], definition.epsilon, definition.rank_norm)
-        )
-        for layer in run.layers
-        if layer.counted
-    ]
+    spectra = (run.spectra[layer.name][measured] for layer in run.layers if layer.counted)
+    kind = (definition.epsilon, definition.rank_norm)
+    of_layers = [np.asarray(rank(values, *kind)) for values in spectra]
     if not of_layers:
         return np.full(measured.sum(), np.nan)
     recorded = run.metrics.get("rank_mean", np.full(len(run.epochs), np.nan))[measured]

@@ -170,7 +170,7 @@ def test_the_chosen_runs_reach_from_the_lowest_to_the_highest_rank(tmp_path):
     for place in (3, 17):
         write(tmp_path / "low" / f"low{place}", sizes=(8,), epochs=1, decay=place / 2)
     written = write_report([tmp_path / "runs", tmp_path / "low"], tmp_path / "report.html")
-    assert "report of 27 runs (20 with spectra)" in written.lines[-1]
+    assert "report of 27 runs (20 with spectra)" in written[-1]
     text = (tmp_path / "report.html").read_text("utf-8")
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert len(data["sections"]) == MOST_SECTIONS

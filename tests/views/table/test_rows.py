@@ -49,7 +49,7 @@ def test_ranks_from_the_spectra_of_a_run_are_bit_for_bit_those_recorded(trained,
     for epsilon, name in ((1e-3, "rank_mean"), (1e-2, "rank_mean@0.01")):
         recorded = read_row(trained, Definition(epsilon))
         with monkeypatch.context() as patch:
-            patch.setattr(rows, "_recorded_name", lambda *_: "")
+            patch.setattr(rows, "recorded_as", lambda *_: "")
             computed = read_row(trained, Definition(epsilon))
         assert recorded.ranks.tobytes() == trained.metrics[name].tobytes()
         assert computed.ranks.tobytes() == recorded.ranks.tobytes()
