@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lowrank.common.errors import Failure, InputError
+from lowrank.common.errors import Failure, InputError, refuse
 from lowrank.common.terminal import say
 from lowrank.common.texts import printable
 from lowrank.config.options import Options, word
@@ -48,13 +48,12 @@ def run(options: Sync) -> int:
     from lowrank.views.figures import final_figures
 
     paths = [Path(path) for path in options.paths]
-    missing = [path for path in paths if not path.is_dir()]
-    if missing:
-        raise InputError(
-            f"'{printable(str(path), 200)}': there is no such directory; give a run directory, or "
-            "a directory of them"
-            for path in missing
-        )
+    refuse(
+        f"'{printable(str(path), 200)}': there is no such directory; give a run directory, or a "
+        "directory of them"
+        for path in paths
+        if not path.is_dir()
+    )
     for name in OF_ONE_RUN:
         os.environ.pop(f"WANDB_{name}", None)
     choose_mode("online", say)

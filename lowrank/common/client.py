@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.secrets import redact
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def prepare_client(variables: Mapping[str, str] = os.environ) -> None:
             settings.update_from_env_vars({name: value})
         except (ValueError, wandb.Error) as error:
             lines.append(f"{redact(f'{name}={value}')}: W&B does not take it ({reason(error)})")
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
     try:
         # What holds for all runs of a process can only be said before the first.
         wandb.setup(settings=wandb.Settings(show_info=False, quiet=True))

@@ -26,6 +26,19 @@ class InputError(_LinesError):
     """Bad input: the lines say what was got and what is allowed. Exit code 2."""
 
 
+def refuse(lines: Iterable[str]) -> None:
+    """Refuses input of which there is something to say.
+
+    Args:
+        lines: On what is wrong.
+
+    Raises:
+        InputError: If there is a line.
+    """
+    if told := list(lines):
+        raise InputError(told)
+
+
 class Failure(_LinesError):  # noqa: N818  # "failure" is what exit code 1 is called
     """Something outside the program went wrong: the lines say what and what to do. Exit code 1."""
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import refuse
 from lowrank.common.texts import printable
 from lowrank.config.flags import Flag, read_words
 from lowrank.config.settings import Config
@@ -204,8 +204,7 @@ class Options(BaseModel):
         lines += [line for name in fields for line in bad.get(name, ())]
         options = cls.model_validate({n: v for n, v in values.items() if n not in bad})
         lines += options.conflicts()
-        if lines:
-            raise InputError(lines)
+        refuse(lines)
         return options
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import refuse
 from lowrank.common.texts import one_of
 from lowrank.config.optimizers import FORMULAS, OPTIMIZERS
 from lowrank.config.settings import Config, with_role
@@ -94,5 +94,4 @@ def check_pack(configs: Sequence[Config]) -> None:
                 f"the runs of a pack differ in {name}: {', '.join(values)}; allowed are "
                 f"differences in {', '.join(OF_A_STEP)}"
             )
-    if lines:
-        raise InputError(dict.fromkeys(lines))
+    refuse(dict.fromkeys(lines))

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest, one_of, printable
 from lowrank.config.rules import conflicts, unused
 from lowrank.config.settings import (
@@ -155,8 +155,7 @@ def combine(
                 if name in merged and merged[name].where not in ("", f"--{name}")
             ]
             lines.append(f"{text} ({', '.join(places)})" if places else text)
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
     return config
 
 

@@ -20,7 +20,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -418,12 +418,11 @@ def matched(
     """
     patterns = [patterns] if isinstance(patterns, str) else patterns
     known = {label for item in labels for label in item if label}
-    unknown = [p for p in patterns if not any(fnmatchcase(label, p) for label in known)]
-    if unknown:
-        raise InputError(
-            f"{option}: {p!r} is the name, path or glob of no {kind}{nearest(p, sorted(known))}"
-            for p in unknown
-        )
+    refuse(
+        f"{option}: {p!r} is the name, path or glob of no {kind}{nearest(p, sorted(known))}"
+        for p in patterns
+        if not any(fnmatchcase(label, p) for label in known)
+    )
     return [any(fnmatchcase(label, p) for p in patterns for label in item) for item in labels]
 
 

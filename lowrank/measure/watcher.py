@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest
 from lowrank.measure.layers import Layer
 from lowrank.measure.matrices import describe, weight_matrices
@@ -277,8 +277,7 @@ def _check(epsilons: Sequence[float], rank_norm: str) -> None:
         allowed = " or ".join(RANK_NORMS)
         near = nearest(str(rank_norm), RANK_NORMS)
         lines.append(f"rank_norm: got {rank_norm!r}; allowed: {allowed}{near}")
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
 
 
 def _check_module(model: Any) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.files import UNFINISHED, expanded, write_atomically
 from lowrank.common.secrets import variable_of
 from lowrank.config import Config, Given, combine, differences, load, replace
@@ -86,13 +86,11 @@ def open_run_directory(requested: Config, members: int = 1) -> Iterator[RunDirec
             the directory is none of a run, its run has another configuration, or ``resume``
             forbids what was found.
     """
-    lines = [
+    refuse(
         f"{name}: holds the secret of {variable}, which would be recorded; give another value"
         for name, value in requested
         if (variable := variable_of(str(value)))
-    ]
-    if lines:
-        raise InputError(lines)
+    )
     run_id = requested.run_id or new_run_id()
     path = expanded(requested.output_dir) / run_id
     existed = path.exists()
@@ -202,13 +200,11 @@ def _settle(path: Path, requested: Config, members: int) -> RunDirectory:
         stored = combine([{n: Given(value) for n, value in run.config.items()}], settle=None)
     if run is not None:
         check_origin(record, run.config, stored, newer=True)
-    differing = differences(stored, requested)
-    if differing:
-        raise InputError(
-            f"run {run_id} was started with {name}={before}, not {now}; a changed run needs "
-            "another run_id"
-            for name, (before, now) in differing.items()
-        )
+    refuse(
+        f"run {run_id} was started with {name}={before}, not {now}; a changed run needs "
+        "another run_id"
+        for name, (before, now) in differences(stored, requested).items()
+    )
     every, last = stored.measure_every, stored.epochs
     reached = run is not None and last in run.epochs
     if reached and requested.epochs > last and last % every:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import printable
 from lowrank.config import Config, Given
 from lowrank.config.arguments import parse
@@ -230,8 +230,7 @@ class SweepFile:
             InputError: A line for each thing that is wrong, at most 20 about the points.
         """
         given = {name: Given(value, f"--{name}") for name, value in (overrides or {}).items()}
-        if lines := list(bad_values(given).values()):
-            raise InputError(lines)
+        refuse(bad_values(given).values())
         lines = self.contradictions(overrides)
         found: dict[Config, dict[str, Any]] = {}
         for point in self.points():
@@ -285,8 +284,7 @@ def load_sweep_file(
         raise InputError(f"{where} is not plain YAML: {error}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{where} must be a mapping with method, program and parameters")
-    if lines := [f"{where}: {line}" for line in schema.not_json(raw)]:
-        raise InputError(lines)
+    refuse(f"{where}: {line}" for line in schema.not_json(raw))
     raw, lines = plain(raw)
     name = str(raw.get("name") or Path(path).stem)
     lines = [f"{where}: {line}" for line in (*problems(raw, name), *lines)]
@@ -326,8 +324,7 @@ def load_sweep_file(
     )
     if lines and without_server is not None and isinstance(entries, dict):
         lines += _of_points(sweep, without_server, entries.keys() - sound.keys(), where)
-    if lines:
-        raise InputError(dict.fromkeys(lines))
+    refuse(dict.fromkeys(lines))
     return sweep
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.files import expanded
 from lowrank.common.texts import ID, printable
 from lowrank.config import Config, Given, combine, replace
@@ -53,12 +53,10 @@ def restore(
         InputError: With a line for everything that keeps the run from being repeated.
     """
     recorded = run.config
-    lines = _problems(run, given)
-    if lines:
-        raise InputError(lines)
+    refuse(_problems(run, given))
     flags = {name: Given(value, f"--{name}") for name, value in given.items()}
     stored = {name: Given(value, "the record") for name, value in recorded.items()}
-    notes: list[str] = []
+    lines, notes = list[str](), list[str]()
     original = combine([stored], settle=None)
     config = combine([flags, stored], settle=stored.keys() - flags.keys(), notes=notes)
     for name in (name for name in given if name in recorded and name not in FREE_ON_RESUME):
@@ -87,8 +85,7 @@ def restore(
             changes["download"] = False
     if config.seed is None or config.threads is None:
         lines.append(f"{run.path}: holds no seed or no threads; give --seed=N --threads=N")
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
     return replace(config, **changes), notes
 
 

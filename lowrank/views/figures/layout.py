@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest, one_of
 from lowrank.views.table.factors import Factor, Values, centre, factors_of, is_grid, joint
 from lowrank.views.table.fields import text
@@ -219,14 +219,12 @@ def _wanted(factors: Sequence[Factor], names: dict[str, str]) -> list[Factor | N
         InputError: A line for each that does not vary.
     """
     of_field = {field: factor for factor in factors for field in factor.fields}
-    lines = [
+    refuse(
         f"{flag}: {name} does not vary over these runs; allowed: "
         + (one_of(list(of_field)) + nearest(name[:60], of_field) if of_field else "none: none does")
         for flag, name in names.items()
         if name and name not in of_field
-    ]  # fmt: skip
-    if lines:
-        raise InputError(lines)
+    )  # fmt: skip
     return [of_field.get(name) for name in names.values()]
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.files import replacing, writing
 from lowrank.common.secrets import redact
 from lowrank.common.texts import nearest, printable
@@ -97,12 +97,11 @@ def _chosen(runs: Sequence[Run], rows: Sequence[RunRow], asked: Sequence[str]) -
         InputError: With a line for every id that no run has.
     """
     ids = [run.id for run in runs]
-    unknown = [each for each in asked if each not in ids]
-    if unknown:
-        raise InputError(
-            f"runs: no run '{printable(each, 80)}' here{nearest(each[:60], ids)}"
-            for each in unknown
-        )
+    refuse(
+        f"runs: no run '{printable(each, 80)}' here{nearest(each[:60], ids)}"
+        for each in asked
+        if each not in ids
+    )
     if asked:
         return [place for place, name in enumerate(ids) if name in asked]
     if len(runs) <= MOST_SECTIONS:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import get_args, get_origin
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest, one_of, printable
 from lowrank.config import Config
 from lowrank.config.settings import SAME_EXPERIMENT, defaults
@@ -53,8 +53,7 @@ def where_of(given: str) -> dict[str, tuple[Hashable, ...]]:
                 f"where: {name} is {one_of(texts)}, not '{printable(str(wrong[0]))}'{near}"
             )
         found[name] = tuple(plain(v) for v in read)
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
     return found
 
 
@@ -72,13 +71,11 @@ def chosen(runs: Sequence[Run], where: Mapping[str, Sequence[Hashable]]) -> list
         InputError: If no run has a setting of this name, or none has these values.
     """
     names = sorted({name for run in runs for name in run.config})
-    lines = [
+    refuse(
         f"where: no run has a setting '{printable(name)}'{nearest(name[:60], names)}"
         for name in where
         if name not in names
-    ]
-    if lines:
-        raise InputError(lines)
+    )
     found = [
         run
         for run in runs

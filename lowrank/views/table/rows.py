@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.terminal import counting
 from lowrank.common.texts import printable
 from lowrank.measure.metrics import at
@@ -138,8 +138,7 @@ def find(paths: Sequence[str]) -> tuple[list[Run], list[str]]:
             lines += error.lines
             continue
         runs |= {run.path.resolve(): run for run in found}
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
     usable: list[Run] = []
     for run in runs.values():
         if reason := _odd(run):
