@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -38,27 +39,31 @@ Role = Literal["identity", "replicate", "place", "machine", "tracking", "measure
 draws, ``place`` where files lie, ``machine`` what computes and how, ``tracking`` what is kept and
 told of the run, ``measurement`` what is measured, ``science`` the experiment itself."""
 
-_ROLES: dict[str, Role] = {
-    "machine": "machine", "tracking": "tracking", "measurement": "measurement"
-}  # fmt: skip
-
 
 def _field(
-    group: str, default: Any, meaning: str, allowed: str = "", *, role: Role | None = None,
+    group: str,
+    default: Any,
+    meaning: str,
+    allowed: str = "",
+    *,
+    role: Role = "science",
     **limits: Any,
-) -> Any:  # fmt: skip
-    # Its role is that of its group in the help, else science.
-    extra: dict[str, Any] = {
-        "group": group,
-        "allowed": allowed,
-        "role": role or _ROLES.get(group, "science"),
-    }
+) -> Any:
+    extra: dict[str, Any] = {"group": group, "allowed": allowed, "role": role}
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+_model = partial(_field, "model")
+_data = partial(_field, "data")
+_optimisation = partial(_field, "optimisation")
+_measurement = partial(_field, "measurement", role="measurement")
+_machine = partial(_field, "machine", role="machine")
+_tracking = partial(_field, "tracking", role="tracking")
 
 
 def _name(meaning: str, role: Role = "tracking") -> Any:
     allowed = "a text of 1 to 128 characters"
-    return _field("tracking", None, meaning, allowed, role=role, max_length=128)
+    return _tracking(None, meaning, allowed, role=role, max_length=128)
 
 
 class Config(BaseModel):
@@ -75,160 +80,143 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    model: Literal[tuple(FAMILIES)] = _field(  # type: ignore[valid-type]  # one table has the names
-        "model", "mlp", "architecture"
+    model: Literal[tuple(FAMILIES)] = _model(  # type: ignore[valid-type]  # one table has the names
+        "mlp", "architecture"
     )
-    depth: int = _field(
-        "model", 5, "hidden layers (mlp), residual blocks (resmlp), 3x3 convolutions (convnet)",
-        ge=1, le=1000,
-    )  # fmt: skip
-    width: int = _field(
-        "model", 100, "units of a hidden layer (mlp, resmlp), channels (convnet)", ge=1,
-        le=1_000_000,
-    )  # fmt: skip
-    activation: Literal["relu", "leaky_relu"] = _field(
-        "model", "relu", "activation; leaky_relu has slope 0.01 (vit has GELU instead)"
+    depth: int = _model(
+        5,
+        "hidden layers (mlp), residual blocks (resmlp), 3x3 convolutions (convnet)",
+        ge=1,
+        le=1000,
     )
-    batch_norm: bool = _field("model", True, "BatchNorm after every hidden layer (mlp)")
-    weight_norm: bool = _field(
-        "model",
+    width: int = _model(
+        100, "units of a hidden layer (mlp, resmlp), channels (convnet)", ge=1, le=1_000_000
+    )
+    activation: Literal["relu", "leaky_relu"] = _model(
+        "relu", "activation; leaky_relu has slope 0.01 (vit has GELU instead)"
+    )
+    batch_norm: bool = _model(True, "BatchNorm after every hidden layer (mlp)")
+    weight_norm: bool = _model(
         False,
         "one scalar gain for each hidden matrix, its direction learned apart (mlp "
         "without batch_norm)",
     )
-    dropout: float = _field(
-        "model",
+    dropout: float = _model(
         0.0,
         "share of units dropped: before the classifier (vgg), after the embedding and in every "
         "block (vit)",
         ge=0,
         lt=1,
     )
-    vit_patch: int = _field("model", 4, "height and width of a patch in pixels", ge=1, le=4096)
-    vit_depth: int = _field("model", 6, "transformer blocks", ge=1, le=1000)
-    vit_heads: int = _field("model", 4, "attention heads, which divide vit_width", ge=1, le=4096)
-    vit_width: int = _field("model", 192, "width of a token", ge=1, le=1_000_000)
-    vit_mlp_width: int = _field(
-        "model", 768, "hidden units of a block's feed-forward part", ge=1, le=1_000_000
+    vit_patch: int = _model(4, "height and width of a patch in pixels", ge=1, le=4096)
+    vit_depth: int = _model(6, "transformer blocks", ge=1, le=1000)
+    vit_heads: int = _model(4, "attention heads, which divide vit_width", ge=1, le=4096)
+    vit_width: int = _model(192, "width of a token", ge=1, le=1_000_000)
+    vit_mlp_width: int = _model(
+        768, "hidden units of a block's feed-forward part", ge=1, le=1_000_000
     )
 
-    dataset: Literal[tuple(DATASETS)] = _field(  # type: ignore[valid-type]
-        "data", "digits", "images; digits come with the package"
+    dataset: Literal[tuple(DATASETS)] = _data(  # type: ignore[valid-type]
+        "digits", "images; digits come with the package"
     )
-    data_dir: str = _field(
-        "data", "data", "folder of the data sets, or the image folder itself", "a path",
-        role="place",
-    )  # fmt: skip
-    download: bool = _field("data", True, "fetch a data set that data_dir lacks", role="place")
-    train_size: int | None = _field(
-        "data",
+    data_dir: str = _data(
+        "data", "folder of the data sets, or the image folder itself", "a path", role="place"
+    )
+    download: bool = _data(True, "fetch a data set that data_dir lacks", role="place")
+    train_size: int | None = _data(
         None,
         "training examples used, a seeded class-balanced subset; None uses all",
         ge=1,
         le=LARGEST_WHOLE,
     )
-    image_size: int | None = _field(
-        "data",
+    image_size: int | None = _data(
         None,
         "height and width of the images; None is native, but 32 for mnist and fashion_mnist and "
         "for digits with a convolutional model",
         ge=1,
         le=LARGEST_IMAGE,
     )
-    augment: bool = _field("data", False, "crop and flip training images at random")
+    augment: bool = _data(False, "crop and flip training images at random")
 
-    optimizer: Literal[tuple(OPTIMIZERS)] = _field(  # type: ignore[valid-type]
-        "optimisation", "sgd", "optimiser"
+    optimizer: Literal[tuple(OPTIMIZERS)] = _optimisation(  # type: ignore[valid-type]
+        "sgd", "optimiser"
     )
-    lr: float = _field("optimisation", 0.1, "learning rate", gt=0)
-    momentum: float = _field("optimisation", 0.0, "momentum (sgd)", ge=0, lt=1)
-    weight_decay: float = _field(
-        "optimisation", 5e-4, "weight decay, through the optimiser on all parameters", ge=0
+    lr: float = _optimisation(0.1, "learning rate", gt=0)
+    momentum: float = _optimisation(0.0, "momentum (sgd)", ge=0, lt=1)
+    weight_decay: float = _optimisation(
+        5e-4, "weight decay, through the optimiser on all parameters", ge=0
     )
-    batch_size: int = _field(
-        "optimisation", 16, "examples per step; the last short batch is kept", ge=1,
-        le=LARGEST_WHOLE,
-    )  # fmt: skip
-    epochs: int = _field(
-        "optimisation", 20, "passes over the training data; 0 measures initialisation only", ge=0,
-        le=LARGEST_WHOLE,
-    )  # fmt: skip
-    schedule: Literal["milestones", "constant", "cosine"] = _field(
-        "optimisation", "milestones", "how the learning rate changes"
+    batch_size: int = _optimisation(
+        16, "examples per step; the last short batch is kept", ge=1, le=LARGEST_WHOLE
     )
-    milestones: tuple[Annotated[int, Field(ge=1, le=LARGEST_WHOLE)], ...] = _field(
-        "optimisation",
+    epochs: int = _optimisation(
+        20, "passes over the training data; 0 measures initialisation only", ge=0, le=LARGEST_WHOLE
+    )
+    schedule: Literal["milestones", "constant", "cosine"] = _optimisation(
+        "milestones", "how the learning rate changes"
+    )
+    milestones: tuple[Annotated[int, Field(ge=1, le=LARGEST_WHOLE)], ...] = _optimisation(
         (),
         "epochs, counted from 1, at whose start the rate is multiplied by gamma",
         "a list of increasing whole numbers from 1 such as [60,100,200], or [] for none",
     )
-    gamma: float = _field("optimisation", 0.2, "factor at each milestone", gt=0, le=1)
-    warmup_epochs: int = _field(
-        "optimisation", 0, "epochs of linear warm-up", ge=0, le=LARGEST_WHOLE
+    gamma: float = _optimisation(0.2, "factor at each milestone", gt=0, le=1)
+    warmup_epochs: int = _optimisation(0, "epochs of linear warm-up", ge=0, le=LARGEST_WHOLE)
+    loss: Literal["cross_entropy", "mse"] = _optimisation(
+        "cross_entropy", "loss; mse is on one-hot targets"
     )
-    loss: Literal["cross_entropy", "mse"] = _field(
-        "optimisation", "cross_entropy", "loss; mse is on one-hot targets"
+    seed: int | None = _optimisation(
+        0,
+        "seed of everything random; None draws one and records it",
+        ge=0,
+        le=LARGEST_SEED,
+        role="replicate",
     )
-    seed: int | None = _field(
-        "optimisation", 0, "seed of everything random; None draws one and records it", ge=0,
-        le=LARGEST_SEED, role="replicate",
-    )  # fmt: skip
 
-    epsilons: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = _field(
-        "measurement",
+    epsilons: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = _measurement(
         (1e-3, 1e-2),
         "thresholds of the rank, the first is primary",
         "a list of 1 to 16 numbers above 0 and below 1 that differ in six digits",
         min_length=1,
         max_length=16,
     )
-    rank_norm: Literal["frobenius", "spectral"] = _field(
-        "measurement", "frobenius", "norm by which singular values are divided"
+    rank_norm: Literal["frobenius", "spectral"] = _measurement(
+        "frobenius", "norm by which singular values are divided"
     )
-    measure_every: int = _field(
-        "measurement", 1, "epochs from one measurement to the next", ge=1, le=LARGEST_WHOLE
+    measure_every: int = _measurement(
+        1, "epochs from one measurement to the next", ge=1, le=LARGEST_WHOLE
     )
-    on_collapse: Literal["continue", "stop"] = _field(
-        "measurement",
-        "continue",
-        "what happens when a matrix has collapsed or the run is dead",
+    on_collapse: Literal["continue", "stop"] = _measurement(
+        "continue", "what happens when a matrix has collapsed or the run is dead"
     )
 
-    device: str = _field(
-        "machine",
+    device: str = _machine(
         "auto",
         "where to compute; auto is CUDA where there is one",
         "auto, cpu, cuda or cuda:N",
         pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
     )
-    precision: Literal["fp32", "tf32", "bf16"] = _field(
-        "machine", "fp32", "arithmetic of training", role="science"
+    precision: Literal["fp32", "tf32", "bf16"] = _machine(
+        "fp32", "arithmetic of training", role="science"
     )
-    threads: int | None = _field(
-        "machine",
+    threads: int | None = _machine(
         None,
         "CPU threads; None is resolved at start and stored: 1 for a narrow mlp or resmlp, else all "
         "cores",
         ge=1,
         le=4096,
     )
-    compile: bool = _field(
-        "machine",
+    compile: bool = _machine(
         False,
         "a whole training step compiled to one graph by torch.compile: faster after some seconds "
         "at the start, equal but for rounding",
     )
-    deterministic: bool = _field(
-        "machine", False, "bitwise repeatable on CUDA too, at some cost in speed"
-    )
+    deterministic: bool = _machine(False, "bitwise repeatable on CUDA too, at some cost in speed")
 
-    tracking: Literal["auto", "online", "offline", "disabled"] = _field(
-        "tracking",
-        "auto",
-        "Weights & Biases; auto is online where an API key is configured, else offline",
+    tracking: Literal["auto", "online", "offline", "disabled"] = _tracking(
+        "auto", "Weights & Biases; auto is online where an API key is configured, else offline"
     )
-    project: str = _field(
-        "tracking",
+    project: str = _tracking(
         "lowrank",
         "W&B project",
         "1 to 128 characters, none of /\\#?%:",
@@ -237,29 +225,28 @@ class Config(BaseModel):
     entity: str | None = _name("W&B user or team; None is the account's default")
     group: str | None = _name("W&B group")
     sweep: str | None = _name("name of the sweep without a server; it sets this", "identity")
-    tags: tuple[Annotated[str, Field(max_length=64)], ...] = _field(
-        "tracking", (), "W&B tags", "a list of texts of 1 to 64 characters such as [a,b]"
+    tags: tuple[Annotated[str, Field(max_length=64)], ...] = _tracking(
+        (), "W&B tags", "a list of texts of 1 to 64 characters such as [a,b]"
     )
     name: str | None = _name("display name; None lets W&B choose")
-    output_dir: str = _field(
-        "tracking", "runs", "folder in which <run_id>/ is written", "a path", role="place"
+    output_dir: str = _tracking(
+        "runs", "folder in which <run_id>/ is written", "a path", role="place"
     )
-    run_id: str | None = _field(
-        "tracking",
+    run_id: str | None = _tracking(
         None,
         "identity of the run here and in W&B; None makes a new one",
         "1 to 64 letters, digits, _ or -",
         role="identity",
         pattern=f"^{ID}$",
     )
-    resume: Literal["auto", "never", "must"] = _field(
-        "tracking", "auto", "whether to continue the run whose folder exists", role="identity"
+    resume: Literal["auto", "never", "must"] = _tracking(
+        "auto", "whether to continue the run whose folder exists", role="identity"
     )
-    checkpoint_every: int = _field(
-        "tracking", 1, "epochs from one checkpoint to the next", ge=1, le=LARGEST_WHOLE
+    checkpoint_every: int = _tracking(
+        1, "epochs from one checkpoint to the next", ge=1, le=LARGEST_WHOLE
     )
-    keep_checkpoint: Literal["weights", "all", "none"] = _field(
-        "tracking", "weights", "what is left of the checkpoint after finishing"
+    keep_checkpoint: Literal["weights", "all", "none"] = _tracking(
+        "weights", "what is left of the checkpoint after finishing"
     )
 
     @field_validator("*", mode="before")
