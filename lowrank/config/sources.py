@@ -254,6 +254,22 @@ def load(path: str | Path) -> Config:
             f"{', ...' if len(missing) > 3 else ''}: restore it from a copy, or remove it where a "
             "record lies beside it, which holds it as well"
         )
+    return of_stored(values, where)
+
+
+def of_stored(values: Mapping[str, Any], where: str = "") -> Config:
+    """Makes a configuration of values that were valid once, in which some may have no effect.
+
+    Args:
+        values: By name.
+        where: What they are from.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        InputError: If this is not a configuration of any version.
+    """
     return combine([{name: Given(value, where) for name, value in values.items()}], settle=None)
 
 

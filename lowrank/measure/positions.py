@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ from torch.overrides import TorchFunctionMode
 from lowrank.common.errors import InputError
 from lowrank.measure.layers import Layer
 from lowrank.measure.tensors import unusable
+
+_Note = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any], Any], None]
 
 ExampleInput = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -124,7 +126,7 @@ def output_positions(
     """
     model = _unwrapped(model)
     counter = _Counter(_names_by_parameter(model, matrices))
-    _pass(model, example_input, batch_dim, counter)
+    _pass(model, example_input, batch_dim, counter.note)
     return {matrix.name: counter.applied.get(matrix.name) for matrix in matrices}
 
 
@@ -142,25 +144,49 @@ def parameters_in_products(model: nn.Module, example_input: ExampleInput) -> set
         The identities of the parameters.
     """
     model = _unwrapped(model)
-    products = _Products(model.parameters())
-    _pass(model, example_input, 0, products)
-    return products.found
+    usable = (p for p in model.parameters() if p.numel() and not unusable(p))
+    owners = {p.untyped_storage().data_ptr(): id(p) for p in usable}
+    found: set[int] = set()
+
+    def note(
+        func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], _result: Any
+    ) -> None:
+        name = getattr(func, "__name__", "")
+        if name not in _PRODUCTS:
+            return
+        has_input = name in _OF_AN_INPUT
+        others = {"bias", "input"} if has_input else {"bias"}
+        named = [value for name, value in kwargs.items() if name not in others]
+        for tensor in _tensors([args[1:] if has_input else args, named]):
+            if tensor.ndim > 1 and not unusable(tensor):
+                place = tensor.untyped_storage().data_ptr()
+                found.update([owners[place]] if place in owners else [])
+
+    _pass(model, example_input, 0, note)
+    return found
 
 
 def _pass(
-    model: nn.Module, example_input: ExampleInput, batch_dim: int | None, noting: _Noting
+    model: nn.Module, example_input: ExampleInput, batch_dim: int | None, note: _Note
 ) -> None:
     args, kwargs = _one_sample(example_input, batch_dim)
-    with _left_as_it_was(model), _eagerly(), torch.no_grad(), noting:
+    with _left_as_it_was(model), _eagerly(), torch.no_grad(), _Noting(note):
         model(*args, **kwargs)
 
 
 class _Noting(TorchFunctionMode):
-    """Sees, while active, each call of a function of torch.
+    """Tells, while active, of each call of a function of torch.
 
     An active mode also keeps attention and transformer layers off their fused inference path, which
     would hide what they apply.
+
+    Args:
+        note: Takes the function, its arguments, its keyword arguments and what it returned.
     """
+
+    def __init__(self, note: _Note) -> None:
+        super().__init__()
+        self._note = note
 
     def __torch_function__(
         self,
@@ -181,63 +207,18 @@ class _Noting(TorchFunctionMode):
             What the function returns.
         """
         result = func(*args, **(kwargs or {}))
-        self.note(func, args, kwargs or {}, result)
+        self._note(func, args, kwargs or {}, result)
         return result
 
-    def note(
-        self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
-    ) -> None:
-        """Notes one call.
 
-        Args:
-            func: The function.
-            args: Its arguments.
-            kwargs: Its keyword arguments.
-            result: What it returned.
-        """
-        raise NotImplementedError
-
-
-class _Products(_Noting):
-    """Notes, while active, whose memory enters matrix products, as another operand than the input.
-
-    Args:
-        parameters: Of the module.
-    """
-
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
-        super().__init__()
-        usable = (p for p in parameters if p.numel() and not unusable(p))
-        self._owners = {p.untyped_storage().data_ptr(): id(p) for p in usable}
-        self.found: set[int] = set()
-
-    def note(
-        self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
-    ) -> None:
-        """Notes the parameters that a product has as operands."""
-        del result
-        name = getattr(func, "__name__", "")
-        if name in _PRODUCTS:
-            has_input = name in _OF_AN_INPUT
-            operands = args[1:] if has_input else args
-            given = [
-                v for n, v in kwargs.items() if n != "bias" and not (has_input and n == "input")
-            ]
-            for tensor in _tensors([operands, given]):
-                if tensor.ndim > 1 and not unusable(tensor):
-                    owner = self._owners.get(tensor.untyped_storage().data_ptr())
-                    self.found |= set() if owner is None else {owner}
-
-
-class _Counter(_Noting):
-    """Counts, while active, what torch's functions do with the parameters it was given.
+class _Counter:
+    """Counts what torch's functions do with the parameters it was given.
 
     Args:
         names: By the identity of a parameter: the names of its matrices, blocks of its rows.
     """
 
     def __init__(self, names: Mapping[int, Sequence[str]]) -> None:
-        super().__init__()
         self._names = names
         self.applied: dict[str, Applied | None] = {}
 

@@ -170,7 +170,7 @@ def compare(original: Run, other: Run, last_epoch: int | None = None) -> Compari
 
 
 def _first(epochs: NDArray[np.int64], what: str, before: Array, now: Array) -> Difference | None:
-    """Finds the first epoch at which two arrays (E, …) differ, and there the largest difference.
+    """Finds the first epoch at which arrays (E,) or (E, k) differ, and there the largest difference.
 
     Returns:
         The difference, or None.
@@ -184,11 +184,9 @@ def _first(epochs: NDArray[np.int64], what: str, before: Array, now: Array) -> D
         return Difference(int(epochs[place]), what, float(before[place]), float(now[place]))
     distances = _distance(before[place], now[place])
     distances = np.where(np.isnan(distances), np.inf, distances)
-    index = np.unravel_index(
-        int(np.where(differs[place], distances, -1.0).argmax()), differs[place].shape
-    )
-    number = f"{what}, singular value {index[-1] + 1} of {before.shape[-1]}"
-    values = float(before[place][index]), float(now[place][index])
+    index = int(np.where(differs[place], distances, -1.0).argmax())
+    number = f"{what}, singular value {index + 1} of {before.shape[-1]}"
+    values = float(before[place, index]), float(now[place, index])
     return Difference(int(epochs[place]), number, *values)
 
 

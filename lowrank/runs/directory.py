@@ -14,7 +14,7 @@ from typing import Any
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.files import UNFINISHED, expanded, write_atomically
 from lowrank.common.secrets import variable_of
-from lowrank.config import Config, Given, combine, differences, load, replace
+from lowrank.config import Config, differences, load, of_stored, replace
 from lowrank.config.families import FAMILIES
 from lowrank.measure.layers import Layer
 from lowrank.runs.environment import available_cores
@@ -197,7 +197,7 @@ def _settle(path: Path, requested: Config, members: int) -> RunDirectory:
         stored = load(stored_path)
     else:  # the record holds it as well
         assert run is not None
-        stored = combine([{n: Given(value) for n, value in run.config.items()}], settle=None)
+        stored = of_stored(run.config)
     if run is not None:
         check_origin(record, run.config, stored, newer=True)
     refuse(
@@ -234,8 +234,7 @@ def check_origin(file: Path, config: Any, stored: Config, *, newer: bool = False
     advice = "restore the run's own file from a copy, or remove it, or choose another run_id"
     if not isinstance(config, dict):
         raise InputError(f"{file}: holds no configuration, so its run is not known: {advice}")
-    given = {str(name): Given(value, str(file)) for name, value in config.items()}
-    own = combine([given], settle=None)
+    own = of_stored({str(name): value for name, value in config.items()}, str(file))
     differing = differences(own, stored)
     if differing and newer:
         differing = {name: of[::-1] for name, of in differences(stored, own).items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,12 +85,8 @@ class SweepFile:
     @property
     def swept(self) -> tuple[str, ...]:
         """The fields that vary over the sweep, coupled ones included, in `Config`'s order."""
-        varied = set[str]()
-        for name, parameter in self.parameters.items():
-            if isinstance(parameter, Distribution):
-                varied.add(name)
-                continue
-            given = [fields_of(name, value, str(self.path)) for value in values_of(parameter)]
+        varied = {n for n, each in self.parameters.items() if isinstance(each, Distribution)}
+        for given in self._listed():
             for field in {field for fields in given for field in fields}:
                 if len({canonical(field, fields) for fields in given}) > 1:
                     varied.add(field)
@@ -99,12 +95,15 @@ class SweepFile:
     @property
     def fixed(self) -> dict[str, Any]:
         """The fields that the file gives one value, as the configuration has it."""
-        found: dict[str, Any] = {}
+        given = (fields for values in self._listed() for fields in values)
+        found = {field: canonical(field, fields) for fields in given for field in fields}
+        return {field: value for field, value in found.items() if field not in self.swept}
+
+    def _listed(self) -> Iterator[list[dict[str, Any]]]:
+        """Yields for each parameter that lists its values the fields that each of these gives."""
         for name, parameter in self.parameters.items():
             if not isinstance(parameter, Distribution):
-                for fields in (fields_of(name, v, str(self.path)) for v in values_of(parameter)):
-                    found |= {field: canonical(field, fields) for field in fields}
-        return {field: value for field, value in found.items() if field not in self.swept}
+                yield [fields_of(name, value, str(self.path)) for value in values_of(parameter)]
 
     @property
     def count(self) -> int | None:
@@ -191,10 +190,7 @@ class SweepFile:
         Returns:
             A line for each conflict.
         """
-        given: dict[str, Any] = {}
-        for name, parameter in self.parameters.items():
-            if not isinstance(parameter, Distribution):
-                given |= fields_of(name, values_of(parameter)[0], str(self.path))
+        given = {name: value for values in self._listed() for name, value in values[0].items()}
         own = overrides or {}
         config = Config.model_validate(given | dict(own), context=FIELDS_ONLY)
         return [

@@ -13,7 +13,7 @@ import yaml
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.files import expanded
 from lowrank.common.texts import ID, printable
-from lowrank.config import Config, Given, combine, replace
+from lowrank.config import Config, Given, combine, of_stored, replace
 from lowrank.config.datasets import DATASETS
 from lowrank.config.settings import FREE_ON_RESUME, is_of_train_py, with_role
 from lowrank.config.sources import of_machine
@@ -57,7 +57,7 @@ def restore(
     flags = {name: Given(value, f"--{name}") for name, value in given.items()}
     stored = {name: Given(value, "the record") for name, value in recorded.items()}
     lines, notes = list[str](), list[str]()
-    original = combine([stored], settle=None)
+    original = of_stored(recorded, "the record")
     config = combine([flags, stored], settle=stored.keys() - flags.keys(), notes=notes)
     for name in (name for name in given if name in recorded and name not in FREE_ON_RESUME):
         before, now = getattr(original, name), getattr(config, name)
