@@ -170,7 +170,7 @@ def compare(original: Run, other: Run, last_epoch: int | None = None) -> Compari
 
 
 def _first(epochs: NDArray[np.int64], what: str, before: Array, now: Array) -> Difference | None:
-    """Finds the first epoch at which arrays (E,) or (E, k) differ, and there the largest difference.
+    """Finds where arrays (E,) or (E, k) differ first, and there the largest difference.
 
     Returns:
         The difference, or None.

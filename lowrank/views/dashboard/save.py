@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import wandb
+from wandb_workspaces.workspaces import Workspace
+from wandb_workspaces.workspaces.internal import View
 
 from lowrank.common.errors import Failure, InputError
 from lowrank.common.files import writing
 from lowrank.common.texts import printable, to_json
 from lowrank.tracking.account import find_api_key
 from lowrank.views.dashboard.swept import swept_by_runs, swept_by_sweep
-
-if TYPE_CHECKING:
-    from wandb_workspaces.workspaces import Workspace
 
 MOST_RUNS_READ = 500
 """Runs of a project whose configurations are compared to find what is swept."""
@@ -86,8 +85,6 @@ def save(workspace: Workspace) -> tuple[bool, str]:
     Raises:
         Failure: W&B does not take it.
     """
-    from wandb_workspaces.workspaces.internal import View
-
     _api()
     place = (workspace.entity, workspace.project, workspace._internal_name)
     try:

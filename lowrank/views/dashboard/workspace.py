@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+from wandb_workspaces import expr
+from wandb_workspaces.workspaces import Section, Workspace
 
 from lowrank.measure.quantities import TABLE
-
-if TYPE_CHECKING:
-    from wandb_workspaces.workspaces import Section, Workspace
 
 MOST_RUNS = 100
 """Runs that a panel draws at once; W&B's own default of ten hides most of a sweep."""
@@ -54,9 +56,6 @@ def build_workspace(
         >>> [section.name for section in workspace.sections]
         ['Rank', 'Accuracy', 'Parameters', 'Spectra', 'Theory']
     """
-    import wandb_workspaces.workspaces as ws
-    from wandb_workspaces import expr
-
     shown = sweep_id or local_sweep
     filters: Any = ""
     if sweep_id:
@@ -99,8 +98,6 @@ def _rank(swept: Sequence[str]) -> Section:
 
 def _accuracy(swept: Sequence[str]) -> Section:
     """Returns what tells whether low rank costs accuracy."""
-    import wandb_workspaces.reports.v2 as wr
-
     return _section(
         "Accuracy",
         [
@@ -123,8 +120,6 @@ def _accuracy(swept: Sequence[str]) -> Section:
 
 def _parameters(swept: Sequence[str]) -> Section:
     """Returns all parameters at once, and which of them matter."""
-    import wandb_workspaces.reports.v2 as wr
-
     ends = ("test_accuracy", "rank_mean")
     columns = [
         wr.ParallelCoordinatesPlotColumn(metric=wr.Config(field), log=field in _LOGARITHMIC or None)
@@ -144,8 +139,6 @@ def _parameters(swept: Sequence[str]) -> Section:
 
 def _spectra() -> Section:
     """Returns the pictures that each run ends with."""
-    import wandb_workspaces.reports.v2 as wr
-
     pictures = {
         "Rank of every layer over epochs": "rank_heatmap",
         "Singular values over epochs": "spectrum_over_time",
@@ -199,8 +192,6 @@ def _capital(text: str) -> str:
 
 def _curve(metric: str, label: str, field: str | None = None) -> Any:
     """Returns a metric over epochs: of every run, or mean ± sd for each value of a field."""
-    import wandb_workspaces.reports.v2 as wr
-
     grouped: dict[str, Any] = {}
     if field is not None:
         grouped = {
@@ -213,15 +204,11 @@ def _curve(metric: str, label: str, field: str | None = None) -> Any:
 
 
 def _lines(title: str, label: str, **options: Any) -> Any:
-    import wandb_workspaces.reports.v2 as wr
-
     usual = {"x": "epoch", "title_x": "epoch", "max_runs_to_show": MOST_RUNS}
     return wr.LinePlot(title=title, title_y=label, **usual | options)
 
 
 def _section(name: str, panels: list[Any], *, is_open: bool = False, columns: int = 3) -> Section:
-    import wandb_workspaces.workspaces as ws
-
     layout = ws.SectionLayoutSettings(columns=columns, rows=-(-len(panels) // columns))
     return ws.Section(name=name, panels=panels, is_open=is_open, layout_settings=layout)
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from lowrank.views.figures.style import (
     COLUMN_WIDTH,
@@ -29,10 +34,6 @@ from lowrank.views.figures.style import (
 from lowrank.views.figures.tables import NO_RANK, Curve, CurvesTable, Series
 from lowrank.views.table.rows import ACCURACIES, Floats
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 _MARKERS_PER_CURVE = 5
 _MANY_EPOCHS = 150  # whose noise would be a block of ink
 _DASHES = (0, (3, 1.5))
@@ -55,8 +56,6 @@ def curves_figure(
     Returns:
         The figure.
     """
-    from matplotlib.figure import Figure
-
     count = len(table.panels)
     columns = count if count <= 4 else -(-count // 2) if count <= 8 else 4
     rows = -(-count // columns)
@@ -190,8 +189,6 @@ def _band(axes: Axes, epochs: Floats, mean: Floats, spread: Floats, shade: Any) 
 def _name_axes(
     above: Axes, below: Axes | None, first: bool, last: bool, table: CurvesTable
 ) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     for axes in (above, *([below] if below else [])):
         dress(axes)
         axes.tick_params(labelleft=first)
@@ -219,8 +216,6 @@ def _legends(
     figure: Figure, table: CurvesTable, shades: Sequence[Any], of_full: Sequence[Any], named: bool
 ) -> None:
     """Names the values above the panels, and the kinds of line below them."""
-    from matplotlib.lines import Line2D
-
     curves = [curve for _, found in table.panels for curve in found]
     if named and len(table.labels) > 1:
         handles = [
@@ -250,7 +245,5 @@ def _legends(
         circle = Line2D([], [], color="0.25", linestyle="none", **_mark("running"))
         key.append((circle, "not finished"))
     if told := seeds_of([curve.seeds for curve in curves if curve.seeds]):
-        from matplotlib.patches import Patch
-
         key.append((Patch(color="0.25", alpha=0.22, linewidth=0), told))
     key_below(figure, key, 1.05)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from lowrank.common.errors import Failure, InputError
 from lowrank.common.files import replacing
@@ -35,9 +35,6 @@ from lowrank.views.table.factors import Factor
 from lowrank.views.table.fields import words
 from lowrank.views.table.points import Sweep
 from lowrank.views.table.rows import Definition
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)

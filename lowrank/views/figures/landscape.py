@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from lowrank.common.errors import InputError
 from lowrank.views.figures.style import (
@@ -21,11 +29,6 @@ from lowrank.views.figures.style import (
 )
 from lowrank.views.figures.tables import WITHOUT_RANK, Cells, LandscapeTable
 from lowrank.views.table.rows import Floats
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
 
 _MAP = "cividis"
 _LEVELS = 10  # contours
@@ -56,8 +59,6 @@ def landscape_figure(
     Raises:
         InputError: If contours are asked for and there are not two values of each setting.
     """
-    from matplotlib.figure import Figure
-
     if contours and min(len(table.x_labels), len(table.y_labels)) < 2:
         raise InputError("contours need two values or more of each setting; draw a heat map")
     count = len(table.panels)
@@ -116,8 +117,6 @@ def _scale(numbers: Sequence[tuple[Floats, Floats]], full: float) -> Normalize:
 
     That is a quarter of the full value at least, and eight standard deviations over seeds.
     """
-    from matplotlib.colors import Normalize
-
     known = np.concatenate([values[np.isfinite(values)] for values, _ in numbers])
     spreads = np.concatenate([spread.ravel() for _, spread in numbers])
     if not known.size:
@@ -142,8 +141,6 @@ def _heat_map(
     numbers: bool,
 ) -> None:
     """Colours the cells and writes the numbers into them, with their standard deviations."""
-    from matplotlib import colormaps
-
     axes.pcolormesh(
         np.ma.masked_invalid(values), cmap=colours, norm=scale, edgecolors="white", linewidth=0.6
     )
@@ -167,9 +164,6 @@ def _heat_map(
 
 def _contours(axes: Axes, cells: Cells, found: Floats, scale: Any, colours: str) -> None:
     """Fills between contours at the middles of the cells, which are marked."""
-    from matplotlib.patheffects import withStroke
-    from matplotlib.ticker import MaxNLocator
-
     rows, columns = found.shape
     x, y = np.arange(columns) + 0.5, np.arange(rows) + 0.5
     known = np.isfinite(found)
@@ -187,8 +181,6 @@ def _contours(axes: Axes, cells: Cells, found: Floats, scale: Any, colours: str)
 
 def _without_rank(axes: Axes, cells: Cells) -> None:
     """Marks the cells that have no rank."""
-    from matplotlib.patches import Rectangle
-
     no_rank = ~np.isfinite(cells.rank)
     for y, x in np.argwhere(no_rank & (cells.collapsed > 0)):
         axes.add_patch(Rectangle((x, y), 1, 1, hatch="////", **_NONE))
@@ -221,8 +213,6 @@ def _name_axes(
 
 def _key(figure: Figure, table: LandscapeTable) -> None:
     """Says below the panels what marks mean, and how many seeds a number is a mean of."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     def all_cells(name: str) -> Floats:
         return np.concatenate([getattr(cells, name).ravel() for cells in table.panels])

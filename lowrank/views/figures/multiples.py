@@ -6,17 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lowrank.common.texts import printable
 from lowrank.views.figures.shades import SMALL
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 _TITLE = 33  # characters in a line above a plot
 _LONGEST_NAME = 200
@@ -76,8 +74,6 @@ def multiples(
     Returns:
         The figure.
     """
-    from matplotlib.figure import Figure
-
     columns = min(len(names), 5 if len(names) <= 25 else 9)
     rows = -(-len(names) // columns)
     small = SMALL if columns <= 5 else SMALL - 1.5

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import blended_transform_factory
 
+from lowrank.runs.find import Run
 from lowrank.views.figures.shades import SMALL, shade, steps
 from lowrank.views.figures.spectrum import Floats, spectrum_over_time
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from lowrank.runs.find import Run
 
 LEGEND_LAYERS = 12
 """Up to so many layers are named in a legend; more are a colour bar of depth."""
@@ -116,8 +116,6 @@ def rank_heatmap(table: RankTable) -> Figure:
     Returns:
         The figure; a cell without rank is grey.
     """
-    from matplotlib.figure import Figure
-
     count = len(table.layers)
     height = 1.5 + max(1.5, 0.19 * count)
     figure = Figure(figsize=(9, height))
@@ -156,8 +154,6 @@ def rank_curves(tables: Sequence[RankTable]) -> Figure:
     Returns:
         The figure. Dotted lines are full ranks; a curve that ends in × is a collapsed matrix.
     """
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(1.9 + 4.4 * len(tables), 6), layout="constrained")
     upper, lower = figure.subplots(
         2, len(tables), sharex="col", sharey="row", squeeze=False, height_ratios=[3, 1]
@@ -180,8 +176,6 @@ def rank_curves(tables: Sequence[RankTable]) -> Figure:
 
 def _curves(axes: Axes, table: RankTable) -> None:
     """Ranks of every layer, their mean, and the full ranks."""
-    from matplotlib.transforms import blended_transform_factory
-
     marker = "o" if len(table.epochs) == 1 else None
     count = len(table.layers)
     for index, values in enumerate(table.ranks):
@@ -221,8 +215,6 @@ def _layer_key(
     figure: Figure, upper: Sequence[Axes], corner: Axes, tables: Sequence[RankTable]
 ) -> None:
     """Names the layers right of the plots, or gives a colour bar if they are many."""
-    from matplotlib.lines import Line2D
-
     outside: dict[str, Any] = {
         "loc": "upper left", "bbox_to_anchor": (1.02, 1), "frameon": False, "fontsize": SMALL,
         "alignment": "left", "title_fontsize": SMALL, "borderaxespad": 0,
@@ -277,8 +269,6 @@ def _edges(epochs: Floats) -> Floats:
 
 def _epoch_axis(axes: Axes, remark: str = "") -> None:
     """Whole numbers only: there is no epoch 2.5."""
-    from matplotlib.ticker import MaxNLocator
-
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.tick_params(axis="x", labelsize=SMALL)
     axes.set_xlabel(f"epoch{remark}")

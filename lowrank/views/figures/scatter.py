@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lowrank.views.figures.style import (
     PAGE_WIDTH,
@@ -21,10 +26,6 @@ from lowrank.views.figures.style import (
 from lowrank.views.figures.tables import NO_RANK, WITHOUT_RANK, ScatterTable
 from lowrank.views.table.factors import spread_by_factors
 from lowrank.views.table.fields import in_order, text, words
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _MOST_LABELS = 12  # values that are no numbers, along an axis
 
@@ -44,9 +45,6 @@ def scatter_figure(
     Returns:
         The figure.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
     count = len(table.fields)
     columns = min(count, 3 if count != 4 else 2)
     rows = -(-count // columns)
@@ -101,8 +99,6 @@ def _place_on_axis(axes: Axes, values: Sequence[Hashable]) -> Any:
         elif 0 in numbers and spread_by_factors([v for v in numbers if v]):
             axes.set_xscale("symlog", linthresh=min(v for v in numbers if v))
         elif all(isinstance(v, int) for v in numbers):
-            from matplotlib.ticker import MaxNLocator
-
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         plain_numbers(axes.xaxis)
         return np.array(numbers, dtype=np.float64)
@@ -119,8 +115,6 @@ def _place_on_axis(axes: Axes, values: Sequence[Hashable]) -> Any:
 
 
 def _scale(values: Any) -> Any:
-    from matplotlib.colors import Normalize
-
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
     return Normalize(low, high if high > low else low + 1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
 
 SMALL = 8
 """Font size in points of ticks and legends."""
@@ -23,8 +25,6 @@ def shade(index: int, count: int) -> Any:
     Returns:
         The colour as matplotlib takes it.
     """
-    from matplotlib import colormaps
-
     return colormaps["viridis"](0.92 * index / max(1, count - 1))
 
 
@@ -39,9 +39,6 @@ def steps(figure: Figure, axes: Axes, names: Sequence[str]) -> Any:
     Returns:
         The colour bar.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
-
     count = len(names)
     colours = ListedColormap([shade(index, count) for index in range(count)])
     bar = figure.colorbar(ScalarMappable(Normalize(0, count), colours), cax=axes)

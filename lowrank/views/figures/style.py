@@ -10,18 +10,21 @@ import math
 from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lowrank.common.files import replacing
 from lowrank.views.table.factors import spread_by_factors
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.colorbar import Colorbar
-    from matplotlib.colors import Colormap
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 COLUMN_WIDTH = 3.35
 """Inches: one column of a two-column page."""
@@ -50,8 +53,6 @@ def colours(values: Sequence[Hashable]) -> list[Any]:
     Returns:
         As many colours.
     """
-    from matplotlib import colormaps
-
     count = len(values)
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if count == 1 or (not numbers and count <= len(OKABE_ITO)):
@@ -68,8 +69,6 @@ def continuous(values: Sequence[Hashable]) -> Any:
     Returns:
         A norm of matplotlib, logarithmic where the numbers ask for it, or None.
     """
-    from matplotlib.colors import LogNorm, Normalize
-
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(values) <= len(MARKERS) or len(numbers) < len(values):
         return None
@@ -79,9 +78,6 @@ def continuous(values: Sequence[Hashable]) -> Any:
 
 def dark_to_light() -> Colormap:
     """Returns the colours of numbers: viridis without its light end, too light on white."""
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
     return ListedColormap([colormaps["viridis"](0.85 * place / 255) for place in range(256)])
 
 
@@ -92,8 +88,6 @@ def marker(place: int) -> str:
 
 def tight() -> ConstrainedLayoutEngine:
     """Returns the layout of every figure: all text inside, and little room between panels."""
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     return ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, hspace=0.02, wspace=0.02)
 
 
@@ -166,8 +160,6 @@ def full_rank(panels: Sequence[Axes], full: float) -> list[tuple[Any, str]]:
     Returns:
         What `key_below` says of it.
     """
-    from matplotlib.lines import Line2D
-
     if not math.isfinite(full):
         return []
     line: dict[str, Any] = {"color": "0.55", "linestyle": ":", "linewidth": 0.8}
@@ -197,8 +189,6 @@ def plain_numbers(axis: Axis) -> None:
     Args:
         axis: Any other is left as it is.
     """
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     if axis.get_scale() in ("log", "symlog"):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter(NullFormatter())
@@ -221,8 +211,6 @@ def bar_of(
     Returns:
         The bar.
     """
-    from matplotlib.cm import ScalarMappable
-
     bar = figure.colorbar(
         ScalarMappable(scale, colours), ax=list(panels), aspect=25, pad=0.02, fraction=0.05
     )
@@ -248,8 +236,6 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
         path: Its suffix is one of `lowrank.views.FORMATS`.
         dpi: Dots per inch of a PNG, and of what a PDF holds as pixels.
     """
-    from matplotlib import rc_context
-
     form = path.suffix.removeprefix(".").lower()
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # same data, same file
     # 42: fonts are embedded as TrueType, which publishers accept and programs can edit.

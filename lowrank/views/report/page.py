@@ -15,6 +15,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from plotly.offline import get_plotlyjs
+
 SCRIPTS = ("base.js", "panel.js", "many.js", "settings.js", "table.js", "run.js", "main.js")
 """The page's program, in the order in which its parts build on each other."""
 
@@ -36,8 +38,6 @@ def page(data: dict[str, Any], title: str) -> str:
     Raises:
         ValueError: If a number is not finite: JSON has none of these.
     """
-    from plotly.offline import get_plotlyjs
-
     folder = files("lowrank.views.report") / "page"
     scripts = [get_plotlyjs(), *(folder.joinpath(name).read_text("utf-8") for name in SCRIPTS)]
     policy = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src "

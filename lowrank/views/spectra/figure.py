@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lowrank.common.texts import printable
 from lowrank.measure.metrics import at
@@ -12,9 +14,6 @@ from lowrank.views.figures.multiples import multiples
 from lowrank.views.figures.shades import SMALL
 from lowrank.views.figures.style import OKABE_ITO
 from lowrank.views.spectra.quantities import Measured, Row
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def spectra_figure(files: Sequence[Measured]) -> Figure:
@@ -26,8 +25,6 @@ def spectra_figure(files: Sequence[Measured]) -> Figure:
     Returns:
         The figure, one small plot per matrix on common axes; dashed lines are the thresholds.
     """
-    from matplotlib.lines import Line2D
-
     of_name: dict[str, list[tuple[Measured, Row, str]]] = {}
     colours = [OKABE_ITO[place % len(OKABE_ITO)] for place in range(len(files))]
     for measured, colour in zip(files, colours, strict=True):
