@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
-from lowrank.config.options import option, word
+from lowrank.common.texts import printable
+from lowrank.config.options import OptionError, option, word
 
 SWEEP = "a sweep file, the name of a sweep without a server, or a W&B sweep's id or path"
 
@@ -23,6 +26,29 @@ def run_paths(command: str) -> Any:
         "a run directory, a directory of runs or a record.sqlite",
         f"which runs? for example: lowrank {command} runs",
     )
+
+
+def file_to_write(option: str, path: Path, endings: Collection[str]) -> Path:
+    """Checks where a command is to write a file.
+
+    Args:
+        option: Its name.
+        path: The file.
+        endings: Those that it may have, without a dot.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If it has another ending.
+        OptionError: If there is no directory for it.
+    """
+    if path.suffix.lower().removeprefix(".") not in endings:
+        raise ValueError("another kind of file")
+    if not path.parent.is_dir():
+        where = printable(str(path.parent), 200)
+        raise OptionError(f"{option}: there is no directory '{where}'")
+    return path
 
 
 def one_sweep(more: str = "") -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import field_validator
 
-from lowrank.commands import one_sweep, run_paths
+from lowrank.commands import file_to_write, one_sweep, run_paths
 from lowrank.common.terminal import say
 from lowrank.common.texts import printable
 from lowrank.config.options import OptionError, Options, option
@@ -41,11 +41,7 @@ class Report(Options):
     @field_validator("output")
     @classmethod
     def _is_html(cls, path: Path) -> Path:
-        if path.suffix.lower() not in (".html", ".htm"):
-            raise ValueError("no page")
-        if not path.parent.is_dir():
-            raise OptionError(f"output: there is no directory '{printable(str(path.parent), 200)}'")
-        return path
+        return file_to_write("output", path, ("html", "htm"))
 
     @field_validator("runs", mode="before")
     @classmethod

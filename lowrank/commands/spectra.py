@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pydantic import field_validator
 
+from lowrank.commands import file_to_write
 from lowrank.common.files import writing
 from lowrank.common.terminal import counting, say
 from lowrank.common.texts import printable
 from lowrank.config import Config
-from lowrank.config.options import OptionError, Options, option, word
+from lowrank.config.options import Options, option, word
 from lowrank.views import FORMATS
 
 
@@ -66,11 +67,7 @@ class Spectra(Options):
     @field_validator("plot")
     @classmethod
     def _is_picture(cls, path: Path) -> Path:
-        if path.suffix.lower().removeprefix(".") not in FORMATS:
-            raise ValueError("no picture")
-        if not path.parent.is_dir():
-            raise OptionError(f"plot: there is no directory '{printable(str(path.parent), 200)}'")
-        return path
+        return file_to_write("plot", path, FORMATS)
 
     def conflicts(self) -> Iterable[str]:
         """Finds what is wrong with options that are right each for itself.

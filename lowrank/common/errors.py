@@ -39,6 +39,22 @@ def refuse(lines: Iterable[str]) -> None:
         raise InputError(told)
 
 
+@contextmanager
+def collected(lines: list[str]) -> Iterator[None]:
+    """Lets a reader of input go on after what is wrong, as there may be more.
+
+    Args:
+        lines: What is told of it is added here.
+
+    Yields:
+        While a part is read.
+    """
+    try:
+        yield
+    except InputError as error:
+        lines += error.lines
+
+
 class Failure(_LinesError):  # noqa: N818  # "failure" is what exit code 1 is called
     """Something outside the program went wrong: the lines say what and what to do. Exit code 1."""
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import collected
 from lowrank.common.texts import nearest, printable
 from lowrank.config.flags import Flag, read_words
 from lowrank.config.options import help_entry
@@ -129,11 +129,9 @@ def _read_config(given: Given, lines: list[str]) -> dict[str, Given]:
         return {}
     inline = text.startswith("{")
     where = f"--config {printable(text)}" if inline else printable(text, 200)
-    try:
+    values: dict[str, Any] = {}
+    with collected(lines):
         values = read_mapping(text if inline else read_file(text), where)
-    except InputError as error:
-        lines += error.lines
-        return {}
     return {name: Given(value, where) for name, value in values.items()}
 
 
@@ -174,11 +172,9 @@ def _read_sweep(path: str, lines: list[str]) -> tuple[dict[str, Given], dict[str
     where, file = "the W&B sweep", f"{printable(path, 200)} (WANDB_SWEEP_PARAM_PATH)"
     direct: dict[str, Given] = {}
     coupled: dict[str, Given] = {}
-    try:
+    found: dict[str, Any] = {}
+    with collected(lines):
         found = read_mapping(read_file(path), file)
-    except InputError as error:
-        lines += error.lines
-        return {}, {}
     for name, entry in found.items():
         if name in ("wandb_version", "_wandb"):
             continue
@@ -201,11 +197,9 @@ def _read_sweep(path: str, lines: list[str]) -> tuple[dict[str, Given], dict[str
 
 def _read_coupled(value: Any, where: str, lines: list[str]) -> dict[str, Given]:
     if isinstance(value, str):
-        try:
-            value = read_mapping(value, where)
-        except InputError as error:
-            lines += error.lines
-            return {}
+        text, value = value, {}
+        with collected(lines):
+            value = read_mapping(text, where)
     if not isinstance(value, dict):
         lines.append(f"{where} must be a mapping such as '{{lr: 0.1, weight_decay: 5e-4}}'")
         return {}

@@ -52,6 +52,7 @@ def describe_environment(
         where unknown.
     """
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    own = describe_command(argv, variables)
     return {
         **describe_code(root or Path(__file__).parents[2]),
         "versions": {"python": platform.python_version()}
@@ -60,11 +61,12 @@ def describe_environment(
         "device_name": _device_name(device),
         "threads": threads,
         "cores": available_cores(),
+        "command": own["command"],
         "host": platform.node(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "image": os.environ.get("WANDB_DOCKER") or None,
+        "sweep": own["sweep"],
         "started": started,
-        **describe_command(argv, variables),
     }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lowrank.common.errors import InputError, refuse
+from lowrank.common.errors import InputError, collected, refuse
 from lowrank.common.texts import printable
 from lowrank.config import Config, Given
 from lowrank.config.arguments import parse
@@ -230,10 +230,8 @@ class SweepFile:
         lines = self.contradictions(overrides)
         found: dict[Config, dict[str, Any]] = {}
         for point in self.points():
-            try:
+            with collected(lines):
                 found.setdefault(self.config(point, overrides), point)
-            except InputError as error:
-                lines += error.lines
         if lines := [f"{self.path}: {line}" for line in dict.fromkeys(lines)]:
             more = [f"{self.path}: and {len(lines) - MOST_LINES} more"]
             raise InputError(lines[:MOST_LINES] + (more if len(lines) > MOST_LINES else []))
@@ -332,8 +330,7 @@ def _of_points(
         return []
     if unread or sweep.method != "grid":
         return [f"{where}: {line}" for line in sweep.contradictions(overrides, unread)]
-    try:
+    lines: list[str] = []
+    with collected(lines):
         sweep.distinct(overrides)
-    except InputError as error:
-        return error.lines
-    return []
+    return lines

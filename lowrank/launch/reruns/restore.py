@@ -69,7 +69,7 @@ def restore(
                 f"leave out --{name} or --check"
             )
         notes.append(f"note: {name}={now} instead of {before}: the numbers may differ")
-    changes: dict[str, Any] = {"tags": _tags(config, run.id)}
+    changes: dict[str, Any] = {"tags": list(dict.fromkeys((*config.tags, TAG, run.id)))}
     if "device" not in given and config.device == "auto":
         device = run.environment.get("device")
         changes["device"] = device if _is(_DEVICE, device) else "auto"
@@ -162,10 +162,6 @@ def _problems(run: Run, given: Mapping[str, str]) -> list[str]:
 def _depends_on_epochs(config: Config) -> bool:
     """Returns whether epochs that two runs have in common differ with the number of epochs."""
     return config.schedule == "cosine" or config.measure_every > 1
-
-
-def _tags(config: Config, run_id: str) -> list[str]:
-    return list(dict.fromkeys((*config.tags, TAG, run_id)))
 
 
 def _is(pattern: re.Pattern[str], value: Any) -> bool:

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lowrank.views.figures.style import (
     COLUMN_WIDTH,
+    DARK_TO_LIGHT,
     PAGE_WIDTH,
     PLAIN,
     TEXT,
@@ -22,7 +23,6 @@ from lowrank.views.figures.style import (
     by_rows,
     colours,
     continuous,
-    dark_to_light,
     dress,
     full_rank,
     in_lines,
@@ -69,7 +69,7 @@ def curves_figure(
     grid = figure.add_gridspec(len(ratios), columns, height_ratios=ratios)
     shades = colours(table.values)
     if scale:
-        shades = [dark_to_light()(scale(value)) for value in table.values]
+        shades = [DARK_TO_LIGHT(scale(value)) for value in table.values]
     upper: list[Axes] = []
     lower: list[Axes] = []
     for place, (title, found) in enumerate(table.panels):
@@ -103,7 +103,7 @@ def curves_figure(
     elif table.title and len(table.labels) == 1:
         figure.suptitle(table.title, fontsize=TEXT)
     if scale:
-        bar_of(figure, [*upper, *lower], scale, dark_to_light(), table.by)
+        bar_of(figure, [*upper, *lower], scale, DARK_TO_LIGHT, table.by)
     _legends(figure, table, shades, of_full, scale is None)
     return figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import combinations
 
@@ -131,20 +131,11 @@ def curves_layouts(fields: Sequence[str], points: Sequence[Point], wishes: Wishe
     asked, panel = _wanted(factors, {"by": wishes.by, "columns": wishes.columns})
     if not factors:
         return [Layout(Factor())]
-    middle = centre(factors, values)
-    if middle is not None and panel is None:
-        return [
-            Layout(
-                factor,
-                fixed=tuple((f, m) for f, m in zip(factors, middle, strict=True) if f != factor),
-                along_arm=True,
-            )
-            for factor in ([asked] if asked else factors)
-        ]
-    has_grid = is_grid(factors, values)
-    if asked is not None and panel is None and not has_grid and len(points) > MOST_CURVES:
+    middle = centre(factors, values) if panel is None else None
+    has_shape = middle is not None or is_grid(factors, values)
+    if asked is not None and panel is None and not has_shape and len(points) > MOST_CURVES:
         return [Layout(asked)]  # the other settings have no panels: too many values
-    if asked is None and not has_grid:
+    if asked is None and not has_shape:
         if len(points) > MOST_CURVES:
             raise InputError(
                 f"the {len(points)} points of {', '.join(fields)} form neither a grid nor a star: "
@@ -153,7 +144,7 @@ def curves_layouts(fields: Sequence[str], points: Sequence[Point], wishes: Wishe
         return [Layout(joint(fields, values, range(len(fields))))]
     layouts: list[Layout] = []
     for factor in [asked] if asked else [f for f in factors if f != panel]:
-        layouts += _with_others(Layout(factor), factors, values, panel)
+        layouts += _with_others(Layout(factor), factors, values, panel, middle)
     return _not_too_many(layouts)
 
 
@@ -181,18 +172,13 @@ def landscape_layouts(
         raise InputError(f"x and y: {x.name} change together; choose two that vary on their own")
     if x is None and y is None and not is_grid(factors, values):
         return []
-    middle = centre(factors, values)
+    middle = centre(factors, values) if panel is None else None
     layouts: list[Layout] = []
     for one, other in combinations(factors, 2):
         if not {f for f in (x, y) if f is not None} <= {one, other} or panel in (one, other):
             continue
         across, up = (other, one) if x == other or y == one else (one, other)
-        if middle is not None and panel is None:
-            pairs = zip(factors, middle, strict=True)
-            fixed = tuple((f, place) for f, place in pairs if f not in (one, other))
-            layouts.append(Layout(across, up, fixed=fixed, along_arm=True))
-            continue
-        layouts += _with_others(Layout(across, up), factors, values, panel)
+        layouts += _with_others(Layout(across, up), factors, values, panel, middle)
     return _not_too_many(layouts)
 
 
@@ -229,19 +215,29 @@ def _wanted(factors: Sequence[Factor], names: dict[str, str]) -> list[Factor | N
 
 
 def _with_others(
-    layout: Layout, factors: Sequence[Factor], values: Sequence[Values], panel: Factor | None
+    layout: Layout,
+    factors: Sequence[Factor],
+    values: Sequence[Values],
+    panel: Factor | None,
+    middle: Sequence[int] | None,
 ) -> list[Layout]:
-    """Returns a figure's layouts with the other factors as panels and as separate figures."""
+    """Returns a figure's layouts with the other factors as panels and as separate figures.
+
+    Those of a star have their values in its middle.
+    """
     rest = [factor for factor in factors if factor not in (layout.across, layout.up)]
-    rest.sort(key=lambda factor: (factor != panel, len(factor.levels)))
+    if middle is not None:
+        pairs = zip(factors, middle, strict=True)
+        fixed = tuple((factor, place) for factor, place in pairs if factor in rest)
+        return [replace(layout, fixed=fixed, along_arm=True)]
     if not rest:
         return [layout]
-    further: list[Layout] = []
+    rest.sort(key=lambda factor: (factor != panel, len(factor.levels)))
     present = {tuple(factor.place(v) for factor in rest[1:]) for v in values}
-    for places in sorted(present):
-        fixed = tuple(zip(rest[1:], places, strict=True))
-        further.append(Layout(layout.across, layout.up, rest[0], fixed))
-    return further
+    return [
+        replace(layout, by_panel=rest[0], fixed=tuple(zip(rest[1:], places, strict=True)))
+        for places in sorted(present)
+    ]
 
 
 def _not_too_many(layouts: list[Layout]) -> list[Layout]:

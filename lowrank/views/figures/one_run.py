@@ -219,10 +219,7 @@ def _layer_key(
         "loc": "upper left", "bbox_to_anchor": (1.02, 1), "frameon": False, "fontsize": SMALL,
         "alignment": "left", "title_fontsize": SMALL, "borderaxespad": 0,
     }  # fmt: skip
-    lines = {
-        "train accuracy": corner.lines[0],
-        "test accuracy": corner.lines[1],
-    }
+    lines = {"train accuracy": corner.lines[0], "test accuracy": corner.lines[1]}
     mean = {"mean of hidden layers": Line2D([], [], **MEAN)}
     if any(np.isnan(table.ranks).any() for table in tables):
         lines["collapsed: no rank"] = Line2D([], [], color="black", linestyle="none", marker="x")
@@ -234,19 +231,18 @@ def _layer_key(
             for index, label in enumerate(table.labels)
         }
         named_lines |= mean
-        corner.legend(list(lines.values()), list(lines), **outside)
         upper[-1].legend(
             list(named_lines.values()), list(named_lines), title="layer (full rank)", **outside
         )
-        return
-    lines |= mean
+    else:
+        lines |= mean
+        place = upper[-1].inset_axes((1.03, 0, 0.04, 1))
+        bar = steps(figure, place, table.labels)
+        named = np.linspace(0, count - 1, 12).round().astype(int)
+        bar.set_ticks(named + 0.5, labels=[table.labels[index] for index in named])
+        bar.ax.invert_yaxis()
+        bar.set_label("layer (full rank)")
     corner.legend(list(lines.values()), list(lines), **outside)
-    place = upper[-1].inset_axes((1.03, 0, 0.04, 1))
-    bar = steps(figure, place, table.labels)
-    named = np.linspace(0, count - 1, 12).round().astype(int)
-    bar.set_ticks(named + 0.5, labels=[table.labels[index] for index in named])
-    bar.ax.invert_yaxis()
-    bar.set_label("layer (full rank)")
 
 
 def _layer_style(index: int, count: int) -> dict[str, Any]:

@@ -40,6 +40,8 @@ TICKS = 7
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "h", ">", "p", "*", "d")
 
+DARK_TO_LIGHT = ListedColormap([colormaps["viridis"](0.85 * place / 255) for place in range(256)])
+"""The colours of numbers: viridis without its light end, too light on white."""
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Distinct for colour-blind readers and in print."""
 
@@ -74,11 +76,6 @@ def continuous(values: Sequence[Hashable]) -> Any:
         return None
     kind = LogNorm if spread_by_factors(numbers) else Normalize
     return kind(min(numbers), max(numbers))
-
-
-def dark_to_light() -> Colormap:
-    """Returns the colours of numbers: viridis without its light end, too light on white."""
-    return ListedColormap([colormaps["viridis"](0.85 * place / 255) for place in range(256)])
 
 
 def marker(place: int) -> str:

@@ -261,7 +261,7 @@ def landscape_table(
     panels = []
     for title, members in layout.panels(points):
         shape = (len(up.levels), len(across.levels))
-        cells = {name: np.zeros(shape) for name in ("seeds", "collapsed", "unfinished")}
+        counts = {name: np.zeros(shape) for name in ("seeds", "collapsed", "unfinished")}
         numbers = {name: np.full(shape, np.nan) for name in _NUMBERS}
         for point in members:
             x, y = across.place(point.values), up.place(point.values)
@@ -276,16 +276,18 @@ def landscape_table(
                     accuracies.append(_at(row, row.test_accuracy, epoch))
                 else:
                     kind = "collapsed" if row.end in NO_RANK else "unfinished"
-                    cells[kind][y, x] += 1
-            cells["seeds"][y, x] = len(found)
-            for name, values in (("rank", found), ("accuracy", accuracies)):
+                    counts[kind][y, x] += 1
+            counts["seeds"][y, x] = len(found)
+            for name, spread, values in (
+                ("rank", "deviation", found),
+                ("accuracy", "accuracy_deviation", accuracies),
+            ):
                 if values:
                     numbers[name][y, x] = np.mean(values)
                 if len(values) > 1:
-                    spread = "deviation" if name == "rank" else "accuracy_deviation"
                     numbers[spread][y, x] = np.std(values, ddof=1)
-        if any(values.any() for values in cells.values()):
-            panels.append(Cells(title, **cells, **numbers))
+        if any(count.any() for count in counts.values()):
+            panels.append(Cells(title, **counts, **numbers))
     return LandscapeTable(
         title=layout.title,
         x=across.name,

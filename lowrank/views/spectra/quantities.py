@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -184,10 +184,7 @@ def to_json(files: Sequence[Measured]) -> str:
                 }
                 for row in measured.rows
             ],
-            "skipped": [
-                {"path": skipped.path, "shape": skipped.shape, "reason": skipped.reason}
-                for skipped in measured.weights.skipped
-            ],
+            "skipped": [asdict(skipped) for skipped in measured.weights.skipped],
         }
         for measured in files
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 
 from lowrank.views.table.fields import in_order, text, words
 
@@ -135,13 +135,8 @@ def grid(factors: Sequence[Factor]) -> list[Values]:
     order = [index for factor in factors for index in factor.indices]
     cells = []
     for levels in product(*(factor.levels for factor in factors)):
-        flat = [value for level in levels for value in level]
-        cells.append(
-            tuple(
-                value
-                for _, value in sorted(zip(order, flat, strict=True), key=lambda pair: pair[0])
-            )
-        )
+        values = dict(zip(order, chain.from_iterable(levels), strict=True))
+        cells.append(tuple(values[index] for index in sorted(values)))
     return cells
 
 
