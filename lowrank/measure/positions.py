@@ -159,8 +159,9 @@ def parameters_in_products(model: nn.Module, example_input: ExampleInput) -> set
         named = [value for name, value in kwargs.items() if name not in others]
         for tensor in _tensors([args[1:] if has_input else args, named]):
             if tensor.ndim > 1 and not unusable(tensor):
-                place = tensor.untyped_storage().data_ptr()
-                found.update([owners[place]] if place in owners else [])
+                owner = owners.get(tensor.untyped_storage().data_ptr())
+                if owner is not None:
+                    found.add(owner)
 
     _pass(model, example_input, 0, note)
     return found
