@@ -113,6 +113,12 @@ def sleep_at(function: str, call: int, seconds: float) -> Callable[[], None]:
     return partial(_replace, function, partial(_before, call=call, do=partial(_sleep, seconds)))
 
 
+def both(one: Callable[[], None], other: Callable[[], None]) -> None:
+    """Arranges two faults in this process."""
+    one()
+    other()
+
+
 def half_written_at(call: int) -> Callable[[], None]:
     """Lets a process kill itself when half of a certain checkpoint is written."""
     return partial(_replace, "torch.save", partial(_halving, call=call))

@@ -468,6 +468,16 @@ def test_memory_that_runs_out_in_measuring_ends_the_run_with_its_line(
     assert_same(tmp_path, expected, ids)
 
 
+def test_a_training_that_fails_takes_nothing_from_the_record_of_the_epoch_before(tmp_path, ids):
+    moments = (
+        faults.sleep_at("lowrank.training.trainer.measure_all", 2, 2.0),
+        faults.fail_at("lowrank.training.console.Console.stepped", 7, MemoryError()),
+    )
+    line = told(start(tmp_path, ids=ids, prepare=partial(faults.both, *moments)), 1)
+    assert line.startswith("train.py: out of memory: ")
+    assert {last_epoch(tmp_path / "runs" / name) for name in ids} == {1}
+
+
 @pytest.mark.parametrize("signals", [1, 2])
 def test_ctrl_c_waits_for_what_is_written_and_a_second_one_for_no_more_of_it(
     tmp_path, ids, expected, signals

@@ -47,6 +47,8 @@ examples:
       a point of the paper's grid
   python train.py --config runs/ID/config.yaml --config '{lr: 0.2}' --seed=1
       a recorded run again, with changes
+  python train.py --lr=0.1 --width=32 -- --lr=0.2 --width=32
+      two runs as one computation: -- begins the arguments of another one
 
 forms:
   --NAME=VALUE or --NAME VALUE, each name once; --NAME alone means True.

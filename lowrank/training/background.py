@@ -36,7 +36,8 @@ class Background:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.is_abandoned = error[0] is not None
+        # A failure of the training takes nothing from the record of the epoch before.
+        self.is_abandoned = isinstance(error[1], KeyboardInterrupt)
         self._pool.shutdown(wait=True)
 
     def submit(self, work: Callable[[], None]) -> None:
