@@ -31,8 +31,9 @@ class Rerun(Options):
 The rerun has the recorded configuration, seed and thread count. It goes beside
 the original, or for a record from elsewhere into output_dir; data_dir is the
 recorded one where it exists. Of a run that trained in a pack --check runs the
-whole pack again, if its runs lie beside it. Exit codes: 0 finished and, with --check, bitwise
-identical; 1 a failure or a difference; 2 bad input; 130 and 143 by signal.
+whole pack again, if its runs lie beside it. Exit codes: 0 finished and, with
+--check, bitwise identical; 1 a failure or a difference; 2 bad input; 130 and
+143 by signal.
 """
 
 
