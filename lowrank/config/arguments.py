@@ -35,6 +35,7 @@ _IMAGES_COMMIT = "LOWRANK_COMMIT"  # no setting: the record's environment has it
 
 _HEAD = """\
 usage: python train.py [--config FILE_OR_MAPPING]... [--NAME=VALUE ...]
+                       [-- the same of another run]...
 
 Trains a network and records the singular values and ranks of its weight
 matrices at every epoch, here and in Weights & Biases (W&B).
@@ -55,6 +56,8 @@ forms:
   Lists: 60,100,200 or [60, 100, 200]. None, null or nothing: no value.
   --config takes a YAML file or an inline mapping '{lr: 0.1, ...}' and may be
   repeated. --help prints this text.
+  -- begins the arguments of another run: runs that differ in lr, schedule,
+  weight decay, momentum and seed only train as one computation (a pack).
 
 order of force:
   the values of a W&B sweep, then flags, then --config (the last one first),

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lowrank.common.errors import InputError
+
 if TYPE_CHECKING:
     from lowrank.config import Config
 
@@ -41,6 +43,12 @@ def split(arguments: Sequence[str]) -> list[list[str]]:
     Args:
         arguments: Of the command line; ``--`` begins another member.
 
+    Returns:
+        A list for each.
+
+    Raises:
+        InputError: If ``--`` has nothing before or after it.
+
     Example:
         >>> split(["--lr=0.1", "--", "--lr=0.2"])
         [['--lr=0.1'], ['--lr=0.2']]
@@ -51,4 +59,9 @@ def split(arguments: Sequence[str]) -> list[list[str]]:
             members.append([])
         else:
             members[-1].append(word)
+    if len(members) > 1 and not all(members):
+        raise InputError(
+            f"{SEPARATOR}: got nothing {'before' if not members[0] else 'after'} it; allowed: the "
+            "arguments of another run, such as --seed=1"
+        )
     return members
