@@ -50,6 +50,7 @@ class Member:
     Attributes:
         number: Of the signal that asks this run to end.
         run_id: The run's.
+        code: What was answered; None while the run has not ended.
     """
 
     def __init__(self, connection: socket.socket, words: dict[str, Any]) -> None:
@@ -60,17 +61,21 @@ class Member:
         self.variables: dict[str, str] = words["variables"]
         self.run_id = self.variables.get("WANDB_RUN_ID", "")
         self.number: int | None = None
+        self.code: int | None = None
         self.request: Request | None = None
 
     def tell(self, **what: Any) -> None:
-        """Sends one line to who asks, who may be gone.
+        """Sends one line to who asks, who may be gone; nothing after the last.
 
         Args:
             **what: ``text`` to be printed, or ``code``, the last.
         """
         with self._lock, contextlib.suppress(OSError):
+            if self.code is not None:
+                return
+            self.code = what.get("code")
             self._connection.sendall(json.dumps(what).encode() + b"\n")
-            if "code" in what:
+            if self.code is not None:
                 self._connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -271,11 +276,20 @@ class Pack:
             [self._program.name, *member.arguments],
             {**os.environ, **member.variables},
             lambda: self._ending or member.number,
+            functools.partial(self._ended, member),
         )
         return 0
 
+    def _ended(self, member: Member, code: int) -> None:
+        """Answers a member whose run has ended, maybe before the others of its pack."""
+        say(f"{member.run_id}: ended with exit code {code}")
+        self._output.settle()
+        member.tell(code=code)
+
     def _train_group(self, group: Sequence[Member]) -> bool:
         """Trains members, as halves where they cannot be trained together.
+
+        Those that ended before the others failed are not begun again.
 
         Returns:
             Whether this process can go on.
@@ -299,17 +313,17 @@ class Pack:
             traceback.print_exc()
             code = 1
         whole = len(codes) == len(group)
-        if whole or len(group) == 1 or self._ending is not None:
+        is_over = whole or len(group) == 1 or self._ending is not None
+        if is_over:
             self._output.settle()
             for member, its in zip(group, codes if whole else [code] * len(group), strict=True):
                 member.tell(code=its)
         self._output.members = ()
         if not _is_well(failed=not whole):
             return False
-        if whole or len(group) == 1 or self._ending is not None:
-            return True
-        half = len(group) // 2
-        return all(self._train_group(part) for part in (group[:half], group[half:]))
+        left = [] if is_over else [member for member in group if member.code is None]
+        half = len(left) // 2
+        return all(self._train_group(part) for part in (left[:half], left[half:]) if part)
 
 
 def _is_well(*, failed: bool) -> bool:

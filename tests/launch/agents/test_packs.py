@@ -47,6 +47,9 @@ def train(requests):
                 if number and run_id not in codes:
                     note("saved", run_id, int(number), bool(interruption.signal))
                     codes[run_id] = 128 + number
+                    request.ended(codes[run_id])
+            if "breaks" in [request.config.name for request in requests] and codes:
+                raise RuntimeError("a pack broke")
     for run_id in ids:
         if run_id not in codes:
             note("finished", run_id)
@@ -130,6 +133,34 @@ def test_a_member_is_stopped_and_the_others_go_on(launch, wandb_server):
     assert f"run {by_server} stopped early by W&B" in run.text
     assert f"run {by_kill} failed" in run.text
     assert "3 points done, 1 failed" in run.text
+
+
+@pytest.mark.slow
+def test_a_stopped_member_is_answered_before_the_others_end(launch, wandb_server):
+    sweep = grid(lr=[0.1, 0.2], epochs=[9000])
+    run = launch(sweep, pack=2)
+    run.wait_for("points", 2)
+    stopped, other = (run_id for run_id, *_ in noted("points"))
+    wandb_server.terminate_run(stopped)
+    wait_until(lambda: f"run {stopped} stopped early by W&B" in run.text, 60)
+    assert list(members(run)) == [other]
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 143
+    log = "".join(log.read_text() for log in Path("logs").glob("*-cpu.0-*.log"))
+    assert log.count(f"{stopped}: ended with exit code 143") == 1
+
+
+@pytest.mark.slow
+def test_when_a_pack_breaks_those_that_had_ended_are_not_begun_again(launch, wandb_server):
+    sweep = grid(lr=[0.1, 0.2, 0.3, 0.4], epochs=[60], name=["breaks"])
+    run = launch(sweep, pack=4)
+    run.wait_for("points", 4)
+    stopped = noted("points")[0][0]
+    wandb_server.terminate_run(stopped)
+    assert run.wait() == 0, run.text
+    assert sorted(map(len, noted("packs"))) == [2, 3, 5]
+    assert sum(stopped in ids for _, *ids in noted("packs")) == 1
+    assert len(noted("finished")) == 3
 
 
 @pytest.mark.slow
