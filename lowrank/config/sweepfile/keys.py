@@ -120,13 +120,26 @@ def problems(raw: Mapping[str, Any], name: str) -> Iterator[str]:
     Yields:
         A line for each.
     """
-    yield from schema.of_file(raw)
-    if raw.get("method") == "custom":
-        yield "method: got 'custom'; allowed: grid, random or bayes"
     if "program" not in raw:
         yield f"the file: lacks 'program'; allowed: {PROGRAM}"
     elif raw["program"] != PROGRAM:
         yield f"program: got {schema.shown(raw['program'])}; allowed: {PROGRAM}"
+    yield from problems_of_any(raw, name)
+
+
+def problems_of_any(raw: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Yields what is wrong outside the parameters, whatever program below this folder it runs.
+
+    Args:
+        raw: A sweep file, or what a server makes of one.
+        name: Of the sweep.
+
+    Yields:
+        A line for each.
+    """
+    yield from schema.of_file(raw)
+    if raw.get("method") == "custom":
+        yield "method: got 'custom'; allowed: grid, random or bayes"
     for key, reason in _REFUSED.items():
         if key in raw:
             yield f"{key} is not read: {reason}; leave it out"

@@ -17,7 +17,7 @@ from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config
 from lowrank.config.sources import of_machine
-from lowrank.config.sweepfile.keys import metric_problem, plain
+from lowrank.config.sweepfile.keys import plain, problems_of_any
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import read_mapping
 from lowrank.launch.agents import probes
@@ -225,7 +225,8 @@ def program(config: Mapping[str, Any], packed: bool = False) -> str:
             for parameter in config.get("parameters", {})
             if parameter not in known
         ]
-        lines += metric_problem(config)
+        given = {key: value for key, value in config.items() if value is not None}
+        lines += problems_of_any(given, str(given.get("name") or "unnamed"))
         if lines:
             raise InputError(lines)
     code = describe_code(Path.cwd())

@@ -124,9 +124,10 @@ def test_a_program_that_is_not_here_or_not_ours_is_told(place):
 def test_parameters_that_train_py_does_not_know_are_told(place):
     (place / "train.py").write_text("from lowrank.config import Config\n")
     known = {"lr": {"value": 1}, "config": {"values": ["{lr: 1}"]}}
-    assert program({"program": "train.py", "parameters": known}).startswith("train.py, ")
+    sweep = {"program": "train.py", "method": "grid"}
+    assert program({**sweep, "parameters": known}).startswith("train.py, ")
     with pytest.raises(InputError) as caught:
-        program({"program": "train.py", "parameters": {"weight_dcay": {}, "lrr": {}, **known}})
+        program({**sweep, "parameters": {"weight_dcay": {}, "lrr": {}, **known}})
     assert caught.value.lines == [
         "the sweep's parameter 'weight_dcay' is no setting of train.py, did you mean "
         "'weight_decay'?; every point would fail",
@@ -169,10 +170,51 @@ def test_nested_coupled_parameters_are_found_too():
 def test_a_sweep_about_what_no_run_logs_takes_no_point(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").write_text("from lowrank.config.arguments import parse")
-    sweep = {"program": "train.py", "parameters": {}, "metric": {"name": "val_acc"}}
+    sweep = {
+        "program": "train.py",
+        "method": "random",
+        "name": None,
+        "parameters": {"lr": {"min": 0.1, "max": 0.2}},
+        "metric": {"name": "val_acc"},
+    }
     with pytest.raises(InputError, match=r"metric\.name: got 'val_acc', which train\.py does not"):
         program(sweep)
     assert program(sweep | {"metric": {"name": "test_accuracy"}})
+
+
+def test_all_that_a_servers_sweep_says_beside_its_parameters_is_checked(place):
+    (place / "train.py").write_text("from lowrank.config.arguments import parse")
+    (place / "mine").mkdir()
+    (place / "mine/train.py").write_text("from lowrank.config.arguments import parse")
+    sweep = {
+        "program": "mine/train.py",
+        "method": "grid",
+        "description": "text",
+        "name": "n" * 128,
+        "project": "my ranks",
+        "entity": "me",
+        "command": ["${env}", "python", "${program}", "${args}"],
+        "parameters": {"lr": {"values": [0.1, 0.2], "distribution": "categorical"}},
+        "metric": {"name": "rank/linear1", "goal": "minimize"},
+    }
+    assert program(sweep)
+    wrong = {
+        "name": "n" * 129,
+        "project": "me/proj",
+        "metric": {"name": "nonsense/linear1"},
+        "method": "gird",
+        "controller": {"type": "local"},
+    }
+    with pytest.raises(InputError) as caught:
+        program(sweep | wrong)
+    for text in (
+        "name: got 129 characters; allowed: 1 to 128",
+        "project: got 'me/proj'",
+        "metric.name: got 'nonsense/linear1'",
+        "method: got 'gird'",
+        "controller is not read",
+    ):
+        assert sum(text in line for line in caught.value.lines) == 1, caught.value.lines
 
 
 def test_data_that_are_missing_are_told(place):
