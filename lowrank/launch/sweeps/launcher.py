@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import select
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,20 +171,32 @@ class Launcher:
             ends = [(point, self._recorded(point)) for point in points]
             self._finish([(point, ended) for point, ended in ends if ended is not None], 0.0)
             if left := [point for point, ended in ends if ended is None]:
-                self._introduce(left)
                 return left
         self._next_claim = time.monotonic() + LOOK  # others run the last ones
         return []
 
-    def _introduce(self, points: Sequence[Point]) -> None:
-        """Says whose absence from its pack may change what a point's run computes."""
-        if not self._study.packs.on or not (others := self._study.others(points)):
-            return
-        told = {"done": "done", "elsewhere": "in training elsewhere", "failed": "failed"}
-        counted = " and ".join(f"{n} {told[how]}" for how, n in sorted(others.items()))
-        count = len(points)
-        of = f"{count} {'point trains' if count == 1 else 'points train'} from {points[0].run_id}"
-        self._progress.line(f"{of} without the rest of the pack, {counted}: bits may differ")
+    def _ghosts(self, points: Sequence[Point]) -> list[Point]:
+        """Returns those of a pack that are done here: in it they keep the bits of the others.
+
+        Says whose absence may change what a point's run computes.
+        """
+        if not self._study.packs.on:
+            return []
+        ghosts, absent = [], Counter[str]()
+        for mate, how in self._study.mates(points):
+            if how == "done" and self._recorded(mate) is not None:
+                ghosts.append(mate)
+            else:
+                absent[how] += 1
+        if absent:
+            told = {"done": "done", "elsewhere": "in training elsewhere", "failed": "failed"}
+            counted = " and ".join(f"{n} {told[how]}" for how, n in sorted(absent.items()))
+            verb = "point trains" if len(points) == 1 else "points train"
+            self._progress.line(
+                f"{len(points)} {verb} from {points[0].run_id} without the rest of the pack, "
+                f"{counted}: bits may differ"
+            )
+        return ghosts
 
     def _takes_ahead(self, worker: Worker) -> bool:
         """Returns whether a worker's next pack is taken while it runs: not if it should learn.
@@ -203,7 +216,7 @@ class Launcher:
         self._jobs[worker] = _Job(points, log, offset, time.monotonic())
         search = self._study.search
         argv: list[str] = []
-        for point in points:
+        for point in sorted((*points, *self._ghosts(points)), key=lambda point: point.index):
             words = search.sweep.command(point.values, search.overrides)
             argv += [SEPARATOR] if argv else []
             argv += [*words, *self._arguments, f"--run_id={point.run_id}"]

@@ -200,23 +200,26 @@ class SweepStudy:
             return []
 
     @patient
-    def others(self, taken: Sequence[Point]) -> dict[str, int]:
-        """Counts the points of a pack that are not trained with what was taken of it.
+    def mates(self, taken: Sequence[Point]) -> list[tuple[Point, str]]:
+        """Returns the points of a pack that were not taken with others of it.
 
         Args:
             taken: From `claim`.
 
         Returns:
-            How many are ``done``, train ``elsewhere`` or ``failed`` too often, without zeros.
+            Each, and whether it is ``done``, trains ``elsewhere`` or ``failed`` too often.
         """
         numbers, points = {point.index for point in taken}, self._points()
         pack = next(pack for pack in self._packs(points, {}) if taken[0].index in pack)
-        count = Counter[str]()
-        for number in set(pack) - numbers:
+        found = []
+        for number in sorted(set(pack) - numbers):
+            trial = points[number][-1]
             states = {trial.state.name for trial in points[number]}
             live = "elsewhere" if states & {"RUNNING", "WAITING"} else "failed"
-            count["done" if states & {"COMPLETE", "PRUNED"} else live] += 1
-        return dict(count)
+            how = "done" if states & {"COMPLETE", "PRUNED"} else live
+            values = self.search.point(trial.params)
+            found.append((Point(number, self.run_id(number), values, trial.number, 0), how))
+        return found
 
     @patient
     def decide(

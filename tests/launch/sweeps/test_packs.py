@@ -33,6 +33,7 @@ from tests.launch.sweeps.helpers import (
     write_sweep,
 )
 from tests.launch.sweeps.test_study import join
+from tests.running import differences
 
 LR, SEED, WIDTH = [0.05, 0.1, 0.2], [0, 1], [4, 8]
 GRID = {"lr": {"values": LR}, "seed": {"values": SEED}, "width": {"values": WIDTH}}
@@ -89,14 +90,14 @@ LRS = tuple(n / 100 for n in range(1, 9))
 def test_what_is_left_of_a_pack_is_taken_together_and_the_rest_is_told(tmp_path):
     study = packed(tmp_path, 4, lrs=LRS)
     first = study.claim(free)
-    assert study.others(first) == {}
+    assert study.mates(first) == []
     finish(study, first[:1])
     finish(study, first[1:], "stopped")
     other = study.claim(free)  # what waited longer
     assert [point.index for point in other] == [4, 5, 6, 7]
     again = packed(tmp_path, 4, lrs=LRS).claim(free)
     assert [point.index for point in again] == [1, 2, 3]
-    assert study.others(again) == {"done": 1}
+    assert [how for _, how in study.mates(again)] == ["done"]
 
 
 def test_a_failed_member_is_tried_again_without_the_others(tmp_path):
@@ -136,7 +137,7 @@ def test_a_torn_pack_is_taken_last_and_not_while_another_launcher_takes_it(tmp_p
     now[0] += study_module.TORN
     torn = one.claim(is_free)
     assert [point.index for point in torn] == [1, 2, 3]
-    assert one.others(torn) == {"elsewhere": 1}
+    assert [how for _, how in one.mates(torn)] == ["elsewhere"]
     assert other.claim(free) == []
     now[0] += study_module.TORN
     assert [point.index for point in other.claim(free)] == [0]
@@ -325,6 +326,30 @@ def test_a_packed_sweep_whose_workers_and_launchers_are_killed_loses_nothing(tmp
     done = sweep(tmp_path, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     whole_and_once(tmp_path, points)
+
+
+@pytest.mark.slow
+def test_a_pack_that_was_killed_ends_bitwise_also_beside_a_member_that_ended_before(tmp_path):
+    tiny = {**TINY, "epochs": 40, "train_size": 640, "on_collapse": "stop", "seed": 3}
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    files = {}
+    for place in (whole, torn):
+        place.mkdir()
+        files[place] = write_sweep(place, {"lr": {"values": [0.05, 1000.0, 0.1]}}, tiny=tiny)
+    assert sweep(whole, str(files[whole]), "--pack=3").returncode == 0
+    launcher = start(torn, str(files[torn]), "--pack=3")
+    wait_for(torn, launcher, 30)
+    (worker,) = workers_of(launcher.pid)
+    kill(worker)
+    assert launcher.wait(timeout=300) == 0, (torn / "launcher.log").read_text()
+    log = (torn / "launcher.log").read_text()
+    assert "again" in log
+    assert "bits may differ" not in log
+    found, expected = (sorted(runs(place).values(), key=lambda r: r.id) for place in (torn, whole))
+    assert [run.state for run in expected] == ["finished", "collapsed", "finished"]
+    for one, other in zip(found, expected, strict=True):
+        assert one.state == other.state
+        assert differences(one.path.parent, other.path.parent) == []
 
 
 @pytest.mark.slow
