@@ -38,6 +38,10 @@ def clean_environment(
     yield home
     if "wandb" in sys.modules:  # its service keeps the environment of its first use
         sys.modules["wandb"].teardown()
+    # The client sets some itself, which fixtures of modules would find.
+    for name in list(os.environ):
+        if name.startswith(("WANDB_", "LOWRANK_")):
+            del os.environ[name]
 
 
 @pytest.fixture

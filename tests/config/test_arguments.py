@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from lowrank.common.errors import InputError
 from lowrank.config import Config, replace
 from lowrank.config.arguments import help_text, parse
+from lowrank.training.requests import split
 
 WHOLE = "a whole number from 1 to 2147483647"
 NUMBER = "a finite number above 0"
@@ -734,9 +735,10 @@ def test_help_s_examples_are_valid(tmp_path: Path):
     stored.write_text(Config().to_yaml())
     text = help_text().partition("examples:")[2].partition("forms:")[0].replace("\\\n", " ")
     commands = [shlex.split(line) for line in text.splitlines() if "python train.py" in line]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
-        parse([str(stored) if word == "runs/ID/config.yaml" else word for word in command[2:]], {})
+        for words in split(command[2:]):
+            parse([str(stored) if word == "runs/ID/config.yaml" else word for word in words], {})
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--lr=x"], ["--lr=1"]], ids=" ".join)

@@ -120,11 +120,12 @@ def problems(raw: Mapping[str, Any], name: str) -> Iterator[str]:
     Yields:
         A line for each.
     """
+    yield from _of_head(raw)
     if "program" not in raw:
         yield f"the file: lacks 'program'; allowed: {PROGRAM}"
     elif raw["program"] != PROGRAM:
         yield f"program: got {schema.shown(raw['program'])}; allowed: {PROGRAM}"
-    yield from problems_of_any(raw, name)
+    yield from _of_values(raw, name)
 
 
 def problems_of_any(raw: Mapping[str, Any], name: str) -> Iterator[str]:
@@ -137,9 +138,17 @@ def problems_of_any(raw: Mapping[str, Any], name: str) -> Iterator[str]:
     Yields:
         A line for each.
     """
+    yield from _of_head(raw)
+    yield from _of_values(raw, name)
+
+
+def _of_head(raw: Mapping[str, Any]) -> Iterator[str]:
     yield from schema.of_file(raw)
     if raw.get("method") == "custom":
         yield "method: got 'custom'; allowed: grid, random or bayes"
+
+
+def _of_values(raw: Mapping[str, Any], name: str) -> Iterator[str]:
     for key, reason in _REFUSED.items():
         if key in raw:
             yield f"{key} is not read: {reason}; leave it out"
