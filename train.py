@@ -31,15 +31,16 @@ CHECKOUT = Path(__file__).resolve().parent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one training from the command line.
+    """Trains what the command line asks for: one run, or several as one computation.
 
-    One at a time in a process, as torch's generators and switches are the process's.
+    One training at a time in a process, as torch's generators and switches are the process's.
 
     Args:
         argv: The arguments; by default those of the process.
 
     Returns:
-        The exit code: 0 finished or stopped by rule, 1 failure, 2 bad input, 130 and 143 by signal.
+        The exit code, of several runs the largest: 0 finished or stopped by rule, 1 failure, 2 bad
+        input, 75, 130 and 143 by signal.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     return exit_code_of("train.py", lambda: max(train(_requested(arguments))))

@@ -25,7 +25,7 @@ import numpy as np
 import yaml
 
 from benchmarks.program import ROOT, Options, quiet_environment, run
-from benchmarks.timing import Row, Spread
+from benchmarks.timing import Kind, Row, Spread
 from lowrank import load_sweep
 from lowrank.common.errors import Failure
 from lowrank.common.terminal import aligned, say
@@ -131,44 +131,29 @@ def measure(options: Options) -> list[Row]:
         )
     )
     what = f"`lowrank sweep`, {points} points of {SECONDS:g} s on {SLOTS} slots"
+    in_packs = f"{what}, --pack=auto"
+    ideal = "training of all points / slots"
+    agents = f"`wandb agent`, {agent_points} points"
     return [
-        Row(
-            what,
-            "training of all points / slots",
-            "s",
-            Spread(ours.seconds, 0.0, 1),
-            Spread(ours.ideal, 0.0, 1),
-            "share",
-            ALLOWED,
-        ),
-        Row(
-            f"{what}, --pack=auto",
-            "training of all points, unpacked, / slots",
-            "s",
-            Spread(packed.seconds, 0.0, 1),
-            Spread(ours.ideal, 0.0, 1),
-            "share",
-            ALLOWED_IN_PACKS,
-        ),
-        Row(
-            f"{what}, --pack=auto",
-            "the same without packs",
-            "s",
-            Spread(packed.seconds, 0.0, 1),
-            Spread(ours.seconds, 0.0, 1),
-            "share",
-            None,
-        ),
-        Row(
-            f"{what}, lost per point",
-            f"`wandb agent`, {agent_points} points",
-            "s",
-            Spread(ours.lost, 0.0, 1),
-            Spread(theirs.lost, 0.0, 1),
-            "speedup",
-            None,
-        ),
+        _row(what, ideal, ours.seconds, ours.ideal, target=ALLOWED),
+        _row(in_packs, f"{ideal}, unpacked", packed.seconds, ours.ideal, target=ALLOWED_IN_PACKS),
+        _row(in_packs, "the same without packs", packed.seconds, ours.seconds),
+        _row(f"{what}, lost per point", agents, ours.lost, theirs.lost, kind="speedup"),
     ]
+
+
+def _row(
+    what: str,
+    baseline: str,
+    ours: float,
+    theirs: float,
+    *,
+    kind: Kind = "share",
+    target: float | None = None,
+) -> Row:
+    """Returns a row of seconds, each measured once."""
+    once = Spread(ours, 0.0, 1), Spread(theirs, 0.0, 1)
+    return Row(what, baseline, "s", *once, kind, target)
 
 
 def calibrate(directory: Path, seconds: float, slots: int) -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import field_validator
+
 from lowrank.common.terminal import say
 from lowrank.config.options import Options, option, settings, word
+from lowrank.config.packs import LARGEST
 from lowrank.config.settings import with_role
 from lowrank.config.sweepfile import load_sweep_file
 from lowrank.launch.slots import ALLOWED
@@ -38,8 +41,7 @@ class Sweep(Options):
         "weight_decay, momentum and seed: auto, as many as memory allows (default on GPUs); off "
         "(default on a CPU); or at most N",
         "auto|off|N",
-        "auto, off, or a whole number from 1 to 4096",
-        pattern=r"^(auto|off|[1-9][0-9]{0,2}|[1-3][0-9]{3}|40[0-8][0-9]|409[0-6])$",
+        f"auto, off, or a whole number from 1 to {LARGEST}",
     )
     dry_run: bool = option(False, "lists the points, their commands and packs")
     storage: str | None = option(
@@ -66,6 +68,14 @@ class Sweep(Options):
 Exit codes: 0 every point is done, 1 some failed too often (they are listed),
 2 bad input, 130 and 143 by signal: running points stop at a checkpoint.
 """
+
+    @field_validator("pack")
+    @classmethod
+    def _is_size(cls, pack: str) -> str:
+        is_number = pack.isascii() and pack.isdigit() and 1 <= int(pack) <= LARGEST
+        if pack not in ("auto", "off") and not is_number:
+            raise ValueError("no size of a pack")
+        return pack
 
 
 def run(options: Sweep) -> int:

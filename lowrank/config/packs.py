@@ -11,6 +11,9 @@ from lowrank.config.settings import Config, with_role
 
 _NAMES = set(with_role("identity", "tracking")) - {"checkpoint_every"}
 
+LARGEST = 4096
+"""Members of a pack, at most."""
+
 OF_A_STEP = (
     *("lr", "schedule", "milestones", "gamma", "warmup_epochs"),
     *("momentum", "weight_decay", "seed"),

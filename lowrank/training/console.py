@@ -89,8 +89,7 @@ class Console(Display):
         Args:
             members: Of the pack.
         """
-        columns = COLUMNS if members == 1 else OF_A_PACK
-        self.line(_row((head for head, *_ in columns), columns), echo=members == 1)
+        self.line(table_head(COLUMNS if members == 1 else OF_A_PACK), echo=members == 1)
 
     def start(self, epoch: int, step: int = 0) -> None:
         """Begins to count: training stands before the given step of the epoch after ``epoch``.
@@ -188,9 +187,13 @@ def pack_line(
     return _row([f"{epoch}/{epochs}", *texts, duration(seconds_left)], OF_A_PACK)
 
 
-def table_head() -> str:
-    """Returns the heads above the lines of `epoch_line`."""
-    return _row(head for head, *_ in COLUMNS)
+def table_head(columns: Sequence[tuple[str, int, str, str]] = COLUMNS) -> str:
+    """Returns the heads above the lines of `epoch_line`, or of `pack_line`.
+
+    Args:
+        columns: `COLUMNS` or `OF_A_PACK`.
+    """
+    return _row((head for head, *_ in columns), columns)
 
 
 def layer_table(

@@ -106,7 +106,7 @@ class Member:
         self.is_lost = False
         self._train_accuracies: dict[int, float] = {}
         self._ends: tuple[float, ...] = (0.0, 0.0)
-        self._state: Mapping[str, Any] | None = None
+        self._last_state: Mapping[str, Any] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -282,7 +282,7 @@ class Member:
         return Epoch(
             epoch,
             {"epoch": float(epoch), "lr_now": steps.learning_rate(config, max(1, epoch)), **row},
-            [steps.learning_rate(config, number) for number in range(1, epoch + 1)],
+            steps.learning_rates(config, epoch),
             weights,
             learner.state_dict(index) if due else None,
         )
@@ -309,10 +309,9 @@ class Member:
         self.last_row = row
         self.first_row = self.first_row or row
         is_last = number == self.config.epochs or self.stops_by_rule
-        if epoch.state is not None:
-            self._state = epoch.state
-            if is_last or number % self.config.checkpoint_every == 0:
-                self._save(epoch.state)
+        if epoch.state is not None and (is_last or number % self.config.checkpoint_every == 0):
+            self._save(epoch.state)
+            self._last_state = epoch.state if is_last else None
         spectra = {} if measurement is None else measurement.spectra
         self.record.append(number, row, spectra)
         self._log(number, row, spectra, is_last)
@@ -351,8 +350,8 @@ class Member:
         """
         self.record.set_state(outcome.state)
         if outcome.exit_code == 0:
-            self._reduce_checkpoint(self._state or learner.state_dict(index))
-        self._state = None
+            self._reduce_checkpoint(self._last_state or learner.state_dict(index))
+        self._last_state = None
         self.outcome = outcome
         self._open.close()
         self.request.ended(outcome.exit_code)

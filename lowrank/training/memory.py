@@ -12,17 +12,15 @@ from torch import Tensor, nn
 
 from lowrank.config import Config
 from lowrank.config.datasets import DATASETS
-from lowrank.config.optimizers import OPTIMIZERS
+from lowrank.config.packs import LARGEST
 from lowrank.models import build_model
+from lowrank.training.optimizer import kept_of
 
 KEPT_FREE = 0.2
 """Share of the memory that is left alone: for what is not estimated, and for pieces of it."""
 
 MOST_ON_CPU = 64
 """Members that pay on a CPU, which computes one after another what its cores cannot hold."""
-
-MOST = 4096
-"""Members, however much memory there is."""
 
 UNKNOWN_IMAGE, UNKNOWN_CLASSES = (3, 224), 1000
 """What is assumed of images that only their folder knows: channels, height; and classes."""
@@ -31,7 +29,6 @@ MOST_CLASSES = 100
 """Likewise of a data set of torchvision."""
 
 _PER_ACTIVATION = 3  # what the backward pass reads again, its gradient, a copy in other order
-_BUFFERS = {"SGD": 0, "Adam": 2, "AdamW": 2}  # of an optimiser without momentum
 
 
 def most_members(config: Config, *, sharing: int = 1, free: int | None = None) -> int:
@@ -54,7 +51,7 @@ def most_members(config: Config, *, sharing: int = 1, free: int | None = None) -
     if free is None:
         free = free_memory(device)
     room = (1 - KEPT_FREE) * free / max(1, sharing)
-    most = MOST if device.type == "cuda" else MOST_ON_CPU
+    most = LARGEST if device.type == "cuda" else MOST_ON_CPU
     return max(1, min(most, int(room // member_bytes(config))))
 
 
@@ -72,7 +69,7 @@ def member_bytes(config: Config) -> int:
         network = build_model(config, image, classes)
     parameters = sum(p.numel() for p in network.parameters())
     buffers = sum(b.numel() for b in network.buffers())
-    states = _BUFFERS.get(OPTIMIZERS[config.optimizer].torch, 2) + (config.momentum > 0)
+    states = len(kept_of([config]))
     # Weights, their gradients, a step's result, and what is measured of the epoch before.
     tensors = parameters * (4 + states) + 2 * buffers
     activations = _activations(network, image) + math.prod(image)

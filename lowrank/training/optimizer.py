@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,8 @@ class Optimizer:
         self, configs: Sequence[Config], parameters: Sequence[nn.Parameter], *, fused: bool
     ) -> None:
         config = configs[0]
-        self._entry = entry = OPTIMIZERS[config.optimizer]
+        entry = OPTIMIZERS[config.optimizer]
+        self._name = config.optimizer
         self._parameters = list(parameters)
         self._is_stacked = len(configs) > 1
         self._fused: torch.optim.Optimizer | None = None
@@ -58,20 +59,14 @@ class Optimizer:
             if entry.fused:
                 settings["fused"] = True
             self._fused = getattr(torch.optim, entry.torch)(self._parameters, **settings)
-        self._update = UPDATES.get(config.optimizer)
         names = {"lr", "weight_decay", *entry.fields}
         self.numbers = {
             name: self._number([float(getattr(config, name)) for config in configs])
             for name in sorted(names)
         }
         self.numbers["step"] = self._number([0.0] * len(configs), torch.float64)
-        kept: Sequence[str] = KEPT.get(config.optimizer, ())
-        if kept == ("momentum_buffer",) and not any(config.momentum for config in configs):
-            kept = ()
-        self.state: dict[str, list[Tensor]] = {
-            name: [torch.zeros_like(p) for p in self._parameters] if not fused else []
-            for name in kept
-        }
+        kept = () if fused else kept_of(configs)
+        self.state = {name: [torch.zeros_like(p) for p in self._parameters] for name in kept}
 
     def set_rates(self, rates: Sequence[float]) -> None:
         """Sets the learning rate of each member; nothing is compiled anew.
@@ -104,9 +99,8 @@ class Optimizer:
             state: As the attribute, changed in place.
             numbers: As the attribute; the count of steps is changed in place.
         """
-        assert self._update is not None
         numbers["step"].add_(1)
-        self._update(weights, gradients, state, numbers)
+        FORMULAS[self._name].update(weights, gradients, state, numbers)
 
     def state_dict(self, member: int) -> dict[str, Any]:
         """Returns a member's state, in torch's format; its tensors go on changing.
@@ -239,12 +233,42 @@ def _for(number: Tensor, weight: Tensor) -> Tensor:
     return number.reshape(number.shape + (1,) * (weight.ndim - number.ndim))
 
 
-UPDATES: Mapping[str, Update] = {"sgd": sgd, "adam": adam, "adamw": adamw}
-"""Optimisers that can step a pack, or within a compiled step."""
+class Formula(NamedTuple):
+    """An optimiser as formulas.
 
-KEPT: Mapping[str, tuple[str, ...]] = {
-    "sgd": ("momentum_buffer",),
-    "adam": ("exp_avg", "exp_avg_sq"),
-    "adamw": ("exp_avg", "exp_avg_sq"),
+    Attributes:
+        update: Its step.
+        kept: What it keeps of a weight.
+    """
+
+    update: Update
+    kept: tuple[str, ...]
+
+
+FORMULAS = {
+    "sgd": Formula(sgd, ("momentum_buffer",)),
+    "adam": Formula(adam, ("exp_avg", "exp_avg_sq")),
+    "adamw": Formula(adamw, ("exp_avg", "exp_avg_sq")),
 }
-"""What each keeps of a weight."""
+"""Optimisers that can step a pack, or within a compiled step: those that the table of
+`lowrank.config.optimizers` says so of."""
+
+
+def kept_of(configs: Sequence[Config]) -> tuple[str, ...]:
+    """Returns what the formula of an optimiser keeps of a weight, by torch's names.
+
+    Args:
+        configs: Of the members of a pack.
+
+    Returns:
+        Names; none of SGD without momentum, and of an optimiser without a formula.
+
+    Example:
+        >>> from lowrank.config import Config
+        >>> kept_of([Config(), Config(momentum=0.9)]), kept_of([Config()])
+        (('momentum_buffer',), ())
+    """
+    name = configs[0].optimizer
+    if name not in FORMULAS or (name == "sgd" and not any(config.momentum for config in configs)):
+        return ()
+    return FORMULAS[name].kept

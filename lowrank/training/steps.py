@@ -59,6 +59,19 @@ def learning_rate(config: Config, epoch: int) -> float:
     return rate * min(1.0, epoch / (config.warmup_epochs + 1))
 
 
+def learning_rates(config: Config, epochs: int) -> list[float]:
+    """Returns the rate of each epoch from the first on.
+
+    Args:
+        config: As for `learning_rate`.
+        epochs: How many.
+
+    Returns:
+        The rates of epochs 1 … ``epochs``.
+    """
+    return [learning_rate(config, epoch) for epoch in range(1, epochs + 1)]
+
+
 def make_loss(name: str) -> Loss:
     """Returns the loss of single examples by its name in the configuration.
 

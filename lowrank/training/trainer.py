@@ -266,9 +266,7 @@ class Trainer:
     def _introduce_member(self, member: Member) -> None:
         """Says what the theory has to say of a run."""
         theory = member.watcher.theory
-        rates = [
-            steps.learning_rate(member.config, epoch) for epoch in range(1, self.config.epochs + 1)
-        ]
+        rates = steps.learning_rates(member.config, self.config.epochs)
         lines = [] if theory is None or not rates else list(theory.summary(rates))
         if len(self.members) == 1:
             for line in [*lines, ""]:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from lowrank.config import Config
-from lowrank.training.optimizer import Optimizer
+from lowrank.config import optimizers as config_optimizers
+from lowrank.training.optimizer import FORMULAS, Optimizer
 
 CASES = {
     "sgd": ({"optimizer": "sgd"}, torch.optim.SGD),
@@ -19,6 +20,10 @@ CASES = {
 }
 OWN = ({"lr": 0.1, "weight_decay": 0.02}, {"lr": 0.03, "weight_decay": 0.0})
 SHAPES = ((4, 3), (4,), (2, 3, 2, 2))
+
+
+def test_the_configurations_table_names_those_that_have_a_formula():
+    assert set(FORMULAS) == set(config_optimizers.FORMULAS)
 
 
 def parameters(leading=()):

@@ -29,7 +29,7 @@ from lowrank.common.terminal import say
 from lowrank.config.arguments import parse
 from lowrank.config.packs import pack_key, unpackable
 from lowrank.launch.programs import load_train
-from lowrank.launch.sweeps.worker import settle, warm_up
+from lowrank.launch.warm import warm_up
 from lowrank.training.requests import Request
 
 GATHER = 5.0
@@ -362,7 +362,6 @@ def main(argv: Sequence[str]) -> int:
         pack = Pack(listener, path, train, int(size), output)
         for line in warm_up():
             say(line)
-        settle()
         code = pack.serve()
         output.settle()
         if code == 0:  # nobody begins anew, and the launcher may be gone

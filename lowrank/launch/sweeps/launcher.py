@@ -44,12 +44,14 @@ class _Job:
 
     Attributes:
         points: Its points.
+        size: Members of the pack, with those that are done already.
         log: What their runs print.
         offset: Where in the log this attempt begins.
         started: On the monotonic clock.
     """
 
     points: Sequence[Point]
+    size: int
     log: Path
     offset: int
     started: float
@@ -213,10 +215,11 @@ class Launcher:
         log = self._output_dir / "logs" / f"{points[0].run_id}{more}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         offset = log.stat().st_size if log.exists() else 0
-        self._jobs[worker] = _Job(points, log, offset, time.monotonic())
+        members = sorted((*points, *self._ghosts(points)), key=lambda point: point.index)
+        self._jobs[worker] = _Job(points, len(members), log, offset, time.monotonic())
         search = self._study.search
         argv: list[str] = []
-        for point in sorted((*points, *self._ghosts(points)), key=lambda point: point.index):
+        for point in members:
             words = search.sweep.command(point.values, search.overrides)
             argv += [SEPARATOR] if argv else []
             argv += [*words, *self._arguments, f"--run_id={point.run_id}"]
@@ -291,18 +294,18 @@ class Launcher:
         ]
         self._finish(told, seconds)
         if smaller:
-            size = self._study.limit_size(job.points, len(job.points) // 2)
+            size = self._study.limit_size(job.points, job.size // 2)
             for point in left:
                 self._study.finish(point, Ended("stopped"))
             what = "memory ran out" if message.get("memory") else "the worker died again"
             self._progress.line(
-                f"{what} in a pack of {len(job.points)} from {job.points[0].run_id}: "
+                f"{what} in a pack of {job.size} from {job.points[0].run_id}: "
                 f"{len(left)} points are trained again in packs of {size}, which is no failure"
             )
 
     def _done(self, job: _Job, point: Point, message: Mapping[str, Any]) -> Ended | None:
         """Returns how a point ended that is done: of a pack whatever became of the others."""
-        if message.get("code") == 0 or len(job.points) > 1:
+        if message.get("code") == 0 or job.size > 1:
             return self._recorded(point)
         return None
 
@@ -314,7 +317,7 @@ class Launcher:
         """
         again = max((point.attempt for point in left), default=0) > min(1, self._study.max_retries)
         died = "died" in message and again
-        return len(job.points) > 1 and bool(left) and (bool(message.get("memory")) or died)
+        return job.size > 1 and bool(left) and (bool(message.get("memory")) or died)
 
     def _judge(
         self, job: _Job, point: Point, left: Sequence[Point], message: Mapping[str, Any]
@@ -328,7 +331,7 @@ class Launcher:
                 why += ": killed, perhaps as memory ran out"
         else:
             # Where others went on, the last lines are theirs.
-            about = point.run_id if len(left) < len(job.points) else ""
+            about = point.run_id if len(left) < job.size else ""
             lines = last_lines(job.log, job.offset, LAST_LINES, about)
             why = "\n".join(lines) or message.get("error") or f"exit code {message['code']}"
         return Ended("failed", why=why, log=str(job.log))

@@ -18,9 +18,6 @@ from lowrank.launch.sweeps.search import Search
 
 AUTO, OFF = "auto", "off"
 
-LARGEST = 4096
-"""Members of a pack, at most."""
-
 _ALL = "all"
 """Stands for the points of a search, whose kinds are not known beforehand."""
 

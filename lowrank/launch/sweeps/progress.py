@@ -110,7 +110,8 @@ class Progress(Display):
             if not points:
                 self.bar(slot, 0, None, "idle")
                 continue
-            epoch, epochs, rank = self._stand(points[0])  # they are at one epoch
+            # The record of a member that a rule has ended stands still.
+            epoch, epochs, rank = max(self._stand(point) for point in (points[0], points[-1]))
             self._begun += len(points) * epoch / epochs if epochs else 0.0
             name = points[0].run_id + (f"+{len(points) - 1}" if len(points) > 1 else "")
             note = f"{name} rank_mean {rank:.1f}" if epochs else name

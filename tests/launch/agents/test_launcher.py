@@ -18,26 +18,9 @@ import pytest
 
 import lowrank
 from lowrank.launch.agents import agent as agent_module
-from tests.launch.agents.launching import ROOT, Launch, change, make_sweep, noted
+from tests.launch.agents.launching import ROOT, change, make_sweep, noted
 from tests.running import wait_until
 from tests.wandb_server import State
-
-
-@pytest.fixture
-def launch(wandb_server, monkeypatch, tmp_path):
-    """Starts launchers in an empty directory and leaves no process."""
-    del wandb_server
-    monkeypatch.chdir(tmp_path)
-    started = []
-
-    def start(*arguments, **options):
-        started.append(Launch(*arguments, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.tree.kill()
-        each.process.wait()
 
 
 def test_two_slots_share_a_grid_and_each_point_is_trained_once(launch, wandb_server):

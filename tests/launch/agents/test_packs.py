@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lowrank
-from tests.launch.agents.launching import ROOT, Launch, make_sweep, noted
+from tests.launch.agents.launching import ROOT, make_sweep, noted
 from tests.running import wait_until
 
 PROGRAM = """\
@@ -62,22 +62,11 @@ TINY = {"width": [8], "depth": [1], "train_size": [64], "threads": [1]}
 
 
 @pytest.fixture
-def launch(wandb_server, monkeypatch, tmp_path):
-    """Starts launchers in an empty directory and leaves no process and no socket."""
-    del wandb_server
-    monkeypatch.chdir(tmp_path)
+def launch(launch, monkeypatch, tmp_path):
+    """Starts launchers whose sockets are in a directory of the test."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    started = []
-
-    def start(*arguments, **options):
-        started.append(Launch(*arguments, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.tree.kill()
-        each.process.wait()
+    return launch
 
 
 def grid(program=PROGRAM, **parameters):
