@@ -211,23 +211,27 @@ def section(results: Sequence[Result], where: str) -> str:
     ])  # fmt: skip
 
 
-def describe_machine(run: Run) -> str:
-    """Says what the runs were made on.
+def describe_machine(runs: Sequence[Run]) -> str:
+    """Says what the runs were made on, and how.
 
     Args:
-        run: One of them.
+        runs: All of them.
 
     Returns:
         A sentence.
     """
-    environment, config = run.environment, run.config
+    environment, config = runs[0].environment, runs[0].config
     versions = environment["versions"]
     listed = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "wandb"))
     threads = "1 thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
     data = "CIFAR-10 as JPEG files in folders" if config["dataset"] == "imagefolder" else "CIFAR-10"
+    packs = {pack["id"] for run in runs if (pack := run.environment.get("pack"))}
+    how = f"a pack, {len(packs)} packs" if packs else "a run"
+    compiled = ", compiled" if config["compile"] else ""
     return (
         f"{data}, {config['train_size']:,} images to train; {environment['device_name']}, "
-        f"{environment['cores']} cores, {threads} a run, Python {versions['python']}, {listed}."
+        f"{environment['cores']} cores, {threads} {how}{compiled}, Python {versions['python']}, "
+        f"{listed}."
     )
 
 
@@ -259,7 +263,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     )
     (docs / "runs.csv").write_text(to_csv([asdict(result) for result in results]), encoding="utf-8")
     readme = root / "README.md"
-    text = section(results, describe_machine(runs[0]))
+    text = section(results, describe_machine(runs))
     page, found = BLOCK.subn(
         lambda match: f"{match[1]}{text}\n{match[2]}", readme.read_text(encoding="utf-8")
     )
