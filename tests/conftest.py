@@ -21,27 +21,32 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    """Drops W&B's and our variables and gives W&B an empty home, which is the fixture."""
-    for name in list(os.environ):
-        if name.startswith(("WANDB_", "LOWRANK_")):
-            monkeypatch.delenv(name)
-    home = tmp_path_factory.mktemp("home")
-    for name in ("CONFIG", "CACHE", "DATA", "ARTIFACT"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(home / name.lower()))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    yield home
-    if "wandb" in sys.modules:  # its service keeps the environment of its first use
-        sys.modules["wandb"].teardown()
-    # The client sets some itself, which fixtures of modules would find.
+def drop_variables() -> None:
+    """Drops W&B's and our variables, also those that the client set in this process itself."""
     for name in list(os.environ):
         if name.startswith(("WANDB_", "LOWRANK_")):
             del os.environ[name]
+
+
+drop_variables()  # the caller's: a fixture of a module runs before those of its first test
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Gives W&B an empty home, which is the fixture, and leaves no variable of its client."""
+    home = tmp_path_factory.mktemp("home")
+    # Not the fixture ``monkeypatch``, which a test's own use would keep open beyond this one's end:
+    # it would put back what the client had set meanwhile.
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CONFIG", "CACHE", "DATA", "ARTIFACT"):
+            patch.setenv(f"WANDB_{name}_DIR", str(home / name.lower()))
+        patch.setenv("NETRC", str(home / "netrc"))
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
+        patch.setenv("WANDB_SILENT", "true")
+        yield home
+        if "wandb" in sys.modules:  # its service keeps the environment of its first use
+            sys.modules["wandb"].teardown()
+    drop_variables()
 
 
 @pytest.fixture
