@@ -311,7 +311,7 @@ def watch(
         prefix: What stands before each name but ``epoch`` in W&B, where several watchers log to one
             run.
         **options: Those of `Watcher`: ``exclude``, ``include``, ``example_input``, ``epsilons``,
-            ``rank_norm``, ``theory``.
+            ``rank_norm``, ``parts``, ``theory``.
 
     Returns:
         The watcher; call its ``log(epoch, …)`` before training and after every epoch.

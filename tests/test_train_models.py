@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import lowrank
+from lowrank import cli
 from lowrank.config import Config
 from lowrank.runs.directory import complete
 from lowrank.runs.environment import available_cores
@@ -25,6 +26,7 @@ RUNS = {  # flags, weight matrices, those in rank_mean
         ("--depth=2", "--width=8", "--batch_norm=False", "--weight_norm=True"), 3, 2,
     ),
     "resmlp": (("--model=resmlp", "--depth=2", "--width=8"), 6, 5),
+    "mixed": (("--model=mixed", "--depth=2", "--width=8", "--image_size=8"), 11, 10),
     "convnet with mse": (("--model=convnet", "--depth=2", "--width=8", "--loss=mse"), 5, 4),
     "vit with adamw": ((*VIT, "--optimizer=adamw", "--lr=0.001", "--dropout=0.1"), 14, 13),
     "vgg11 with dropout": (("--model=vgg11", "--dropout=0.5"), 9, 8),
@@ -70,6 +72,24 @@ def test_every_family_trains_and_is_measured(train, tmp_path, capsys, flags, cou
     assert run.metrics["train_loss"][-1] != run.metrics["train_loss"][0]
     shown = capsys.readouterr().out
     assert all(f"\n{layer.name} " in shown for layer in run.layers), "the listing names each"
+
+
+def test_a_network_in_parts_has_a_mean_of_each_everywhere(train, tmp_path, capsys):
+    flags, *_ = RUNS["mixed"]
+    assert train("--run_id=a", *flags, "--epochs=1", "--epsilons=[0.05,0.001]") == 0
+    shown = capsys.readouterr().out
+    run = lowrank.load_run(tmp_path / "runs/a")
+    for part in ("convolutions", "linears"):
+        names = [layer.name for layer in run.layers if layer.name.startswith(f"{part}_")]
+        assert [layer.name for layer in run.layers if layer.part == part] == names
+        assert len(names) == 4
+        for suffix in ("", "@0.001"):
+            ranks = np.mean([run.metrics[f"rank{suffix}/{name}"] for name in names], axis=0)
+            np.testing.assert_array_equal(run.metrics[f"rank_mean{suffix}/{part}"], ranks)
+        assert f"\nrank_mean/{part} " in shown
+    assert cli.main(["figures", "runs", "--metric=rank_mean/convolutions"]) == 0
+    assert cli.main(["report", "runs", "-o", "r.html"]) == 0
+    assert "average rank of the linears" in (tmp_path / "r.html").read_text()
 
 
 def test_the_spectrum_of_a_weight_normalised_matrix_is_that_of_gain_times_direction(

@@ -57,6 +57,8 @@ class Family(NamedTuple):
         smallest: Height and width of the smallest image it takes, in pixels.
         convolutional: Whether the digits are padded to 32 × 32 for it.
         patch: The field that must divide height and width, which must be equal; empty without one.
+        parts: Submodules whose counted matrices are averaged by themselves too, as
+            ``rank_mean/<part>``.
         one_thread: The ``width`` up to which more than one thread only slows it down.
         conflicts: What its fields, read from their attributes, must not say against each other.
     """
@@ -66,6 +68,7 @@ class Family(NamedTuple):
     smallest: int = 1
     convolutional: bool = False
     patch: str = ""
+    parts: tuple[str, ...] = ()
     one_thread: int = 0
     conflicts: Callable[[Any], Conflicts] = lambda _: iter(())
 
@@ -79,6 +82,7 @@ FAMILIES = {
     ),
     "resmlp": Family("resmlp", _MLP, one_thread=NARROW),
     "convnet": Family("convnet", ("depth", "width", "activation"), 4, True),
+    "mixed": Family("mixed", _MLP, 1, True, parts=("convolutions", "linears")),
     "resnet18": Family("resnet", ("activation",), 1, True),
     "resnet34": Family("resnet", ("activation",), 1, True),
     "resnet50": Family("resnet", ("activation",), 1, True),

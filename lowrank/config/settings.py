@@ -85,12 +85,16 @@ class Config(BaseModel):
     )
     depth: int = _model(
         5,
-        "hidden layers (mlp), residual blocks (resmlp), 3x3 convolutions (convnet)",
+        "hidden layers (mlp), residual blocks (resmlp; of each kind: mixed), 3x3 convolutions "
+        "(convnet)",
         ge=1,
         le=1000,
     )
     width: int = _model(
-        100, "units of a hidden layer (mlp, resmlp), channels (convnet)", ge=1, le=1_000_000
+        100,
+        "units of a hidden layer (mlp, resmlp), channels (convnet), both (mixed)",
+        ge=1,
+        le=1_000_000,
     )
     activation: Literal["relu", "leaky_relu"] = _model(
         "relu", "activation; leaky_relu has slope 0.01 (vit has GELU instead)"

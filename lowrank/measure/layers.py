@@ -16,6 +16,8 @@ class Layer:
         positions: At how many positions it is applied to one sample; None where unknown.
         counted: Whether it belongs to the layer set of ``rank_mean``; None where no model says so.
         groups: Groups of a convolution.
+        part: The part of the network in whose mean ``rank_mean/<part>`` it counts as well; empty
+            for none.
     """
 
     name: str
@@ -24,3 +26,4 @@ class Layer:
     positions: int | None = None
     counted: bool | None = True
     groups: int = field(default=1, compare=False)  # not in records of earlier versions
+    part: str = field(default="", compare=False)  # likewise

@@ -25,6 +25,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from lowrank.common.errors import refuse
 from lowrank.common.terminal import aligned
 from lowrank.measure.layers import Layer
 from lowrank.measure.positions import ExampleInput, parameters_in_products
@@ -75,6 +76,7 @@ def weight_matrices(
     exclude: Names = (),
     include: Names = (),
     example_input: ExampleInput | None = None,
+    parts: Sequence[str] = (),
 ) -> list[WeightMatrix]:
     """Lists the weight matrices of a module in the order of registration.
 
@@ -91,13 +93,15 @@ def weight_matrices(
             class called a convolution owns: (first, all others).
         example_input: What the model is called with. One forward pass tells which parameters of
             unknown modules enter a matrix product: those are weight matrices too.
+        parts: Paths of submodules, of which none is within another, whose counted matrices get
+            their ``part``: the path with ``.`` written ``_``.
 
     Returns:
         The matrices. Names that collide get ``_2``, ``_3``.
 
     Raises:
-        InputError: An entry of ``exclude`` or ``include`` matches nothing, or a module is lazy and
-            not initialised, or on the meta device.
+        InputError: An entry of ``exclude`` or ``include`` matches nothing, a part has no counted
+            matrix, or a module is lazy and not initialised, or on the meta device.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -122,10 +126,25 @@ def weight_matrices(
             )
     labels = [(m.name, m.path, m.module) for m in matrices]
     out = matched("exclude", exclude, labels, "weight matrix")
-    return [
+    matrices = [
         replace(m, counted=bool(m.counted) and m is not matrices[-1] and not excluded)
         for m, excluded in zip(matrices, out, strict=True)
     ]
+    refuse(
+        f"parts: got {part!r}, in which no matrix is counted; allowed: submodules with one"
+        for part in parts
+        if not any(m.counted and _lies_in(m.module, part) for m in matrices)
+    )
+    return [replace(m, part=_part(m, parts)) for m in matrices]
+
+
+def _lies_in(module: str, part: str) -> bool:
+    return f"{module}.".startswith(f"{part}.")
+
+
+def _part(matrix: WeightMatrix, parts: Sequence[str]) -> str:
+    found = (part for part in parts if matrix.counted and _lies_in(matrix.module, part))
+    return next(found, "").replace(".", "_")
 
 
 def skipped_parameters(

@@ -53,6 +53,22 @@ def is_hidden(name: str) -> bool:
     return bool(layer) and (quantity == "spectrum" or (known is not None and known.is_hidden))
 
 
+def parts_of(layers: Iterable[Layer]) -> list[str]:
+    """Returns the parts whose ranks are averaged by themselves, in network order.
+
+    Args:
+        layers: What is measured.
+
+    Returns:
+        Their names.
+
+    Example:
+        >>> parts_of([Layer("0", "0", (3, 3), part="a"), Layer("1", "1", (3, 3))])
+        ['a']
+    """
+    return list(dict.fromkeys(layer.part for layer in layers if layer.part))
+
+
 def measurement_metrics(
     layers: Sequence[Layer],
     spectra: Mapping[str, NDArray[np.float64]],
@@ -80,7 +96,8 @@ def measurement_metrics(
         Numbers by name, NaN where there is none. Per layer: ``rank``,
         ``rank@ε``, what `lowrank.measure.quantities.TABLE` has and, where given, ``distance``, each
         followed by ``/<layer>``. Over the counted layers, means of those that are averaged:
-        ``rank_mean``, ``rank_mean@ε``, ``stable_rank_mean``, …. Over all: ``rank_mean_all``.
+        ``rank_mean``, ``rank_mean@ε``, ``stable_rank_mean``, …. Over those of each part:
+        ``rank_mean/<part>``, ``rank_mean@ε/<part>``. Over all: ``rank_mean_all``.
         ``collapsed`` is a number of matrices.
 
     Example:
@@ -115,11 +132,18 @@ def measurement_metrics(
         return float(np.mean(values)) if values else np.nan
 
     counted = [layer.name for layer in layers if layer.counted]
+    parts = {part: [x.name for x in layers if x.part == part] for part in parts_of(layers)}
+    of_ranks = {"rank": "rank_mean"} | {at("rank", e): at("rank_mean", e) for e in further}
     return {
         "rank_mean": mean("rank", counted),
         "rank_mean_all": mean("rank", (layer.name for layer in layers)),
         **{entry.mean: mean(entry.name, counted) for entry in averaged()},
         **{at("rank_mean", epsilon): mean(at("rank", epsilon), counted) for epsilon in further},
+        **{
+            f"{name}/{part}": mean(quantity, names)
+            for quantity, name in of_ranks.items()
+            for part, names in parts.items()
+        },
         "collapsed": float(gone),
         **row,
     }

@@ -62,6 +62,8 @@ class Watcher:
         example_input: What the model is called with. One forward pass tells at how many positions
             each matrix is applied, which rank bounds need, and one which parameters of modules that
             are not torch's own are weight matrices.
+        parts: Submodules whose counted matrices are averaged by themselves too, as
+            ``rank_mean/<part>``.
         theory: Options of `lowrank.measure.theory.Theory` but ``layers`` and ``epsilon``:
             ``optimizer`` (its name), ``weight_decay``, ``momentum``, ``batch_size`` and
             ``train_size``. With them and an example input, ``rank_bound/<layer>`` is logged where
@@ -85,6 +87,7 @@ class Watcher:
         exclude: Collection[str] = (),
         include: Collection[str] = (),
         example_input: ExampleInput | None = None,
+        parts: Sequence[str] = (),
         theory: Mapping[str, Any] | None = None,
     ) -> None:
         self.epsilons = tuple(float(epsilon) for epsilon in epsilons)
@@ -93,7 +96,7 @@ class Watcher:
         _check_module(model)
         self._model = model
         options: dict[str, Any] = {"include": include, "example_input": example_input}
-        self._matrices = weight_matrices(model, exclude=exclude, **options)
+        self._matrices = weight_matrices(model, exclude=exclude, parts=parts, **options)
         if not self._matrices:
             skipped = describe(model, **options).splitlines()[2:]
             raise InputError(["the module has no weight matrix to measure", *skipped])
@@ -105,7 +108,15 @@ class Watcher:
             use = applied.get(matrix.name)
             positions, groups = (use.positions, use.groups) if use else (None, 1)
             self.layers.append(
-                Layer(matrix.name, matrix.path, matrix.shape, positions, matrix.counted, groups)
+                Layer(
+                    matrix.name,
+                    matrix.path,
+                    matrix.shape,
+                    positions,
+                    matrix.counted,
+                    groups,
+                    matrix.part,
+                )
             )
         self.theory: Theory | None = None
         if theory is not None and example_input is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -15,20 +16,26 @@ if TYPE_CHECKING:
 
 
 class Block(nn.Module):
-    """x + BatchNorm(Linear(activation(BatchNorm(Linear(x))))), as in the paper's code.
+    """x + norm(Linear(activation(norm(Linear(x))))), as in the paper's code.
 
     Args:
         width: Features of input and output, and between the two linear layers.
         activation_name: As `activation` takes it.
+        norm: Makes a normalisation of so many features.
     """
 
-    def __init__(self, width: int, activation_name: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        activation_name: str,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm1d,
+    ) -> None:
         super().__init__()
         self.linear1 = nn.Linear(width, width)
-        self.norm1 = nn.BatchNorm1d(width)
+        self.norm1 = norm(width)
         self.activation = activation(activation_name)
         self.linear2 = nn.Linear(width, width)
-        self.norm2 = nn.BatchNorm1d(width)
+        self.norm2 = norm(width)
 
     def forward(self, features: Tensor) -> Tensor:
         """Adds the block's function of its input to it.

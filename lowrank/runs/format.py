@@ -290,7 +290,8 @@ def read_head(path: Path, database: sqlite3.Connection) -> Head:
                 shape=(int(entry["shape"][0]), int(entry["shape"][1])),
                 positions=None if entry["positions"] is None else int(entry["positions"]),
                 counted=bool(entry["counted"]),
-                groups=int(entry.get("groups", 1)),  # earlier versions did not record it
+                groups=int(entry.get("groups", 1)),  # earlier versions did not record these
+                part=str(entry.get("part", "")),
             )
             for entry in meta.pop("layers")
         )

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lowrank.common.terminal import Display, aligned, duration
+from lowrank.measure.metrics import parts_of
 from lowrank.measure.quantities import TABLE
 
 if TYPE_CHECKING:
@@ -225,6 +226,10 @@ def layer_table(
     ]
     for name, counted in (
         ("rank_mean", [layer for layer in layers if layer.counted]),
+        *(
+            (f"rank_mean/{part}", [layer for layer in layers if layer.part == part])
+            for part in parts_of(layers)
+        ),
         ("rank_mean_all", layers),
     ):
         full = sum(min(layer.shape) for layer in counted) / len(counted) if counted else math.nan

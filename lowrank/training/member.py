@@ -10,6 +10,7 @@ from signal import Signals
 from typing import TYPE_CHECKING, Any, Self
 
 from lowrank.common.errors import InputError, out_of_memory
+from lowrank.config.families import FAMILIES
 from lowrank.measure.watcher import Watcher
 from lowrank.runs import checkpoints
 from lowrank.runs.directory import check_origin, open_record, open_run_directory
@@ -197,6 +198,7 @@ class Member:
             network,
             epsilons=config.epsilons,
             rank_norm=config.rank_norm,
+            parts=FAMILIES[config.model].parts,
             example_input=dataset.train.images[:1].float(),
             theory={
                 "optimizer": config.optimizer,

@@ -160,7 +160,7 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
     "not a choice": (
         ["--model=resnet20"], {},
         [
-            "model: got 'resnet20' from --model; allowed: mlp, resmlp, convnet, resnet18, "
+            "model: got 'resnet20' from --model; allowed: mlp, resmlp, convnet, mixed, resnet18, "
             "resnet34, resnet50, vgg11, vgg13, vgg16, vgg19 or vit, did you mean 'resnet50'?"
         ],
     ),
@@ -229,8 +229,8 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
     "sizes of another model": (
         ["--model=resnet18", "--depth=3", "--batch_norm=False"], {},
         [
-            "depth=3 has no effect with model=resnet18, only with model=mlp, resmlp or convnet; "
-            "leave it out",
+            "depth=3 has no effect with model=resnet18, only with model=mlp, resmlp, convnet or "
+            "mixed; leave it out",
             "batch_norm=False has no effect with model=resnet18, only with model=mlp; leave it out",
         ],
     ),
@@ -251,7 +251,8 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
         ["--model=vit", "--activation=leaky_relu"], {},
         [
             "activation=leaky_relu has no effect with model=vit, only with model=mlp, resmlp, "
-            "convnet, resnet18, resnet34, resnet50, vgg11, vgg13, vgg16 or vgg19; leave it out"
+            "convnet, mixed, resnet18, resnet34, resnet50, vgg11, vgg13, vgg16 or vgg19; leave it "
+            "out"
         ],
     ),
     "a dropout of everything": (
@@ -650,7 +651,7 @@ SEARCHED = [
       "milestones is left at []",
       "gamma=0.5 has no effect without milestones; gamma is left at 0.2"]),
     ("config: {value: '{model: vit, depth: 3}'}", {"model": "vit"},
-     ["depth=3 has no effect with model=vit, only with model=mlp, resmlp or convnet; "
+     ["depth=3 has no effect with model=vit, only with model=mlp, resmlp, convnet or mixed; "
       "depth is left at 5"]),
 ]  # fmt: skip
 

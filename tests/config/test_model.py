@@ -154,7 +154,7 @@ def configs(draw: st.DrawFn) -> Config:
         "checkpoint_every": draw(counts),
         "keep_checkpoint": of("weights", "all", "none"),
     }
-    if model in ("mlp", "resmlp", "convnet"):
+    if model in ("mlp", "resmlp", "convnet", "mixed"):
         values |= {"depth": draw(counts), "width": draw(counts)}
     if model == "mlp":
         values["batch_norm"] = draw(st.booleans())

@@ -800,3 +800,17 @@ def test_gpt2_and_mixtral_have_all_their_matrices():
     assert len(names(mixtral)) == 2 * (4 + 1) + experts + 1
     assert [s.reason for s in skipped_parameters(mixtral)] == ["embedding"]
     assert shapes(mixtral)["model_layers_1_mlp_experts_down_proj_3"] == (16, 24)
+
+
+def test_a_part_is_a_submodule_and_one_without_a_counted_matrix_is_refused():
+    model = nn.ModuleDict(
+        {"a": nn.ModuleDict({"b": nn.Linear(4, 3)}), "ab": nn.Linear(3, 3), "head": nn.Linear(3, 2)}
+    )
+    found = weight_matrices(model, parts=["a.b"])
+    assert [(m.name, m.part) for m in found] == [("a_b", "a_b"), ("ab", ""), ("head", "")]
+    with pytest.raises(InputError) as refused:
+        weight_matrices(model, parts=["head", "ab", "c"])
+    assert refused.value.lines == [
+        f"parts: got '{part}', in which no matrix is counted; allowed: submodules with one"
+        for part in ("head", "c")
+    ]

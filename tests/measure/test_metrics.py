@@ -6,6 +6,7 @@ Run with ``pytest tests/measure/test_metrics.py``.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,3 +135,17 @@ def test_the_ends_of_the_histogram(s, bins):
 @pytest.mark.parametrize("s", [[0.0, 0.0], [np.nan, np.nan], [np.inf, 1.0]], ids=str)
 def test_no_histogram_without_a_norm(s):
     assert spectrum_histogram(s) is None
+
+
+def test_a_parts_mean_is_that_of_its_layers_and_gone_with_one_of_them():
+    layers = [replace(layer, part=part) for layer, part in zip(LAYERS, ("a", "b", ""), strict=True)]
+    measured = {"epsilons": [1e-3, 1e-2]}
+    row = measurement_metrics(layers, SPECTRA, **measured)
+    assert {name: row[name] for name in row if "_mean" in name and "/" in name} == {
+        "rank_mean/a": 3, "rank_mean/b": 3, "rank_mean@0.01/a": 2, "rank_mean@0.01/b": 3,
+    }  # fmt: skip
+    row = measurement_metrics(layers, SPECTRA, collapsed={"layers_3": True}, **measured)
+    assert math.isnan(row["rank_mean/b"])
+    assert row["rank_mean/a"] == 3
+    assert not is_hidden("rank_mean/a")
+    assert is_hidden("rank_mean@0.01/a")

@@ -26,12 +26,16 @@ from lowrank.models import FAMILIES, build_model
 from lowrank.models.resmlp import Block
 
 CIFAR = (3, 32, 32)
-CONVOLUTIONAL = ("convnet", "resnet18", "resnet34", "resnet50", "vgg11", "vgg13", "vgg16", "vgg19")
+CONVOLUTIONAL = (
+    *("convnet", "mixed", "resnet18", "resnet34", "resnet50"),
+    *("vgg11", "vgg13", "vgg16", "vgg19"),
+)
 
 MATRICES = {  # all, and those of the paper's average
     "mlp": (6, 5),
     "resmlp": (12, 11),
     "convnet": (8, 7),
+    "mixed": (23, 22),
     "resnet18": (21, 17),
     "resnet34": (37, 33),
     "resnet50": (54, 49),
@@ -498,6 +502,53 @@ def test_dropout_of_vit_is_in_every_block_and_in_training_only():
     assert not torch.equal(model(images), model(images))
     model.eval()
     assert torch.equal(model(images), model(images))
+
+
+# -- mixed
+
+
+def test_mixed_has_the_matrices_of_its_definition_in_two_parts():
+    # As the paper's, 5 blocks of each kind and 256 wide, but for the size of the images.
+    model = build(Config(model="mixed", depth=5, width=256), (3, 4, 4))
+    matrices = weight_matrices(model, parts=FAMILIES["mixed"].parts)
+    parts = {
+        part: [m.shape for m in matrices if m.part == part]
+        for part in ("", "convolutions", "linears")
+    }
+    assert parts[""] == [(256, 27), (256, 256 * 4 * 4), (10, 256)]
+    assert parts["convolutions"] == [(256, 256 * 9)] * 10
+    assert parts["linears"] == [(256, 256)] * 10
+    biases, norms = 256 + 256 + 10 * 256 + 10, 2 * 256 * (1 + 10 + 1 + 10)
+    weights = sum(rows * columns for rows, columns in (m.shape for m in matrices))
+    assert parameters(model) == weights + biases + norms
+
+
+def test_mixed_computes_its_formula_in_float64():
+    model = build(Config(model="mixed", depth=2, width=6), (3, 4, 4)).double().eval()
+    state = model.state_dict()
+
+    def norm(x, name):
+        running = (state[f"{name}.running_mean"], state[f"{name}.running_var"])
+        return functional.batch_norm(x, *running, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def convolved(x, name):
+        return functional.conv2d(x, state[f"{name}.weight"], state.get(f"{name}.bias"), padding=1)
+
+    def linear(x, name, normed):
+        x = functional.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+        return functional.layer_norm(x, (6,), state[f"{normed}.weight"], state[f"{normed}.bias"])
+
+    images = torch.randn(3, 3, 4, 4, dtype=torch.float64)
+    x = norm(convolved(images, "stem"), "stem_norm").relu()
+    for k in range(2):
+        inner = norm(convolved(x, f"convolutions.{k}.conv1"), f"convolutions.{k}.bn1").relu()
+        x = (x + norm(convolved(inner, f"convolutions.{k}.conv2"), f"convolutions.{k}.bn2")).relu()
+    x = linear(x.flatten(1), "linear", "norm")
+    for k in range(2):
+        inner = linear(x, f"linears.{k}.linear1", f"linears.{k}.norm1").relu()
+        x = x + linear(inner, f"linears.{k}.linear2", f"linears.{k}.norm2")
+    expected = functional.linear(x, state["classifier.weight"], state["classifier.bias"])
+    torch.testing.assert_close(model(images), expected)
 
 
 # -- what all share

@@ -30,11 +30,12 @@ FAMILIES = [
     {"model": "mlp", "depth": 2, "width": 12, "batch_norm": False, "weight_norm": True},
     {"model": "resmlp", "depth": 2, "width": 12},
     {"model": "convnet", "depth": 1, "width": 6, "loss": "mse"},
+    {"model": "mixed", "depth": 1, "width": 6},
     {"model": "resnet18"},
     {"model": "vgg11"},
     {"model": "vit", "vit_depth": 1, "vit_heads": 2, "vit_width": 16, "vit_mlp_width": 24},
 ]
-COMPILED = [FAMILIES[place] for place in (1, 3, 6)]
+COMPILED = [FAMILIES[place] for place in (1, 3, 7)]
 
 
 def batch(count, shape, members=None):

@@ -25,7 +25,7 @@ METRICS = (
 """What a search may be about: the scalars of W&B's summary, but for those of single layers."""
 
 _OF_LAYERS = (
-    *("rank", "stable_rank", "effective_rank", "frobenius_norm", "spectral_norm"),
+    *("rank_mean", "rank", "stable_rank", "effective_rank", "frobenius_norm", "spectral_norm"),
     *("distance", "rank_bound", "time", "throughput"),
 )
 _REFUSED = {

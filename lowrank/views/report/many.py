@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lowrank.common.secrets import redact
+from lowrank.measure.metrics import parts_of
 from lowrank.measure.quantities import averaged
 from lowrank.runs.find import Run
 from lowrank.views.report.packing import Floats, every, pack
@@ -52,6 +53,8 @@ def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None
     for entry in averaged():
         if any(entry.mean in run.metrics for run in runs):
             found[entry.mean] = (f"average {entry.meaning}", None)
+    for part in dict.fromkeys(part for run in runs for part in parts_of(run.layers)):
+        found[f"rank_mean/{part}"] = (f"average rank of the {part}", None)
     return found
 
 
