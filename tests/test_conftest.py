@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = '''
+TESTS = """
 import os
 
 import pytest
@@ -28,7 +28,7 @@ def test_sets(monkeypatch):
 def test_finds(early):
     assert early == []
     assert "WANDB_PROJECT" not in os.environ
-'''
+"""
 
 
 def test_variables_of_the_caller_and_of_a_test_do_not_reach_the_next(tmp_path):
