@@ -52,6 +52,10 @@ COMMANDS = {
         "PATH... [-o report.html] [--sweep=SWEEP] [--runs=ID,ID] [--open]",
         "Turns run records into one HTML file that works offline.",
     ),
+    "published": Command(
+        "[FIGURE] [PATH...] [--NAME=VALUE ...]",
+        "Puts the paper's published numbers beside those of runs.",
+    ),
     "rerun": Command(
         "RUN [--check] [--docker] [--NAME=VALUE ...]",
         "Runs a recorded run again, as a new run, and compares the two.",

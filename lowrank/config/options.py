@@ -69,7 +69,7 @@ def word(metavar: str, meaning: str, ask: str, many: str = "") -> Any:
     Args:
         metavar: Their name in the help.
         meaning: For the help; nothing where the usage says it.
-        ask: The complaint where there is none.
+        ask: The complaint where there is none; empty where none is needed.
         many: The complaint where there are too many, with ``{}`` for them; by default `ask`.
 
     Returns:
@@ -261,6 +261,8 @@ def _words(field: FieldInfo, others: Sequence[str], lines: list[str]) -> Any:
     if len(others) == 1:
         return others[0]
     got = ", ".join(map(printable, others))
+    if not others and not extra["ask"]:
+        return ()
     lines.append(str(extra["many"]).format(got) if others else str(extra["ask"]))
     return ()
 

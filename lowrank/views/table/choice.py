@@ -21,11 +21,12 @@ from lowrank.views.table.points import Plan, at_points
 from lowrank.views.table.rows import find
 
 
-def where_of(given: str) -> dict[str, tuple[Hashable, ...]]:
+def where_of(given: str, flag: str = "where") -> dict[str, tuple[Hashable, ...]]:
     """Reads which values of settings are wanted.
 
     Args:
         given: A YAML mapping of settings to a value or a list of values.
+        flag: Which flag gives it, for complaints.
 
     Returns:
         The values by setting, as configurations hold them.
@@ -33,7 +34,7 @@ def where_of(given: str) -> dict[str, tuple[Hashable, ...]]:
     Raises:
         InputError: With a line for each thing that is wrong.
     """
-    mapping, lines = read_mapping(given, "where"), list[str]()
+    mapping, lines = read_mapping(given, flag), list[str]()
     found: dict[str, tuple[Hashable, ...]] = {}
     for name, value in mapping.items():
         field = Config.model_fields.get(name)
@@ -42,7 +43,7 @@ def where_of(given: str) -> dict[str, tuple[Hashable, ...]]:
         try:
             read = [v if field is None else read_value(field.annotation, v) for v in values]
         except ValueError:
-            lines.append(f"where: {name}={printable(str(value))} is no value of {name}")
+            lines.append(f"{flag}: {name}={printable(str(value))} is no value of {name}")
             continue
         literals = get_args(field.annotation) if field is not None else ()
         texts = [v for v in literals if isinstance(v, str)]
@@ -50,7 +51,7 @@ def where_of(given: str) -> dict[str, tuple[Hashable, ...]]:
         if wrong:
             near = nearest(str(wrong[0])[:60], texts)
             lines.append(
-                f"where: {name} is {one_of(texts)}, not '{printable(str(wrong[0]))}'{near}"
+                f"{flag}: {name} is {one_of(texts)}, not '{printable(str(wrong[0]))}'{near}"
             )
         found[name] = tuple(plain(v) for v in read)
     refuse(lines)
