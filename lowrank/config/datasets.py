@@ -60,6 +60,10 @@ DATASETS = {
         "vision", (0.5,) * 3, (0.5,) * 3, 73_257, 32, classes=_DIGITS, torchvision="SVHN"
     ),
     "stl10": Source("vision", *_STL, 5_000, 96, torchvision="STL10"),
+    # Photographs of many sizes, for which the paper names no constants: those of the images in use.
+    "food101": Source("pictures", train_size=75_750, image_size=32, torchvision="Food101"),
+    "imagenette": Source("pictures", train_size=9_469, image_size=32, torchvision="Imagenette"),
+    "places365": Source("pictures", train_size=1_803_460, image_size=32, torchvision="Places365"),
     "imagefolder": Source("folder"),
     "synthetic": Source(  # (pattern + 3 · noise) // 4, both uniform over 256 bytes:
         "synthetic", (0.4985,) * 3, (0.2291,) * 3,  # 127.5 − 0.375 and √(10/16 · 256²/12), over 255

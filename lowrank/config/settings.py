@@ -135,8 +135,8 @@ class Config(BaseModel):
     )
     image_size: int | None = _data(
         None,
-        "height and width of the images; None is native, but 32 for mnist and fashion_mnist and "
-        "for digits with a convolutional model",
+        "height and width of the images; None is native, but 32 for mnist, fashion_mnist, food101, "
+        "imagenette and places365 and for digits with a convolutional model",
         ge=1,
         le=LARGEST_IMAGE,
     )

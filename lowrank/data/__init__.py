@@ -54,7 +54,8 @@ def load_dataset(
             any seed of the run, so that runs with different seeds see the same images, and a
             smaller subset lies within a larger one. ``synthetic`` makes so many. None means all.
         image_size: Height and width in pixels. mnist, fashion_mnist and digits are zero-padded to
-            it, others resized. None means native, and 32 for mnist and fashion_mnist.
+            it, others resized. None means native, and 32 for mnist, fashion_mnist, food101,
+            imagenette and places365.
         device: Where the tensors shall live.
         progress: Called as ``progress(done, total)`` while an image folder is decoded, for train
             and test in turn. By default a line on standard error.

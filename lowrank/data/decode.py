@@ -36,6 +36,25 @@ class ImageFile:
     size: int
     mtime_ns: int
 
+    @classmethod
+    def at(cls, root: Path, path: Path, label: int) -> ImageFile:
+        """Describes a file.
+
+        Args:
+            root: What its path is kept relative to.
+            path: Where it is.
+            label: Its class.
+
+        Returns:
+            The file; of what is not there, decoding will say so.
+        """
+        try:
+            status = path.stat()
+            size, mtime = status.st_size, status.st_mtime_ns
+        except OSError:  # a dangling link
+            size, mtime = -1, -1
+        return cls(path.relative_to(root).as_posix(), label, size, mtime)
+
 
 @dataclass(frozen=True)
 class Form:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,11 +48,43 @@ def load(request: Request) -> Dataset:
 
     labels = np.array([file.label for file in train_files])
     kept = balanced_subset(labels, request.train_size, str(train_folder))
+    train, test = decoded(
+        request,
+        root,
+        form,
+        {train_folder: [train_files[k] for k in kept], test_folder: test_files},
+    )
+    mean, std = channel_statistics(train.images)
+    return Dataset(request.name, train, test, classes, mean, std, str(root.resolve()))
+
+
+def decoded(
+    request: Request,
+    root: Path,
+    form: Form,
+    files: Mapping[Path, Sequence[ImageFile]],
+    prefix: str = "",
+) -> tuple[Split, Split]:
+    """Decodes training and test images, or reads what an earlier run decoded.
+
+    Args:
+        request: What was asked for.
+        root: What the files' paths are relative to.
+        form: Of the results.
+        files: Those to train and those to test, by the folders that they lie in.
+        prefix: Of the files in which they are kept.
+
+    Returns:
+        Both splits.
+
+    Raises:
+        InputError: Files are damaged or have another size.
+    """
     problems: list[str] = []
     size = f"-{request.image_size}px" if request.image_size else ""
     subset = f"-{request.train_size}" if request.train_size else ""
 
-    def split(files: Sequence[ImageFile], folder: Path, name: str) -> Split:
+    def split(folder: Path, files: Sequence[ImageFile], name: str) -> Split:
         def make() -> Tensor:
             what = f"decoding {folder}"
             with counting(what, lambda *far: f"{what}: {_far(*far)}") as show:
@@ -65,19 +97,18 @@ def load(request: Request) -> Dataset:
 
         targets = torch.tensor([file.label for file in files])
         try:
-            return Split(cached(root, name, files, form, make), targets)
+            return Split(cached(root, f"{prefix}{name}", files, form, make), targets)
         except _DamagedError:  # reported together with the other split's
             return Split(torch.empty(0, *form.shape, dtype=torch.uint8), targets)
 
-    train = split([train_files[k] for k in kept], train_folder, f"train{subset}{size}")
-    test = split(test_files, test_folder, f"test{size}")
+    names = (f"train{subset}{size}", f"test{size}")
+    train, test = (split(*item, name) for item, name in zip(files.items(), names, strict=True))
     if problems:
         more = len(problems) - _SHOWN
         raise InputError(
             [*problems[:_SHOWN], *([f"… and {more} more image files like these"] * (more > 0))]
         )
-    mean, std = channel_statistics(train.images)
-    return Dataset(request.name, train, test, classes, mean, std, str(root.resolve()))
+    return train, test
 
 
 def _far(done: int, total: int, seconds: float) -> str:
@@ -192,12 +223,7 @@ def _list(root: Path, folder: Path, label: int) -> list[ImageFile]:
             if name[0] == "." or not name.lower().endswith(SUFFIXES):
                 continue
             path = Path(parent, name)
-            try:
-                status = path.stat()
-                size, mtime = status.st_size, status.st_mtime_ns
-            except OSError:  # a dangling link; decoding will name it
-                size, mtime = -1, -1
-            files.append(ImageFile(path.relative_to(root).as_posix(), label, size, mtime))
+            files.append(ImageFile.at(root, path, label))
     return files
 
 

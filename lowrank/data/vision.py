@@ -97,14 +97,12 @@ def _open(cls: Any, request: Request, *, train: bool) -> Any:
     # With intact archives torchvision's download only unpacks them.
     download = request.download or all(archive.state == "intact" for archive in archives)
     try:
-        with _timeout():
+        with timeout():
             return cls(request.data_dir, download=download, **part)
     # Besides URLError and RuntimeError, whatever a damaged file raises in a parser.
     except Exception as error:
         absent = any(archive.state == "absent" for archive in archives)
-        network = (URLError, HTTPException, ConnectionError, TimeoutError)
-        unreachable = isinstance(error, network) or (request.download and absent)
-        kind = Failure if unreachable else InputError
+        kind = Failure if unreachable(error) or (request.download and absent) else InputError
         raise kind(_advice(cls, request, error)) from error
 
 
@@ -169,8 +167,18 @@ def _advice(cls: Any, request: Request, error: Exception) -> list[str]:
     return lines
 
 
+def unreachable(error: Exception) -> bool:
+    """Returns whether it is the network that failed."""
+    return isinstance(error, (URLError, HTTPException, ConnectionError, TimeoutError))
+
+
 @contextmanager
-def _timeout() -> Iterator[None]:
+def timeout() -> Iterator[None]:
+    """Lets no download wait for ever for an answer.
+
+    Yields:
+        With the limit in force.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:

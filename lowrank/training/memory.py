@@ -25,7 +25,7 @@ MOST_ON_CPU = 64
 UNKNOWN_IMAGE, UNKNOWN_CLASSES = (3, 224), 1000
 """What is assumed of images that only their folder knows: channels, height; and classes."""
 
-MOST_CLASSES = 100
+MOST_CLASSES = 365
 """Likewise of a data set of torchvision."""
 
 _PER_ACTIVATION = 3  # what the backward pass reads again, its gradient, a copy in other order

@@ -191,8 +191,9 @@ def test_describe_says_what_is_there():
         assert part in text
 
 
-def test_the_nine_names():
+def test_the_names():
     names = "digits mnist fashion_mnist cifar10 cifar100 svhn stl10 imagefolder synthetic"
+    names += " food101 imagenette places365"
     assert set(DATASETS) == set(names.split())
 
 
