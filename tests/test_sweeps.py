@@ -9,6 +9,7 @@ for one epoch on small made-up images.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import re
@@ -20,6 +21,7 @@ import pytest
 import yaml
 
 import lowrank
+from lowrank.config import Config, replace
 from lowrank.config.arguments import parse
 from lowrank.config.sweepfile import load_sweep_file
 from train import main
@@ -34,6 +36,7 @@ PARTS = ("Question", "Figure", "Commands", "Runs", "Cost", "Expect")
 
 B6 = (4, 8, 16, 32, 64, 128)
 W6 = (0, 0.0001, 0.0002, 0.0004, 0.0008, 0.006)
+W7 = (0, 0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005)
 M5 = (0.001, 0.01, 0.1, 0.5, 1)
 WC = (0, 0.000001, 0.00001, 0.0001, 0.001)
 
@@ -72,6 +75,11 @@ def mlp(depth: int, width: int, **fields: Any) -> dict[str, Any]:
 
 LEAKY = {"model": "resnet18", "activation": "leaky_relu"}
 RELU = {"model": "resnet18", "activation": "relu"}
+DATASETS = RELU | {"batch_size": 16, "weight_decay": 0.0005}
+VIT = {"model": "vit", "vit_patch": 4, "vit_depth": 6, "vit_heads": 8, "vit_width": 512,
+       "vit_mlp_width": 512, "dropout": 0.1, "epochs": 200, "milestones": (60, 100)}  # fmt: skip
+MIXED = {"model": "mixed", "depth": 5, "width": 256}
+E003, E005 = {"epsilons": (0.03, 0.001)}, {"epsilons": (0.05, 0.001)}
 NO_NORM = {"batch_norm": False}
 CONVNET = {"model": "convnet", "depth": 5, "width": 1000, "batch_size": 128,
            "epochs": 2000, "schedule": "constant", "milestones": ()}  # fmt: skip
@@ -93,9 +101,29 @@ PAPER: dict[str, Row] = {
     "fig01d": Row(30, LEAKY | {"weight_decay": 0.006}, [batch(*B6), lr(0.001, 0.2, 0.5, 0.7, 1)]),
     "fig02": Row(60, LEAKY | {"weight_decay": 0.0005},
                  [lr(0.1, 0.5, 1, 2), batch(4, 8, 16), axis("seed", range(5))]),
-    "fig03": Row(12, LEAKY | {"lr": 1.5}, [wd(0, 0.0001, 0.0003, 0.0005), batch(4, 8, 16)]),
-    "fig04": Row(18, RELU, [coupled((0.001, 0.006), (0.005, 0.006), (0.01, 0.0004)), batch(*B6)]),
-    "fig05": Row(36, mlp(10, 100, lr=0.1, momentum=0.9), [wd(*W6), batch(*B6)]),
+    "fig03": Row(15, LEAKY | {"lr": 1.5}, [wd(*W6[1:]), batch(8, 16, 32)]),
+    "fig04": Row(18, RELU | E005,
+                 [coupled((0.001, 0.006), (0.005, 0.006), (0.01, 0.0004)), batch(*B6)]),
+    "fig06": Row(1, mlp(2, 10_000, batch_size=6, lr=0.1, weight_decay=0.008), []),
+    "fig07": Row(48, mlp(10, 100, **E003),
+                 [coupled(*((0.1, w) for w in W6), (0.01, 0.0004), (0.5, 0.0004)), batch(*B6)]),
+    "fig07_b128": Row(
+        8, mlp(10, 100, lr=0.1, batch_size=128, measure_every=10, **E003),
+        [[{"weight_decay": w, "momentum": m, "seed": s} for w, m, s in (
+            *((w, 0, 0) for w in W6[1:]), (0.006, 0, 1), (0.006, 0.9, 0), (0.0004, 0.9, 0))]]),
+    "fig07_momentum": Row(
+        18, mlp(10, 100, lr=0.1, momentum=0.9, **E003), [wd(*W6), batch(32, 64, 128)]),
+    "fig10": Row(21, VIT | {"weight_decay": 0.0005}, [lr(0.004, 0.008, 0.04), batch(2, *B6)]),
+    "fig11": Row(21, VIT | {"lr": 0.04}, [wd(*W7), batch(32, 64, 128)]),
+    "fig13": Row(18, {"model": "vgg16"} | E005,
+                 [coupled((0.001, 0.006), (0.005, 0.0005), (0.01, 0.0004)), batch(*B6)]),
+    "fig14": Row(12, DATASETS,
+                 [axis("dataset", ("svhn", "food101", "imagenette")), lr(0.1, 0.5, 1, 2)]),
+    "fig15": Row(
+        12, DATASETS,
+        [[{"dataset": "mnist"}, {"dataset": "fashion_mnist"},
+          {"dataset": "places365", "train_size": 100_000}], lr(0.1, 0.5, 1, 2)]),
+    "fig16": Row(12, MIXED | {"lr": 0.01} | E005, [wd(*W6[1:5]), batch(16, 32, 64)]),
     "mlp_bn_10x100": Row(180, mlp(10, 100), GRID),
     "mlp_5x500": Row(180, mlp(5, 500, **NO_NORM), GRID),
     "vgg16": Row(180, {"model": "vgg16"}, GRID),
@@ -105,9 +133,6 @@ PAPER: dict[str, Row] = {
     "resnet18_relu": Row(180, RELU, GRID),
     "resnet18_large_batch": Row(
         42, RELU | {"batch_size": 1024}, [lr(0.001, 0.01, 0.1, 0.5, 1, 2, 5), wd(*W6)]),
-    "resnet18_datasets": Row(
-        12, RELU | {"batch_size": 16, "weight_decay": 0.0005},
-        [axis("dataset", ("svhn", "mnist", "fashion_mnist")), lr(0.1, 0.5, 1, 2)]),
     "convnet_cross_entropy": Row(25, CONVNET, [lr(*M5), wd(*WC)]),
     "convnet_mse": Row(25, CONVNET | {"loss": "mse"}, [lr(*M5), wd(*WC)]),
     "mlp_wide_bound": Row(
@@ -163,6 +188,35 @@ def scalars(value: Any) -> list[Any]:
     return scalars(yaml.safe_load(value)) if inline else [value]
 
 
+@pytest.fixture(scope="module")
+def sweep_costs():
+    spec = importlib.util.spec_from_file_location("sweep_costs", ROOT / "scripts/sweep_costs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_formula_of_costs_is_that_of_the_docs_by_hand(sweep_costs):
+    # MLP-BN-1-100 on CIFAR-10 at batch 128: 391 steps of an epoch, 5 modules, 3,072·100 + 100·10
+    # products, with 100 + 10 biases and 200 of BatchNorm's beside them.
+    products, weights = 308_200, 308_200 + 310
+    spectra = 2 * 100**2 * 3072 + 4 * 100**3 + 2 * 10**2 * 100 + 4 * 10**3
+    counted = sweep_costs.network_of(Config(depth=1, dataset="cifar10"))
+    assert counted == (weights, products, 5, spectra)
+    config = Config(depth=1, dataset="cifar10", batch_size=128, epochs=10)
+    step = 128 * 6 * products / 30e12 + 36 * weights / 2.5e12
+    assert step < 250e-6 < 100 * step
+    for members, longest in ((1, 250e-6), (100, 100 * step)):
+        expected = 10 * (391 * longest + members * 60_000 * 2 * products / 30e12)
+        assert sweep_costs.seconds(config, counted, members) == pytest.approx(expected)
+    pair = [config, replace(config, lr=0.5)]
+    assert sweep_costs.hours(pair, packed=False) == pytest.approx(
+        2 * sweep_costs.hours(pair, packed=True), rel=0.02
+    )
+
+
 def test_every_row_of_the_papers_table_has_a_file():
     assert sorted(NAMES) == sorted(PAPER)
 
@@ -184,12 +238,13 @@ class TestEveryFile:
         assert tuple(head) == PARTS
         assert all(text.strip() for text in head.values())
         commands = head["Commands"]
-        for command in ("wandb sweep {}", "lowrank sweep {}"):
+        for command in ("wandb sweep {}", "lowrank sweep {}", "lowrank figures runs --sweep={}"):
             assert command.format(f"sweeps/{path.name}") in commands
         for command in ("wandb agent", "lowrank agent"):
             assert f"{command} ENTITY/PROJECT/ID" in commands
-        assert "one GPU" in head["Cost"] or "CPU" in head["Cost"]
-        assert ("Reasoned, not measured:" in head["Cost"]) != ("Measured" in head["Cost"])
+        cost = " ".join(head["Cost"].split())
+        assert "one GPU" in cost or "CPU" in cost
+        assert ("Reasoned, not measured:" in cost) != ("Measured" in cost)
 
     def test_its_points_are_those_of_the_paper_and_of_its_head(self, path):
         row = PAPER[path.stem]
@@ -209,6 +264,11 @@ class TestEveryFile:
         assert len(wanted) == row.runs
         assert {tuple(getattr(config, name) for name in names) for config in configs} == wanted
 
+    def test_its_cost_on_a_gpu_follows_from_the_formula(self, path, sweep_costs):
+        said = " ".join(head_of(path)["Cost"].split())
+        if not path.stem.startswith(("smoke_", "fig07_b128")):  # which a CPU has run
+            assert said.startswith(sweep_costs.cost(path))
+
     def test_what_varies_is_what_the_papers_grid_varies(self, path):
         assert set(load_sweep_file(path).swept) == varied(PAPER[path.stem])
 
@@ -219,7 +279,8 @@ class TestEveryFile:
                     float(scalar)
 
     def test_the_seed_is_a_parameter(self, path):
-        assert "seed" in load_sweep_file(path).parameters
+        found = load_sweep_file(path)
+        assert "seed" in {*found.swept, *found.fixed}
 
     def test_wandbs_client_accepts_it_and_its_agent_says_the_same(self, path):
         from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
@@ -237,13 +298,14 @@ class TestEveryFile:
             assert parse(words, environ={}) == config
 
 
-def test_the_head_of_smoke_cifar10_shows_how_to_use_an_image_folder(tmp_path):
-    path = ROOT / "sweeps/smoke_cifar10.yaml"
+@pytest.mark.parametrize(("name", "count"), [("smoke_cifar10", 33), ("fig07_b128", 8)])
+def test_the_head_shows_how_to_use_an_image_folder(name, count, tmp_path):
+    path = ROOT / f"sweeps/{name}.yaml"
     line = f"lowrank sweep sweeps/{path.name} --dataset=imagefolder --data_dir=DIR"
     assert line in head_of(path)["Commands"]
     overrides = {"dataset": "imagefolder", "data_dir": str(tmp_path)}
     configs = load_sweep_file(path).configs(overrides)
-    assert len(configs) == 33
+    assert len(configs) == count
     assert {(config.dataset, config.data_dir) for config in configs} == {tuple(overrides.values())}
 
 
@@ -253,7 +315,10 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 NARROW = {"mlp_wide_bound": {"width": 64}, "convnet_cross_entropy": {"width": 16},
           "convnet_mse": {"width": 16}, "vgg16": {"image_size": 32},
-          "vgg16_dropout": {"image_size": 32}}  # fmt: skip
+          "vgg16_dropout": {"image_size": 32}, "fig13": {"image_size": 32},
+          "fig06": {"width": 64}, "fig16": {"width": 16},
+          "fig10": {"vit_width": 32}, "fig11": {"vit_width": 32},
+          "fig07_b128": {"measure_every": 1}}  # fmt: skip
 
 
 def deep(path: Path) -> bool:

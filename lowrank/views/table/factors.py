@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain, combinations, product
 
 from lowrank.views.table.fields import in_order, text, words
 
@@ -74,6 +74,8 @@ def spread_by_factors(values: Collection[Hashable]) -> bool:
 def factors_of(fields: Sequence[str], points: Sequence[Values]) -> list[Factor]:
     """Returns what varies; fields that follow from another one belong to it.
 
+    So do two fields of a sweep without shape of which some pairs occur, each with everything else.
+
     Args:
         fields: The settings that vary.
         points: Values of the fields.
@@ -101,7 +103,15 @@ def factors_of(fields: Sequence[str], points: Sequence[Values]) -> list[Factor]:
         else:
             leaders.append(index)
             followers[index] = [index]
-    return [joint(fields, points, sorted(followers[leader])) for leader in sorted(leaders)]
+    factors = [joint(fields, points, sorted(followers[leader])) for leader in sorted(leaders)]
+    if len(factors) > 2 and not is_grid(factors, points) and centre(factors, points) is None:
+        for pair in combinations(factors, 2):
+            indices = sorted(index for factor in pair for index in factor.indices)
+            merged = joint(fields, points, indices)
+            left = [factor for factor in factors if factor not in pair]
+            if math.prod(len(f.levels) for f in [merged, *left]) == len(set(points)):
+                return sorted([merged, *left], key=lambda factor: factor.indices)
+    return factors
 
 
 def joint(fields: Sequence[str], points: Sequence[Values], indices: Sequence[int]) -> Factor:

@@ -176,7 +176,16 @@ FIGURES_OF = {
         "curves-batch_size",
         "landscape-lr+weight_decay-batch_size",
     ],
-    "fig05": ["curves-weight_decay", "curves-batch_size", "landscape-weight_decay-batch_size"],
+    "fig07": [
+        "curves-lr+weight_decay",
+        "curves-batch_size",
+        "landscape-lr+weight_decay-batch_size",
+    ],
+    "fig07_momentum": [
+        "curves-weight_decay",
+        "curves-batch_size",
+        "landscape-weight_decay-batch_size",
+    ],
     "mlp_bn_constant_bound": ["curves-lr+weight_decay+batch_size"],
     "smoke_cifar10": ["curves-lr", "curves-weight_decay", "curves-batch_size"],
     "vgg16_dropout": ["curves-batch_size"],
