@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from lowrank.launch.programs import PROGRAM
 
 _LONGEST = 2**16  # bytes that are read, and 256 times as many to find a word
 
@@ -29,3 +32,25 @@ def last_lines(log: Path, offset: int, count: int, about: str = "") -> list[str]
         return []
     lines = [line for line in text.splitlines() if line.strip()]
     return ([line for line in lines if about in line] or lines)[-count:]
+
+
+def cause(lines: Sequence[str]) -> str:
+    r"""Returns why a training failed: the first line of the last error that it told of.
+
+    Args:
+        lines: The last ones of its log.
+
+    Returns:
+        Without the program's name; empty where it ended without such an error.
+
+    Example:
+        >>> cause(["epoch 1", "train.py: device=cuda:7 is not there", "train.py: or try cpu"])
+        'device=cuda:7 is not there'
+    """
+    head, found = f"{PROGRAM}: ", ""
+    for line in reversed(lines):
+        if line.startswith(head):
+            found = line.removeprefix(head)
+        elif found:
+            break
+    return found

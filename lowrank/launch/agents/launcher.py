@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +27,10 @@ from lowrank.common.terminal import duration
 from lowrank.common.texts import printable
 from lowrank.config import Config
 from lowrank.config.arguments import parse
-from lowrank.launch.agents.packs import PackProcess
+from lowrank.launch.agents.packs import Failed, PackProcess, told
 from lowrank.launch.agents.points import Points
-from lowrank.launch.agents.status import Point, Row, Status
-from lowrank.launch.logs import last_lines
+from lowrank.launch.agents.status import Point, Row, Status, named
+from lowrank.launch.logs import cause, last_lines
 from lowrank.launch.processes import GRACE, Supervised
 from lowrank.launch.slots import Slot
 
@@ -46,7 +46,6 @@ GATHER = 10.0
 
 _LOOK = 0.25  # seconds between two looks at processes
 _REFRESH = 2.0  # seconds between two looks at run records
-_MOST_NAMES = 20
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # it has saved, and goes on
 _LONGEST_PAUSE = 60.0  # seconds before an agent that failed is started again
 
@@ -126,6 +125,7 @@ class _Worker:
         self.agent_failures = 0
         self.failures_in_a_row = 0
         self.stopped = False
+        self.is_told = False
 
     @property
     def is_over(self) -> bool:
@@ -222,10 +222,10 @@ class Launcher:
     def _introduce(self) -> None:
         """Says what earlier launchers have left."""
         if self._left:
-            self.status.line(f"going on with {_named([note['run_id'] for note in self._left])}")
+            self.status.line(f"going on with {named([note['run_id'] for note in self._left])}")
         failed = [f"{run_id} ({how})" for run_id, how in self.points.failed().items()]
         if failed:
-            self.status.line(f"failed here before, and not handed out again: {_named(failed)}")
+            self.status.line(f"failed here before, and not handed out again: {named(failed)}")
 
     @contextmanager
     def _hearing_usr1(self) -> Iterator[None]:
@@ -256,6 +256,7 @@ class Launcher:
             code = None if worker.agent is None else worker.agent.poll()
             if code is not None:
                 self._agent_ended(worker, code)
+        self._tell_failures()
         self._answer_all()
         if now >= self._next_look:
             self._next_look = now + _REFRESH
@@ -380,13 +381,16 @@ class Launcher:
             if member.point is not None:
                 member.pack_died = _how(code)
         pack.failures += 1
-        self._say(pack, f"the process of the pack failed: {_how(code)}; {pack.log}")
+        how = _how(code)
+        if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            how += ", perhaps as memory ran out, of which a smaller --pack needs less"
+        self._say(pack, f"the process of the pack failed: {how}; {pack.log}")
         if pack.failures < self.plan.max_failures:
             pack.start_again(_pause(pack.failures))
             return
         pack.end(signal.SIGTERM)
         for member in members:
-            member.stopped = True
+            member.stopped = member.is_told = True
         self._say_stopped(pack, pack.failures, pack.log_offset)
 
     def _dismiss(self, worker: _Worker) -> None:
@@ -451,7 +455,15 @@ class Launcher:
                 self.points.fail(point.run_id, _how(code))
             else:
                 worker.interrupted.append(point.run_id)
-            self._failed(worker, f"run {point.run_id} failed after {took}: {who}{how}")
+            if why := cause(last_lines(worker.log, point.log_offset, LAST_LINES)):
+                how += f" ({why})"
+            if worker.pack is None:
+                self._say(
+                    worker, f"run {point.run_id} failed after {took}: {who}{how}; {worker.log}"
+                )
+            else:
+                worker.pack.untold.append(Failed(point.run_id, f"{who}{how}", point.started))
+            self._count_failure(worker)
 
     def _agent_ended(self, worker: _Worker, code: int) -> None:
         while worker.channel is not None and self._hear(worker):
@@ -466,7 +478,8 @@ class Launcher:
             self._point_ended(worker, code or 1, stopped=False, who="its agent, ")
         elif code != 0 and not self.ending and not worker.dismissed:
             worker.agent_failures += 1
-            self._failed(worker, f"the agent failed: {_how(code)}")
+            self._say(worker, f"the agent failed: {_how(code)}; {worker.log}")
+            self._count_failure(worker)
         if self.ending or worker.stopped:
             worker.state = "stopped" if worker.stopped else "ended"
         elif worker.dismissed or code == 0:
@@ -486,17 +499,37 @@ class Launcher:
             if note not in self._left
         ]
 
-    def _failed(self, worker: _Worker, what: str) -> None:
+    def _count_failure(self, worker: _Worker) -> None:
         worker.failures_in_a_row += 1
-        self._say(worker, f"{what}; {worker.log}")
         if worker.failures_in_a_row < self.plan.max_failures:
             return
         worker.stopped = True
         worker.state = "stopped"
-        self._say_stopped(worker, worker.failures_in_a_row, worker.last_offset)
+        if worker.pack is None:
+            self._say_stopped(worker, worker.failures_in_a_row, worker.last_offset)
+
+    def _tell_failures(self) -> None:
+        """Tells of the failed runs of each pack when none goes on, or the others still do."""
+        for pack in self.packs:
+            members, latest = self._members(pack), time.monotonic() - GATHER
+            go_on = any(member.point is not None for member in members)
+            if go_on and all(failed.ended > latest for failed in pack.untold):
+                continue
+            for line in told(pack.untold):
+                self._say(pack, f"{line}; {pack.log}")
+            pack.untold.clear()
+            stopped = [member for member in members if member.stopped and not member.is_told]
+            for member in stopped:
+                member.is_told = True
+            if len(stopped) == len(members):
+                self._say_stopped(pack, stopped[0].failures_in_a_row, pack.log_offset)
+                continue
+            for member in stopped:
+                self._say_stopped(member, member.failures_in_a_row, member.last_offset)
 
     def _say_stopped(self, what: _Worker | PackProcess, failures: int, offset: int) -> None:
-        others = "; the others go on" if len(self.plan.slots) * self.plan.pack > 1 else ""
+        count = len(self.packs if isinstance(what, PackProcess) else self.workers)
+        others = "; the others go on" if count > 1 else ""
         self._say(
             what, f"stopped after {failures} failures in a row{others}. The last lines of its log:"
         )
@@ -519,7 +552,18 @@ class Launcher:
         self.status.line(f"{time.strftime('%H:%M:%S')} {what.slot.name}: {text}")
 
     def _rows(self) -> list[Row]:
-        return [Row(w.slot.name, w.state, w.done, w.failed, w.point) for w in self.workers]
+        """Returns what the table shows of each slot, of a pack as of one."""
+        slots = [self._members(pack) for pack in self.packs] or [[w] for w in self.workers]
+        return [
+            Row(
+                workers[0].pack.slot.name if workers[0].pack else workers[0].slot.name,
+                next((w.state for w in workers if w.point is not None), workers[0].state),
+                sum(worker.done for worker in workers),
+                sum(worker.failed for worker in workers),
+                [worker.point for worker in workers if worker.point is not None],
+            )
+            for workers in slots
+        ]
 
     def _sum_up(self) -> None:
         done, failed, of_agents = (
@@ -537,12 +581,7 @@ class Launcher:
         )
         self.status.line(f"{points}, {failed} failed{more}; logs in {self.plan.logs}")
         if left:
-            self.status.line(f"the same command goes on with {_named(left)}")
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"{', '.join(names[:_MOST_NAMES])}{more}"
+            self.status.line(f"the same command goes on with {named(left)}")
 
 
 def _pause(failures: int) -> float:

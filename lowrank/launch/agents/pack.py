@@ -23,7 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lowrank.common.errors import InputError
+from lowrank.common import program
+from lowrank.common.errors import InputError, is_out_of_memory
 from lowrank.common.program import exit_code_of
 from lowrank.common.terminal import say
 from lowrank.config.arguments import parse
@@ -155,6 +156,7 @@ class Pack:
         self._size = size
         self._output = output
         self._ending: int | None = None
+        self._limits: dict[object, int] = {}
         self._waiting: list[Member] = []
         self._latest = 0.0
         self._changed = threading.Condition()
@@ -289,11 +291,17 @@ class Pack:
     def _train_group(self, group: Sequence[Member]) -> bool:
         """Trains members, as halves where they cannot be trained together.
 
-        Those that ended before the others failed are not begun again.
+        Those that ended before the others failed are not begun again. How many memory does not
+        hold is kept in mind, as the next points are most often of the same kind.
 
         Returns:
             Whether this process can go on.
         """
+        kind = pack_key(group[0].request.config) if group[0].request else None
+        most = self._limits.get(kind, len(group))
+        if len(group) > most:
+            parts = (group[i : i + most] for i in range(0, len(group), most))
+            return all(self._train_group(part) for part in parts)
         if self._ending is not None:
             for member in group:
                 member.tell(code=128 + self._ending)
@@ -309,9 +317,9 @@ class Pack:
 
         try:
             code = exit_code_of(self._program.name, work)
-        except Exception:  # whatever it is, the others are not to suffer from it
+        except Exception as error:  # whatever it is, the others are not to suffer from it
             traceback.print_exc()
-            code = 1
+            code, program.memory_ran_out = 1, is_out_of_memory(error)
         whole = len(codes) == len(group)
         is_over = whole or len(group) == 1 or self._ending is not None
         if is_over:
@@ -323,6 +331,11 @@ class Pack:
             return False
         left = [] if is_over else [member for member in group if member.code is None]
         half = len(left) // 2
+        if left:
+            why = "memory ran out" if program.memory_ran_out else "it failed"
+            say(f"{why} in a pack of {len(group)}: its runs are trained again in smaller ones")
+            if program.memory_ran_out:
+                self._limits[kind] = max(1, len(group) // 2)
         return all(self._train_group(part) for part in (left[:half], left[half:]) if part)
 
 
@@ -352,8 +365,8 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         0, 1 if the device may be broken, 2 if the program trains no packs.
     """
-    descriptor, program, size = argv
-    path = Path(program)
+    descriptor, name, size = argv
+    path = Path(name)
 
     def work() -> int:
         train = load_train(path)

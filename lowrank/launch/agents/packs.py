@@ -5,15 +5,61 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
 
+from lowrank.common.terminal import duration
+from lowrank.launch.agents.status import named
 from lowrank.launch.processes import Supervised
 from lowrank.launch.slots import Slot
 
 MODULE = "lowrank.launch.agents.pack"
 """The program of the process."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A member that failed.
+
+    Attributes:
+        run_id: Of its run.
+        how: In words.
+        started: When, of `time.monotonic`.
+        ended: Likewise.
+    """
+
+    run_id: str
+    how: str
+    started: float
+    ended: float = field(default_factory=time.monotonic)
+
+
+def told(failed: Sequence[Failed]) -> list[str]:
+    """Returns a line for each way in which members of a pack failed.
+
+    Args:
+        failed: The members.
+
+    Example:
+        >>> told([Failed("a", "exit code 2", 0, 7), Failed("b", "exit code 2", 0, 8)])
+        ['2 runs failed after 0:08: exit code 2: a, b']
+        >>> told([Failed("a", "exit code 2", 0, 7)])
+        ['run a failed after 0:07: exit code 2']
+    """
+    alike: dict[str, list[Failed]] = {}
+    for each in failed:
+        alike.setdefault(each.how, []).append(each)
+    lines = []
+    for how, members in alike.items():
+        after = f"failed after {duration(max(each.ended - each.started for each in members))}"
+        if len(members) == 1:
+            lines.append(f"run {members[0].run_id} {after}: {how}")
+        else:
+            names = named([each.run_id for each in members])
+            lines.append(f"{len(members)} runs {after}: {how}: {names}")
+    return lines
 
 
 class PackProcess:
@@ -37,6 +83,7 @@ class PackProcess:
         address: As given.
         failures: In a row; the caller counts them.
         log_offset: Where the output of the present process begins.
+        untold: Members that failed and of which nobody has been told.
     """
 
     def __init__(
@@ -54,6 +101,7 @@ class PackProcess:
         self.log = log
         self.address = address
         self.failures = self.log_offset = 0
+        self.untold: list[Failed] = []
         self._arguments = [str(program), str(size)]
         self._environment = environment
         self._grace = grace

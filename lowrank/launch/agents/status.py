@@ -22,16 +22,18 @@ COLUMNS = (
     ("state", -11),
     ("run", -10),
     ("epoch", 10),
-    ("rank_mean", 9),
+    ("rank_mean", 11),
     ("done", 5),
     ("failed", 6),
     ("left", 6),
 )
-"""Head and width of each column, negative where it is set left; with spaces, 75 columns."""
+"""Head and width of each column, negative where it is set left; with spaces, 77 columns."""
 
 
 PIPED_EVERY = 600.0
 """Seconds between two tables where the output is no terminal, as in the log of a cluster's job."""
+
+_MOST_NAMES = 20
 
 
 @dataclass
@@ -96,14 +98,30 @@ class Row:
         state: In a word.
         done: Points that ended well.
         failed: Points that did not.
-        point: The training in progress, if there is one.
+        points: The training in progress, if there is one: of a pack all its runs.
     """
 
     slot: str
     state: str
     done: int
     failed: int
-    point: Point | None
+    points: Sequence[Point]
+
+    def of_training(self) -> list[str]:
+        """Returns run, epoch, ``rank_mean`` and time left; of a pack what holds of all its runs."""
+        if not self.points:
+            return ["-", "-", "-", "-"]
+        first = self.points[0]
+        run = first.run_id if len(self.points) == 1 else f"{len(self.points)} runs"
+        epochs = "?" if first.config is None else first.config.epochs
+        # The record of a member that a rule has ended stands still.
+        epoch = max((p.epoch for p in self.points if p.epoch is not None), default=None)
+        ranks = [p.rank_mean for p in self.points if p.rank_mean is not None]
+        ends = [min(ranks), max(ranks)] if len(ranks) > 1 else ranks
+        rank = "-".join(f"{each:.1f}" for each in ends) or "-"
+        left = [p.seconds_left for p in self.points if math.isfinite(p.seconds_left)]
+        stands = "-" if epoch is None else f"{epoch}/{epochs}"
+        return [run, stands, rank, duration(min(left, default=math.nan))]
 
 
 class Status(Display):
@@ -140,24 +158,16 @@ def table(rows: Sequence[Row]) -> str:
         A head, a line for each slot and a line of sums.
 
     Example:
-        >>> print(table([Row("gpu0", "waiting", 2, 0, None)]))
-        slot        state       run             epoch rank_mean  done failed   left
-        gpu0        waiting     -                   -         -     2      0      -
+        >>> print(table([Row("gpu0", "waiting", 2, 0, [])]))
+        slot        state       run             epoch   rank_mean  done failed   left
+        gpu0        waiting     -                   -           -     2      0      -
     """
     found = [[head for head, _ in COLUMNS]]
     for row in rows:
-        point = row.point
-        texts = ["-"] * 3
-        left = float("nan")
-        if point is not None:
-            epochs = "?" if point.config is None else point.config.epochs
-            texts[0] = point.run_id
-            texts[1] = "-" if point.epoch is None else f"{point.epoch}/{epochs}"
-            texts[2] = "-" if point.rank_mean is None else f"{point.rank_mean:.1f}"
-            left = point.seconds_left
-        counts = [str(row.done), str(row.failed)]
-        state = "uploading" if point is not None and point.is_trained else row.state
-        found.append([row.slot, state, *texts, *counts, duration(left)])
+        *texts, left = row.of_training()
+        trained = row.points and all(point.is_trained for point in row.points)
+        state = "uploading" if trained else row.state
+        found.append([row.slot, state, *texts, str(row.done), str(row.failed), left])
     if len(rows) > 1:
         sums = [str(sum(row.done for row in rows)), str(sum(row.failed for row in rows))]
         found.append(["in all", "", "", "", "", *sums, ""])
@@ -165,3 +175,13 @@ def table(rows: Sequence[Row]) -> str:
     short = [[shortened(*cell) for cell in zip(texts, sizes, strict=True)] for texts in found]
     left_set = [place for place, (_, width) in enumerate(COLUMNS) if width < 0]
     return "\n".join(aligned(short, left=left_set, widths=sizes, gap=1))
+
+
+def named(names: Sequence[str]) -> str:
+    """Returns names as a list of bearable length.
+
+    Args:
+        names: Of runs.
+    """
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}"

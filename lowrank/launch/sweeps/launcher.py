@@ -16,7 +16,7 @@ from lowrank.common.signals import Interruption
 from lowrank.launch.logs import last_lines
 from lowrank.launch.sweeps.pool import Worker
 from lowrank.launch.sweeps.progress import Progress
-from lowrank.launch.sweeps.study import Ended, Point, SweepStudy, Tally
+from lowrank.launch.sweeps.study import Ended, Point, SweepStudy, Tally, name_of
 from lowrank.runs.directory import ENDED
 from lowrank.runs.find import Run, load_run
 from lowrank.runs.format import RecordError
@@ -211,8 +211,7 @@ class Launcher:
         return search and self._last_seconds[worker] < SHORT
 
     def _start(self, worker: Worker, points: Sequence[Point]) -> None:
-        more = f"+{len(points) - 1}" if len(points) > 1 else ""
-        log = self._output_dir / "logs" / f"{points[0].run_id}{more}.log"
+        log = self._output_dir / "logs" / f"{name_of(points)}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         offset = log.stat().st_size if log.exists() else 0
         members = sorted((*points, *self._ghosts(points)), key=lambda point: point.index)
@@ -340,10 +339,14 @@ class Launcher:
         """Returns points, and tells of them."""
         for point, ended in ends:
             self._study.finish(point, ended)
-        if ends:
-            tally = self._study.tally()
-            for point, ended in ends:
-                self._progress.ended(point, ended, seconds, tally)
+        tally = self._study.tally()
+        alike: dict[object, list[tuple[Point, Ended]]] = {}
+        for point, ended in ends:
+            failed = ended.outcome == "failed"  # of a pack often as one, which is told of once
+            key = (ended.log, ended.why, point.attempt) if failed else point.run_id
+            alike.setdefault(key, []).append((point, ended))
+        for told in alike.values():
+            self._progress.ended([point for point, _ in told], told[0][1], seconds, tally)
 
     def _beat_if_due(self) -> None:
         if time.monotonic() >= self._next_beat:

@@ -1,10 +1,11 @@
 """What a person sees of a sweep: a line per point, and on a terminal where every slot stands.
 
-Of a pack the slot shows the first run and how many others there are.
+Of a pack the slot shows the epoch, the number of runs and their least and largest rank.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +14,17 @@ from typing import TextIO
 import numpy as np
 
 from lowrank.common.terminal import Display, duration
+from lowrank.launch.logs import cause
 from lowrank.launch.sweeps.search import described
-from lowrank.launch.sweeps.study import LOST, Ended, Point, Tally
+from lowrank.launch.sweeps.study import LOST, Ended, Point, Tally, name_of
 from lowrank.runs.find import load_run
 from lowrank.runs.format import RecordError
 
 EVERY = 1.0
-"""Seconds between two looks into the records of running points."""
+"""Seconds between two looks into the records of running points, at least."""
+
+SHARE = 0.02
+"""Of the time that these looks may take: a pack has many records."""
 
 
 class Progress(Display):
@@ -46,7 +51,7 @@ class Progress(Display):
         self._swept = swept
         self._metric = metric
         self._output_dir = output_dir
-        self._looked = 0.0
+        self._next_look = 0.0
         self._started = time.monotonic()
         self._at_start = 0
         self._tally: Tally | None = None
@@ -66,23 +71,26 @@ class Progress(Display):
             self.line(f"{self._at_start} of {tally.size} points are done already")
         self._update(tally)
 
-    def ended(self, point: Point, ended: Ended, seconds: float, tally: Tally) -> None:
-        """Tells how a point ended.
+    def ended(self, points: Sequence[Point], ended: Ended, seconds: float, tally: Tally) -> None:
+        """Tells how a point ended, or several of a pack that failed as one.
 
         Args:
-            point: The point.
+            points: The points.
             ended: How.
-            seconds: Its training took.
+            seconds: Their training took.
             tally: How the sweep stands now.
         """
-        self._begun = max(0.0, self._begun - 1)  # the point was one of those that are running
-        what = f"{point.run_id} {ended.outcome}"
+        self._begun = max(0.0, self._begun - len(points))  # of those that are running
+        point = points[0]
+        what = f"{name_of(points)} {ended.outcome}"
         if ended.value is not None:
             what += f", {self._metric} {ended.value:.4g}"
         elif ended.outcome == "finished":
             what += f", no {self._metric}"
         left = self._seconds_left(tally)
         swept = described({n: value for n, value in point.values.items() if n in self._swept})
+        if len(points) > 1:
+            swept = f"{len(points)} points of one pack"
         self.line(
             f"[{tally.done + len(tally.failed)}/{tally.size}] {what}, "
             f"{duration(seconds)}, left {duration(left)}: {swept}"
@@ -90,9 +98,11 @@ class Progress(Display):
         if ended.outcome in LOST:
             self.line(f"  no {self._metric} of this point, which is {ended.why}")
         if ended.outcome == "failed":
-            again = "is not tried again" if point.index in tally.failed else "is tried again"
-            last = ended.why.splitlines()[-1] if ended.why else ""
-            self.line(f"  attempt {point.attempt} of this point, which {again}: {last}")
+            of, verb = ("this point", "is") if len(points) == 1 else ("these points", "are")
+            again = "not tried again" if point.index in tally.failed else "tried again"
+            lines = ended.why.splitlines()
+            why = cause(lines) or (lines or [""])[-1]
+            self.line(f"  attempt {point.attempt} of {of}, which {verb} {again}: {why}")
         self._update(tally)
 
     def show(self, running: Mapping[str, Sequence[Point]]) -> None:
@@ -101,21 +111,22 @@ class Progress(Display):
         Args:
             running: Points by slot.
         """
-        if not self.is_terminal or time.monotonic() - self._looked < EVERY:
+        started = time.monotonic()
+        if not self.is_terminal or started < self._next_look:
             return
-        self._looked = time.monotonic()
         self._begun = 0.0
         for slot in self._slots:
             points = running.get(slot)
             if not points:
                 self.bar(slot, 0, None, "idle")
                 continue
+            stands = [self._stand(point) for point in points]
             # The record of a member that a rule has ended stands still.
-            epoch, epochs, rank = max(self._stand(point) for point in (points[0], points[-1]))
+            epoch, epochs, _ = max(stands)
             self._begun += len(points) * epoch / epochs if epochs else 0.0
-            name = points[0].run_id + (f"+{len(points) - 1}" if len(points) > 1 else "")
-            note = f"{name} rank_mean {rank:.1f}" if epochs else name
-            self.bar(slot, epoch, epochs or None, note)
+            self.bar(slot, epoch, epochs or None, _note(points, [rank for *_, rank in stands]))
+        took = time.monotonic() - started
+        self._next_look = started + max(EVERY, took / SHARE)
         if self._tally is not None:
             self._update(self._tally)
 
@@ -146,3 +157,12 @@ class Progress(Display):
             return float("nan")
         pace = (time.monotonic() - self._started) / (done - self._at_start)
         return pace * max(0.0, tally.size - done)
+
+
+def _note(points: Sequence[Point], ranks: Sequence[float]) -> str:
+    """Returns what a slot shows of the points that train there."""
+    known = [rank for rank in ranks if math.isfinite(rank)]
+    if len(points) == 1:
+        return points[0].run_id + (f" rank_mean {known[0]:.1f}" if known else "")
+    note = f"{len(points)} runs from {points[0].run_id}"
+    return note + (f", rank {min(known):.1f} to {max(known):.1f}" if known else "")

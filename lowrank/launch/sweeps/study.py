@@ -67,6 +67,19 @@ class Point:
     attempt: int
 
 
+def name_of(points: Sequence[Point]) -> str:
+    """Returns what points are called that train together.
+
+    Args:
+        points: One or several.
+
+    Example:
+        >>> name_of([Point(n, f"ab-000{n}", {}, n, 1) for n in range(3)])
+        'ab-0000+2'
+    """
+    return points[0].run_id + (f"+{len(points) - 1}" if len(points) > 1 else "")
+
+
 @dataclass(frozen=True)
 class Ended:
     """How an attempt ended.

@@ -33,6 +33,8 @@ def train(requests):
     note("packs", os.getpid(), *ids)
     if 13 in [request.config.seed for request in requests]:
         raise InputError("seed 13 brings bad luck")
+    if "large" in [request.config.name for request in requests] and len(ids) > 1:
+        raise MemoryError
     for request, run_id in zip(requests, ids):
         note("points", run_id, request.config.lr, request.variables["WANDB_SWEEP_ID"])
         print(f"{run_id}: this is lr={request.config.lr}")
@@ -175,8 +177,8 @@ def test_when_the_process_dies_its_members_fail_and_go_on_with_the_next_start(la
     os.kill(int(noted("packs")[0][0]), signal.SIGKILL)
     Path("train.py").write_text(PROGRAM.replace("/ 10", "/ 9000"), encoding="utf-8")
     assert run.wait() == 1, run.text
-    assert "cpu.0: the process of the pack failed: killed by SIGKILL; logs/" in run.text
-    assert run.text.count(": the process of its pack, killed by SIGKILL; ") == 2
+    assert "cpu.0: the process of the pack failed: killed by SIGKILL, perhaps as mem" in run.text
+    assert run.text.count(": the process of its pack, killed by SIGKILL: ") == 1
     assert "2 points done, 2 failed" in run.text
     log = "".join(log.read_text() for log in Path("logs").glob("*-cpu.0-*.log"))
     assert log.count("the process that trained this run's pack has died; the run goes on") == 2
@@ -205,6 +207,30 @@ def test_bad_input_of_one_member_does_not_hurt_the_others(launch, wandb_server):
     # What differs in more than numbers is a computation of its own.
     width = {each.id for each in wandb_server.runs if "width" in str(each.config["config"])}
     assert all(width == set(ids) or not width & set(ids) for _, *ids in noted("packs"))
+
+
+@pytest.mark.slow
+def test_a_pack_that_fails_whole_is_one_line_with_its_cause(launch):
+    sweep = grid(lr=[0.1, 0.2, 0.3, 0.4], seed=[13])
+    run = launch(sweep, pack=4, max_failures=1)
+    assert run.wait() == 1, run.text
+    failed = [line for line in run.text.splitlines() if " failed after " in line]
+    assert len(failed) == 1
+    assert "cpu.0: 4 runs failed after " in failed[0]
+    assert ": exit code 2 (seed 13 brings bad luck): " in failed[0]
+    assert run.text.count("stopped after 1 failures in a row. ") == 1
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_halves_the_pack_and_loses_nothing(launch):
+    sweep = grid(lr=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], name=["large"], epochs=[1])
+    run = launch(sweep, pack=4)
+    assert run.wait() == 0, run.text
+    assert [len(ids) - 1 for ids in noted("packs")] == [4, 2, *[1] * 8]
+    assert len({run_id for (run_id,) in noted("finished")}) == 8
+    assert "8 points done, 0 failed" in run.text
+    (log,) = Path("logs").glob("*-cpu.0.log")
+    assert log.read_text().count("memory ran out in a pack of ") == 2
 
 
 @pytest.mark.slow

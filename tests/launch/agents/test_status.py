@@ -25,9 +25,9 @@ def rows():
     started = time.monotonic() - 100
     long = Point("a" * 64, config, 0, started, first_epoch=0, epoch=100, rank_mean=12345.678)
     return [
-        Row("gpu10mig3.11", "training", 123, 4, long),
-        Row("gpu0", "restarting", 0, 0, Point("ab12cd34", None, 0, started)),
-        Row("gpu1", "stopped", 1, 3, None),
+        Row("gpu10mig3.11", "training", 123, 4, [long]),
+        Row("gpu0", "restarting", 0, 0, [Point("ab12cd34", None, 0, started)]),
+        Row("gpu1", "stopped", 1, 3, []),
     ]
 
 
@@ -43,8 +43,21 @@ def test_the_table_fits_80_columns_whatever_is_in_it():
 
 def test_after_the_last_epoch_a_point_is_uploading():
     point = Point("a", parse(["--epochs=5"], {}), 0, time.monotonic(), first_epoch=0, epoch=5)
-    line = table([Row("gpu0", "training", 0, 0, point)]).splitlines()[1]
+    line = table([Row("gpu0", "training", 0, 0, [point])]).splitlines()[1]
     assert line.split() == ["gpu0", "uploading", "a", "5/5", "-", "0", "0", "0:00"]
+
+
+def test_the_row_of_a_pack_tells_of_all_its_runs():
+    config, started = parse(["--epochs=40"], {}), time.monotonic() - 20
+    ranks = (12.5, 90.1, None)  # one has ended by a rule, one has no record yet
+    points = [
+        Point(f"run{n}", config, 0, started, first_epoch=0, epoch=epoch, rank_mean=rank)
+        for n, (epoch, rank) in enumerate(zip((3, 10, None), ranks, strict=True))
+    ]
+    line = table([Row("gpu0", "training", 4, 1, points)]).splitlines()[1]
+    assert line.split() == [
+        *("gpu0", "training", "3", "runs", "10/40", "12.5-90.1", "4", "1", "1:00")
+    ]
 
 
 def test_a_point_reads_epoch_and_rank_from_its_record(tmp_path, monkeypatch):

@@ -40,16 +40,39 @@ def test_piped_each_point_is_a_line_with_the_time_left(tmp_path, clock):
     with Progress(["cpu.0"], ["seed"], "rank_mean", tmp_path, stream) as shown:
         shown.start(tally(1))
         clock[0] += 60
-        shown.ended(point(1, "a"), Ended("finished", 12.5), 59.0, tally(2))
+        shown.ended([point(1, "a")], Ended("finished", 12.5), 59.0, tally(2))
         clock[0] += 60
         failed = Ended("failed", why="Traceback\nValueError: made to fail")
-        shown.ended(point(2, "b"), failed, 1.0, tally(2, failed=[2]))
+        shown.ended([point(2, "b")], failed, 1.0, tally(2, failed=[2]))
     assert stream.getvalue().splitlines() == [
         "1 of 4 points are done already",
         "[2/4] a finished, rank_mean 12.5, 0:59, left 2:00: seed=1",
         "[3/4] b failed, 0:01, left 1:00: seed=2",
         "  attempt 1 of this point, which is not tried again: ValueError: made to fail",
     ]
+
+
+def test_points_that_failed_as_one_are_one_line_with_the_cause(tmp_path):
+    stream = io.StringIO()
+    why = "epoch 1\ntrain.py: dataset=mnist cannot be read\ntrain.py: put it there"
+    with Progress(["cpu.0"], ["seed"], "rank_mean", tmp_path, stream) as shown:
+        shown.ended([point(n, f"a-{n}") for n in range(3)], Ended("failed", why=why), 7.0, tally(0))
+    assert stream.getvalue().splitlines() == [
+        "[0/4] a-0+2 failed, 0:07, left -: 3 points of one pack",
+        "  attempt 1 of these points, which are tried again: dataset=mnist cannot be read",
+    ]
+
+
+def test_the_slot_of_a_pack_tells_of_all_its_runs(tmp_path, clock):
+    # One has ended by a rule, another has no record yet: the epoch is that of who goes on.
+    make_run(tmp_path / "a", ranks=[16, 12, 9], epochs=8, state="running")
+    make_run(tmp_path / "b", ranks=[16, 3], epochs=8, state="collapsed")
+    with Progress(["cpu.0"], ["seed"], "rank_mean", tmp_path, Terminal()) as shown:
+        clock[0] += 10
+        shown.show({"cpu.0": [point(n, run_id) for n, run_id in enumerate("abc")]})
+        (task,) = (task for task in shown._below.tasks if task.description == "cpu.0")
+    assert (task.completed, task.total) == (2, 8)
+    assert task.fields["note"] == "3 runs from a, rank 3.0 to 9.0"
 
 
 def test_a_terminal_shows_every_slot_and_the_time_left_before_any_point_has_ended(tmp_path, clock):
