@@ -174,10 +174,12 @@ class Display:
                 transient=True,
             )
             self._below.start()
-        known = {task.description: task.id for task in self._below.tasks}
-        if name not in known:
-            known[name] = self._below.add_task(name, note="")
-        self._below.update(known[name], completed=done, total=total, note=note)
+        known = {task.description: task for task in self._below.tasks}
+        if name in known:
+            known[name].total = total  # which `update` would keep where it is unknown again
+            self._below.update(known[name].id, completed=done, note=note)
+        else:
+            self._below.add_task(name, completed=done, total=total, note=note)
 
     def text(self, text: str) -> None:
         """Shows a text that takes the place of the one before; on a terminal only.

@@ -82,6 +82,7 @@ def test_a_terminal_shows_every_slot_and_the_time_left_before_any_point_has_ende
         make_run(tmp_path / run_id, ranks=[16, 12, 9], epochs=8, state="running")
     stream = Terminal()
     with Progress(["cpu.0", "cpu.1"], ["seed"], "rank_mean", tmp_path, stream) as shown:
+        assert {task.total for task in shown._below.tasks} == {None}  # nothing is known yet
         shown.start(tally(0))
         clock[0] += 10
         shown.show({"cpu.0": [point(0, "a")], "cpu.1": [point(1, "b")]})
@@ -91,3 +92,12 @@ def test_a_terminal_shows_every_slot_and_the_time_left_before_any_point_has_ende
     assert notes["cpu.0"] == "a rank_mean 9.0"
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     assert "2/8" in text
+
+
+def test_what_is_no_longer_known_of_a_slot_is_not_shown(tmp_path, clock):
+    make_run(tmp_path / "a", ranks=[16, 12], epochs=8, state="running")
+    with Progress(["cpu.0"], ["seed"], "rank_mean", tmp_path, Terminal()) as shown:
+        for running, total in (({"cpu.0": [point(0, "a")]}, 8), ({}, None)):
+            clock[0] += 10
+            shown.show(running)
+            assert [t.total for t in shown._below.tasks if t.description == "cpu.0"] == [total]
