@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -246,21 +248,29 @@ def layer_table(
     return "\n".join(lines)
 
 
-def member_table(members: Mapping[str, tuple[Mapping[str, Any], Mapping[str, float]]]) -> str:
+def member_table(
+    members: Mapping[str, tuple[Mapping[str, Any], Mapping[str, float]]], width: int | None = None
+) -> str:
     r"""Returns a table of a pack's runs.
 
     Args:
         members: By run id: the settings in which they differ, and the latest row.
+        width: Columns that it may take; by default the terminal's, or 80.
 
     Returns:
-        A line per run.
+        A line per run; where that is too wide the settings stand below it.
 
     Example:
         >>> row = {"test_accuracy": 0.97, "rank_mean": 61.25}
-        >>> print(member_table({"a": ({"lr": 0.1}, row), "b": ({"lr": 0.2}, row)}))
+        >>> members = {"a": ({"lr": 0.1}, row), "b": ({"lr": 0.2}, row)}
+        >>> print(member_table(members))
         run   lr  train acc  test acc  rank_mean
         a    0.1          -    97.00%       61.2
         b    0.2          -    97.00%       61.2
+        >>> print(member_table(dict([*members.items()][:1]), width=36))
+        run  train acc  test acc  rank_mean
+        a            -    97.00%       61.2
+          lr=0.1
     """
     settings = next(iter(members.values()))[0]
     shown = (
@@ -268,16 +278,29 @@ def member_table(members: Mapping[str, tuple[Mapping[str, Any], Mapping[str, flo
         ("test acc", "test_accuracy", ".2%"),
         ("rank_mean", "rank_mean", ".1f"),
     )
-    rows: list[tuple[str, ...]] = [("run", *settings, *(head for head, *_ in shown))]
-    rows += [
-        (
-            run_id,
-            *(f"{value:g}" if isinstance(value, float) else str(value) for value in own.values()),
-            *(_number(row.get(name), form) for _, name, form in shown),
-        )
-        for run_id, (own, row) in members.items()
+    heads = tuple(head for head, *_ in shown)
+    values = [
+        [f"{value:g}" if isinstance(value, float) else str(value) for value in own.values()]
+        for own, _ in members.values()
     ]
-    return "\n".join(aligned(rows))
+    found = [
+        [_number(row.get(name), form) for _, name, form in shown] for _, row in members.values()
+    ]
+    rows: list[tuple[str, ...]] = [("run", *settings, *heads)]
+    rows += [
+        (run_id, *own, *numbers)
+        for run_id, own, numbers in zip(members, values, found, strict=True)
+    ]
+    width = width or shutil.get_terminal_size().columns
+    lines = aligned(rows)
+    if max(map(len, lines)) <= width:
+        return "\n".join(lines)
+    head, *lines = aligned([(row[0], *row[-len(shown) :]) for row in rows])
+    for place, own in enumerate(values):
+        told = " ".join(f"{name}={value}" for name, value in zip(settings, own, strict=True))
+        below = textwrap.wrap(told, width, initial_indent="  ", subsequent_indent="  ")
+        lines[place] = "\n".join([lines[place], *below])
+    return "\n".join([head, *lines])
 
 
 def _row(texts: Iterable[str], columns: Sequence[tuple[str, int, str, str]] = COLUMNS) -> str:

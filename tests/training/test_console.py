@@ -10,7 +10,7 @@ import pytest
 
 from lowrank.common.terminal import duration
 from lowrank.measure.layers import Layer
-from lowrank.training.console import Console, epoch_line, layer_table
+from lowrank.training.console import Console, epoch_line, layer_table, member_table
 
 ROW = {
     "lr_now": 0.004,
@@ -89,3 +89,15 @@ def test_the_time_left_follows_from_the_pace(monkeypatch):
         now += 60
         console.epoch([{**ROW, "epoch": 3.0}])
     assert stream.getvalue().split()[-1] == "7:00"  # a minute for each of the seven epochs left
+
+
+def test_the_table_of_a_pack_fits_the_terminal_however_many_settings_differ(monkeypatch):
+    own = {"lr": 0.0125, "schedule": "warmup_cosine", "milestones": (60, 100, 200), "gamma": 0.5}
+    own |= {"momentum": 0.9, "weight_decay": 0.0005, "seed": 1234567}
+    row = {"train_accuracy": 1.0, "test_accuracy": 0.97, "rank_mean": 61.25}
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = member_table({"pwt27u-0000": (own, row), "pwt27u-0001": (own, row)}).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split() == ["pwt27u-0000", "100.00%", "97.00%", "61.2"]
+    assert "milestones=(60, 100, 200)" in " ".join(line.strip() for line in lines[2:4])
+    assert len(lines) == 7
