@@ -30,8 +30,9 @@ class Dashboard(Options):
     )
     sweep: str | None = option(
         None,
-        "shows one sweep only: the id of a W&B sweep, or the name of a sweep run without a server; "
-        "a sweep file (.yaml) stands for its name, and says what is swept",
+        "shows one sweep only: the id of a W&B sweep, or of a sweep run without a server the name, "
+        "or what its runs' ids begin with; a sweep file (.yaml) stands for its name, and says what "
+        "is swept",
         "ID",
         "the id of a W&B sweep, a sweep file, or the name of a sweep run without a server",
     )
@@ -114,17 +115,16 @@ def run(options: Dashboard) -> int:
     from lowrank.views.dashboard.workspace import build_workspace
 
     sweep, swept = options.sweep, list(options.by)
-    kind = "sweep_id"
     if sweep and is_sweep_file(sweep):
         file = load_sweep_file(sweep)
-        sweep, kind = file.name, "local_sweep"
+        shown: dict[str, Any] = {"local_sweep": file.name}
         swept = swept or [field for field in file.swept if field not in SAME_EXPERIMENT]
     else:
         sweep = sweep and sweep.rpartition("/")[2]
+        shown = {"sweep_id": sweep} if sweep else {}
         if options.dump is False:
-            kind, found = ask(options.project, sweep)
+            shown, found = ask(options.project, sweep)
             swept = swept or found
-    shown: dict[str, Any] = {kind: sweep} if sweep else {}
     entity, project = options.project.split("/")
     workspace = build_workspace(entity, project, swept, name=options.name, **shown)
     if options.dump is not False:

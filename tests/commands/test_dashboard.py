@@ -112,16 +112,20 @@ def test_the_workspace_of_a_sweep_is_saved_and_on_a_second_call_updated(
 def test_what_varies_is_found_in_the_runs_of_a_project(wandb_server, capsys):
     for seed, lr in enumerate((0.1, 0.2)):
         config = {"lr": lr, "depth": 5, "seed": seed, "sweep": "fig05"}
-        wandb.init(entity="tester", project="ranks", config=config, group="mine").finish()
+        place = {"entity": "tester", "project": "ranks", "id": f"9ivv6x-000{seed}"}
+        wandb.init(**place, config=config, group="mine").finish()
     assert main(["dashboard", "tester/ranks"]) == 0
     assert made_by(wandb_server)[2] == ["lr.value"]
     assert main(["dashboard", "tester/ranks", "--sweep=fig05"]) == 0
     assert len(wandb_server.views) == 2
+    for beginning in ("9ivv6x", "9ivv6x-NNNN"):
+        assert main(["dashboard", "tester/ranks", f"--sweep={beginning}"]) == 0
+        assert "updated the workspace 'lowrank: fig05'" in capsys.readouterr().out
     capsys.readouterr()
     assert main(["dashboard", "tester/ranks", "--sweep=nothing"]) == 2
     assert capsys.readouterr().err == (
         "lowrank: sweep: tester/ranks has no sweep with the id nothing, and no runs of a sweep of "
-        "that name\n"
+        "that name, or whose ids begin so\n"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,16 @@ MOST_RUNS_READ = 500
 """Runs of a project whose configurations are compared to find what is swept."""
 
 
-def ask(place: str, sweep: str | None) -> tuple[str, list[str]]:
+def ask(place: str, sweep: str | None) -> tuple[dict[str, str], list[str]]:
     """Asks W&B what is swept.
 
     Args:
         place: ENTITY/PROJECT.
-        sweep: A sweep's id, or the name of one that was run without a server; None: all runs.
+        sweep: A sweep's id, or of one that was run without a server the name, or what the ids of
+            its runs begin with; None: all runs.
 
     Returns:
-        The kind of sweep as `build_workspace` names it, and the fields.
+        The sweep as `build_workspace` takes it, and the fields.
 
     Raises:
         InputError: There is no such project or sweep.
@@ -37,10 +39,13 @@ def ask(place: str, sweep: str | None) -> tuple[str, list[str]]:
     if sweep:
         try:
             parameters = api.sweep(f"{place}/{sweep}").config.get("parameters", {})
-            return "sweep_id", swept_by_sweep(parameters)
+            return {"sweep_id": sweep}, swept_by_sweep(parameters)
         except (wandb.Error, ValueError):
-            pass  # it may be the name of a sweep that was run without a server
-    filters = {"config.sweep": sweep} if sweep else {}
+            pass  # it may be a sweep that was run without a server
+    filters: dict[str, Any] = {}
+    if sweep:
+        runs_of = f"^{re.escape(sweep.removesuffix('-NNNN'))}-[0-9]+$"
+        filters = {"$or": [{"config.sweep": sweep}, {"name": {"$regex": runs_of}}]}
     try:
         runs = api.runs(place, filters=filters, per_page=100)
         configurations = [
@@ -48,11 +53,18 @@ def ask(place: str, sweep: str | None) -> tuple[str, list[str]]:
         ]
     except (wandb.Error, ValueError) as error:
         raise InputError(f"{place}: W&B shows no such project ({_reason(error)})") from None
-    if sweep and not configurations:
+    if not sweep:
+        return {}, swept_by_runs(configurations)
+    names = [own for each in configurations if isinstance(own := each.get("sweep"), str)]
+    if not names:
         raise InputError(
-            f"sweep: {place} has no sweep with the id {sweep}, and no runs of a sweep of that name"
+            f"sweep: {place} has no sweep with the id {sweep}, and no runs of a sweep of that "
+            "name, or whose ids begin so"
         )
-    return "local_sweep", swept_by_runs(configurations)
+    name = sweep if sweep in names else names[0]
+    return {"local_sweep": name}, swept_by_runs(
+        [each for each in configurations if each.get("sweep") == name]
+    )
 
 
 def _api() -> Any:
