@@ -98,9 +98,11 @@ def run(options: Sweep) -> int:
     search = Search(sweep, options.overrides, count=options.count)
 
     from lowrank.common.signals import Interrupted, Interruption
+    from lowrank.launch.layers import check_metric, networks_of
     from lowrank.launch.slots import find_slots
     from lowrank.launch.sweeps.run import list_points, run_sweep
 
+    check_metric(search.metric, networks_of(sweep.parameters, options.overrides))
     pack = int(options.pack) if options.pack and options.pack.isdigit() else options.pack
     slots = find_slots(options.gpus, options.per_gpu)
     if options.dry_run:

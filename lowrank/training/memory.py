@@ -64,14 +64,15 @@ def member_bytes(config: Config) -> int:
     Returns:
         Bytes.
     """
-    image, classes = _images(config)
+    image, classes = images_of(config)
     with torch.device("meta"):
         network = build_model(config, image, classes)
     parameters = sum(p.numel() for p in network.parameters())
     buffers = sum(b.numel() for b in network.buffers())
     states = len(kept_of([config]))
-    # Weights, their gradients, a step's result, and what is measured of the epoch before.
-    tensors = parameters * (4 + states) + 2 * buffers
+    # Weights, gradients, a step's result; of the epoch before a copy, which is measured beside the
+    # one before that, in float64. A state is kept, copied with them, and stepped beside itself.
+    tensors = parameters * (7 + 3 * states) + 2 * buffers
     activations = _activations(network, image) + math.prod(image)
     return 4 * (tensors + _PER_ACTIVATION * config.batch_size * activations)
 
@@ -92,8 +93,12 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _images(config: Config) -> tuple[tuple[int, int, int], int]:
-    """Returns the shape of the images and the number of classes, as far as the table knows."""
+def images_of(config: Config) -> tuple[tuple[int, int, int], int]:
+    """Returns the shape of the images and the number of classes, as far as the table knows.
+
+    Args:
+        config: Of a run.
+    """
     source = DATASETS[config.dataset]
     size = config.resolved_image_size or source.native or UNKNOWN_IMAGE[1]
     channels = len(source.mean) or UNKNOWN_IMAGE[0]

@@ -1,10 +1,16 @@
-"""How many runs fit into memory: against a network counted by hand, and for every model."""
+"""How many runs fit into memory: counted by hand, measured of processes, and for every model."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from lowrank.config import Config
+from lowrank.config.arguments import parse
 from lowrank.config.datasets import DATASETS
 from lowrank.config.families import FAMILIES
 from lowrank.training.memory import MOST_ON_CPU, free_memory, member_bytes, most_members
@@ -16,8 +22,9 @@ def test_a_small_networks_bytes_are_those_counted_by_hand():
     weights = 64 * 10 + 10 + 10 * 10 + 10 + 2 * 2 * 10 + 10 * 10 + 10
     buffers = 2 * (10 + 10 + 1)  # of BatchNorm: mean, variance, count
     outputs = 64 + 64 + 2 * 3 * 10 + 10  # images, flattened; linear, norm, activation; logits
-    # Weight, gradient, two of Adam's, a step's result and a snapshot; three of each output.
-    expected = 4 * (6 * weights + 2 * buffers + 3 * 4 * outputs)
+    # Weight, gradient, a step's result, two snapshots, float64; two of Adam's, three times each;
+    # three of each output.
+    expected = 4 * (13 * weights + 2 * buffers + 3 * 4 * outputs)
     assert member_bytes(Config(**SMALL)) == expected
 
 
@@ -49,3 +56,28 @@ def test_the_machine_has_memory():
     import torch
 
     assert 2**20 < free_memory(torch.device("cpu")) < 2**50
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def peak(directory, members, flags):
+    """Returns the bytes that a process takes at most which trains so many runs as one."""
+    words = []
+    for seed in range(members):
+        words += [*(["--"] if seed else []), *flags, f"--seed={seed}", f"--run_id={members}-{seed}"]
+    with (directory / "out").open("wb") as out:
+        command = [sys.executable, str(ROOT / "train.py"), *words]
+        process = subprocess.Popen(command, cwd=directory, stdout=out, stderr=out)
+    _, status, used = os.wait4(process.pid, 0)
+    assert status == 0, (directory / "out").read_text()
+    return 1024 * used.ru_maxrss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_member_takes_no_more_than_estimated_and_more_than_half_of_it(tmp_path, optimizer):
+    flags = ["--width=500", "--depth=5", "--batch_size=128", "--train_size=512", "--epochs=2"]
+    flags += ["--lr=0.001", f"--optimizer={optimizer}", "--threads=1", "--tracking=disabled"]
+    growth = (peak(tmp_path, 17, flags) - peak(tmp_path, 9, flags)) / 8
+    assert growth <= member_bytes(parse(flags, {})) <= 2 * growth

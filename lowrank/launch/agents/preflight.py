@@ -17,12 +17,15 @@ from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config
 from lowrank.config.sources import of_machine
+from lowrank.config.sweepfile import schema
 from lowrank.config.sweepfile.keys import plain, problems_of_any
+from lowrank.config.sweepfile.parameters import read
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import read_mapping
 from lowrank.launch.agents import probes
 from lowrank.launch.agents.points import left_over, logs_of
 from lowrank.launch.agents.probes import DataSet, Sweep
+from lowrank.launch.layers import check_metric, networks_of
 from lowrank.launch.programs import trains_packs
 from lowrank.launch.slots import Slot
 from lowrank.runs.environment import describe_code
@@ -99,6 +102,7 @@ def preflight(
         say(f"ok: key: of {sweep.user}")
         check("sweep", state, sweep, left_over(logs_of(output_dir, sweep.path)))
         check("program", program, sweep.config, packed)
+        check("metric", metric, sweep.config)
         wanted = check("data", lambda: data_sets(sweep.config))
         if wanted:
             check("data", probes.in_child, DATA_SECONDS, probes.load_data, wanted)
@@ -234,6 +238,26 @@ def program(config: Mapping[str, Any], packed: bool = False) -> str:
     changed = " with uncommitted changes" if code["diff"] else ""
     # Every machine runs its own copy: this line is what to compare.
     return f"{name}, {f'commit {commit[:12]}{changed}' if commit else 'of no git commit'}"
+
+
+def metric(config: Mapping[str, Any]) -> None:
+    """Checks that a layer which the sweep's metric is of is one that a network of it has.
+
+    Args:
+        config: The sweep file.
+
+    Raises:
+        InputError: If none has it.
+    """
+    name = (config.get("metric") or {}).get("name")
+    if not isinstance(name, str) or "/" not in name:
+        return
+    of_file, _ = plain(config)
+    entries = of_file.get("parameters", {})
+    if any(True for field, entry in entries.items() for _ in schema.of_parameter(field, entry)):
+        return  # what is wrong with it is told by who trains
+    networks = networks_of({field: read(entry) for field, entry in entries.items()}, {})
+    probes.in_child(SECONDS, check_metric, name, networks)
 
 
 def data_sets(config: Mapping[str, Any]) -> list[DataSet]:

@@ -1,0 +1,92 @@
+"""Whether any network of a sweep has the layer that its metric is of, such as ``rank/linear1``."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lowrank.common.errors import InputError
+from lowrank.common.texts import nearest, printable
+from lowrank.config import Config
+from lowrank.config.arguments import parse
+from lowrank.config.settings import declared
+from lowrank.config.sweepfile import Distribution, Parameter
+from lowrank.config.sweepfile.parameters import fields_of, values_of
+
+OF_A_NETWORK = {
+    *(name for name in Config.model_fields if declared(name)["group"] == "model"),
+    *("dataset", "image_size"),
+}
+"""Fields that decide which layers there are."""
+
+MOST_NAMES = 12
+"""Layers that are named where none is meant."""
+
+
+def networks_of(
+    parameters: Mapping[str, Parameter], overrides: Mapping[str, Any]
+) -> list[list[str]]:
+    """Returns arguments for each network that a sweep may train.
+
+    Args:
+        parameters: Of the sweep.
+        overrides: Fields that have another value at every point.
+
+    Returns:
+        The arguments; none if a search draws what decides the network.
+
+    Example:
+        >>> from lowrank.config.sweepfile import Fixed, Values
+        >>> networks_of({"depth": Values((2, 3)), "lr": Fixed(0.1)}, {"width": 8})
+        [['--depth=2', '--width=8'], ['--depth=3', '--width=8']]
+    """
+    axes = []
+    for name, parameter in parameters.items():
+        if isinstance(parameter, Distribution):
+            if name in OF_A_NETWORK and name not in overrides:
+                return []
+            continue
+        values = [fields_of(name, value, "").items() for value in values_of(parameter)]
+        own = [tuple(item for item in fields if item[0] in OF_A_NETWORK) for fields in values]
+        axes.append(list(dict.fromkeys(own)))
+    last = tuple(item for item in overrides.items() if item[0] in OF_A_NETWORK)
+    fields = (dict([*itertools.chain(*point), *last]) for point in itertools.product(*axes))
+    return [[f"--{name}={value}" for name, value in network.items()] for network in fields]
+
+
+def check_metric(metric: str, networks: Sequence[Sequence[str]]) -> None:
+    """Makes sure that a metric of a layer is of one that a network has. Only then it loads torch.
+
+    Args:
+        metric: Its name.
+        networks: From `networks_of`.
+
+    Raises:
+        InputError: If none has it.
+    """
+    quantity, is_of_layer, layer = metric.partition("/")
+    if not is_of_layer or not networks:
+        return
+    from lowrank.measure.matrices import weight_matrices
+    from lowrank.models import build_model
+    from lowrank.training.memory import images_of
+
+    environment = {name: v for name, v in os.environ.items() if name.startswith("LOWRANK_")}
+    found: dict[str, None] = {}
+    for words in networks:
+        with contextlib.suppress(InputError):  # the sweep has no such point
+            config = parse(words, environment, settle=Config.model_fields)
+            network = build_model(config, *images_of(config))
+            found |= dict.fromkeys(matrix.name for matrix in weight_matrices(network))
+        if layer in found:
+            return
+    if found:
+        names = [f"{quantity}/{name}" for name in found]
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        raise InputError(
+            f"metric.name: got '{printable(metric)}', but no network of this sweep has such a "
+            f"layer; allowed: {', '.join(names[:MOST_NAMES])}{more}{nearest(metric[:60], names)}"
+        )
