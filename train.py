@@ -118,7 +118,7 @@ def train(requests: Sequence[Request]) -> list[int]:
         members.watch(pack, dataset)
         if not (left := members.living):
             return members.exit_codes()
-        trainer = Trainer(learner, members.slots, interruption)
+        trainer = Trainer(learner, members, interruption)
         trainer.train()
         if any(member.exit_code == 0 for member in left):
             say(f"\n{trainer.table()}")

@@ -11,6 +11,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,10 @@ import yaml
 
 import lowrank
 from lowrank.cli import main as lowrank_command
+from lowrank.common.errors import Failure
 from lowrank.config.arguments import parse
 from lowrank.runs import checkpoints
+from lowrank.training.members import close_all
 from lowrank.training.requests import Request
 from tests import faults
 from tests.running import TINY, Training, differences, is_timing, last_epoch, wait_until
@@ -365,19 +368,25 @@ def test_a_member_with_another_configuration_is_told_of_and_the_others_train(tmp
     assert [state_of(tmp_path, name) for name in IDS] == ["finished", "killed", "finished"]
 
 
-def test_a_member_with_an_unusable_checkpoint_changes_no_bit_of_the_others(tmp_path, undisturbed):
+def test_members_with_unusable_checkpoints_change_no_bit_of_the_others(tmp_path, undisturbed):
     moment = faults.kill_at(STEPS["log"], 5)
     assert start(tmp_path, prepare=moment).wait() == -signal.SIGKILL
-    path = tmp_path / "runs/b/checkpoint.pt"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-200])
+    paths = [tmp_path / f"runs/{name}/checkpoint.pt" for name in "bc"]
+    whole = [path.read_bytes() for path in paths]
+    paths[0].write_bytes(whole[0][:-200])
+    state = checkpoints.load(paths[1])
+    weight = state["model"]["classifier.weight"]
+    state["model"]["classifier.weight"] = torch.cat([weight, weight])
+    checkpoints.save(paths[1], state)
     training = start(tmp_path)
     assert training.wait() == 2, training.text
     assert "b: runs/b/checkpoint.pt: the checkpoint is truncated" in training.text
+    assert "c: runs/c/checkpoint.pt is of another network than model=mlp" in training.text
     assert "Traceback" not in training.text
-    assert_same(tmp_path, undisturbed, "ac")
-    assert last_epoch(tmp_path / "runs/b") == 1
-    path.write_bytes(whole)
+    assert_same(tmp_path, undisturbed, "a")
+    assert [last_epoch(tmp_path / "runs" / name) for name in "bc"] == [1, 0]
+    for path, contents in zip(paths, whole, strict=True):
+        path.write_bytes(contents)
     finish(tmp_path)
     assert_same(tmp_path, undisturbed)
 
@@ -413,6 +422,49 @@ def test_a_member_that_cannot_begin_leaves_no_directory_behind(tmp_path, monkeyp
 
 
 # -- What goes wrong beside the training
+
+
+class Closing:
+    """Stands in for a run whose end waits for W&B, until those of all are waited for."""
+
+    def __init__(self, all_of_them, error=None):
+        self.all_of_them, self.error = all_of_them, error
+
+    def __exit__(self, *error):
+        self.all_of_them.wait(20)
+        if self.error:
+            raise self.error
+
+
+def test_the_ends_of_a_packs_runs_are_waited_for_together_and_an_error_is_told():
+    waiting = threading.Barrier(3)
+    close_all([Closing(waiting) for _ in IDS])
+    with pytest.raises(Failure, match="the disk is full"):
+        close_all(
+            [Closing(waiting), Closing(waiting, Failure("the disk is full")), Closing(waiting)]
+        )
+
+
+@pytest.mark.slow
+def test_a_server_that_fails_for_ever_takes_from_no_member_its_end(
+    wandb_server, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    flags = ("--tracking=online", "--project=ranks", "--epochs=60")
+    training = start(tmp_path, *flags, prepare=faults.give_up_early)
+    for name in IDS:
+        training.wait_for_epoch(3, tmp_path / "runs" / name)
+    training.signal(signal.SIGSTOP)  # else a fast machine could be done before the outage
+    wandb_server.wait_until(lambda: all(run.history for run in wandb_server.runs))
+    with wandb_server.outage("hang"):
+        training.signal(signal.SIGCONT)
+        assert training.wait() == 0, training.text
+    assert training.text.count("W&B did not take everything in time") == len(IDS)
+    assert [state_of(tmp_path, name) for name in IDS] == ["finished"] * len(IDS)
+    assert lowrank_command(["sync", *(f"runs/{name}" for name in IDS)]) == 0
+    for name in IDS:
+        run = wandb_server.run(name)
+        assert ({row["_step"] for row in run.history}, run.state) == (set(range(61)), "finished")
 
 
 @pytest.fixture(scope="module")

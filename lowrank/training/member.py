@@ -343,7 +343,7 @@ class Member:
         return None if gone is None else f"no rank any more: {gone.text}"
 
     def end(self, outcome: Outcome, learner: Learner, index: int) -> None:
-        """Ends the run: state, checkpoint, W&B.
+        """Ends the run here: state and checkpoint. W&B's run ends with this context.
 
         Args:
             outcome: How it ended.
@@ -355,8 +355,6 @@ class Member:
             self._reduce_checkpoint(self._last_state or learner.state_dict(index))
         self._last_state = None
         self.outcome = outcome
-        self._open.close()
-        self.request.ended(outcome.exit_code)
 
     def say_lost(self) -> None:
         """Says it if the run has no rank to speak of, whatever number stands in the table."""

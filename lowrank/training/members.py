@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import shlex
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -42,19 +44,19 @@ class Members:
         self._requests = requests
         self._say = say
         self._codes: dict[int, int] = {}
-        self._open = ExitStack()
+        self._entered: list[Member] = []
         self.slots: list[Member] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as unless_it_fails:
             unless_it_fails.push(self.__exit__)
             for request in self._requests:
-                self._try(request, partial(self._take, request))
+                self.attempt(request, partial(self._take, request))
             unless_it_fails.pop_all()
         return self
 
-    def __exit__(self, *error: Any) -> bool | None:
-        return self._open.__exit__(*error)
+    def __exit__(self, *error: Any) -> None:
+        close_all(self._entered, error)
 
     def begin(self, device: torch.device, environment: Mapping[str, Any]) -> None:
         """Begins each run.
@@ -78,7 +80,7 @@ class Members:
             if len(ids) > 1:
                 pack_id = f"{ids[0]}+{len(ids) - 1}"
                 own["pack"] = {"id": pack_id, "size": len(ids), "index": index, "members": ids}
-            self._try(request, partial(member.begin, device, {**environment, **own}))
+            self.attempt(request, partial(member.begin, device, {**environment, **own}))
 
     def watch(self, pack: Pack, dataset: Dataset) -> None:
         """Looks at each network, and opens the records.
@@ -89,7 +91,7 @@ class Members:
         """
         for member, network in zip(self.slots, pack.networks, strict=True):
             if member.outcome is None:
-                self._try(member.request, partial(member.watch, network, dataset))
+                self.attempt(member.request, partial(member.watch, network, dataset))
 
     @property
     def living(self) -> list[Member]:
@@ -101,14 +103,12 @@ class Members:
         codes = {id(member.request): member.exit_code for member in self.slots}
         return [codes[id(r)] or 0 if id(r) in codes else self._codes[id(r)] for r in self._requests]
 
-    def _take(self, request: Request) -> None:
-        member = self._open.enter_context(Member(request, len(self._requests), self._say))
-        if member.directory.ended:
-            member.finish_earlier()
-        self.slots.append(member)
-
-    def _try(self, request: Request, work: Callable[[], None]) -> None:
+    def attempt(self, request: Request, work: Callable[[], None]) -> None:
         """Does something for one run, which ends if that fails.
+
+        Args:
+            request: Of the run.
+            work: What is done.
 
         Raises:
             InputError: Of a single run.
@@ -126,3 +126,40 @@ class Members:
                 if member.request is request:
                     member.fail(error, code)
             request.ended(code)
+
+    def _take(self, request: Request) -> None:
+        member = Member(request, len(self._requests), self._say)
+        self._entered.append(member)
+        if member.directory.ended:
+            member.finish_earlier()
+        self.slots.append(member)
+
+
+def close_all(members: Sequence[Member], error: Sequence[Any] = (None, None, None)) -> None:
+    """Closes runs, all at once: in an outage W&B keeps each of them waiting for minutes.
+
+    Args:
+        members: The runs; those that are closed already stay so.
+        error: What a context's ``__exit__`` gets.
+
+    Raises:
+        BaseException: What closing the first of those has raised that failed.
+    """
+    ended: queue.Queue[BaseException | None] = queue.Queue()
+
+    def close(member: Member) -> None:
+        failure: BaseException | None = None
+        try:
+            member.__exit__(*error)
+        except BaseException as raised:
+            failure = raised
+        ended.put(failure)
+
+    if len(members) == 1:
+        close(members[0])
+    else:
+        for member in members:  # daemons: a second signal does not wait for them
+            threading.Thread(target=close, args=(member,), daemon=True).start()
+    failures = [failure for _ in members if (failure := ended.get()) is not None]
+    if failures:
+        raise failures[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from signal import Signals
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,13 @@ from lowrank.training import steps
 from lowrank.training.background import Background
 from lowrank.training.console import Console, epoch_line, layer_table, member_table, table_head
 from lowrank.training.member import Outcome
+from lowrank.training.members import close_all
 
 if TYPE_CHECKING:
     from lowrank.common.signals import Interruption
     from lowrank.training.learner import Learner
     from lowrank.training.member import Epoch, Member
+    from lowrank.training.members import Members
 
 
 class Trainer:
@@ -32,17 +35,16 @@ class Trainer:
 
     Args:
         learner: The networks, newly initialised, with their data.
-        members: The run of each, begun and watching its network.
+        runs: That of each member, begun and watching its network.
         interruption: Tells when to stop.
     """
 
-    def __init__(
-        self, learner: Learner, members: Sequence[Member], interruption: Interruption
-    ) -> None:
+    def __init__(self, learner: Learner, runs: Members, interruption: Interruption) -> None:
         self.config = learner.config
         self.learner = learner
         self.dataset = learner.dataset
-        self.members = members
+        self.runs = runs
+        self.members = members = runs.slots
         self.interruption = interruption
         self.console = Console(
             epochs=self.config.epochs,
@@ -55,7 +57,7 @@ class Trainer:
         """Goes on from the members' checkpoints, or begins, until the end, a rule or a signal.
 
         Raises:
-            InputError: If a checkpoint is of another network.
+            InputError: If the only run's checkpoint is of another network.
             Failure: If memory or disk is exhausted.
         """
         size = len(self.members)
@@ -74,8 +76,7 @@ class Trainer:
                 self._go_on()
             except InterruptedError:
                 self._background.wait()
-                for index in self._living():
-                    self._stop(index, self.interruption.exit_code, self.interruption.name)
+                self._stop(self._living(), self.interruption.exit_code, self.interruption.name)
 
     def table(self) -> str:
         """Returns what was reached: of one run every layer's rank, of a pack a line per run."""
@@ -90,6 +91,8 @@ class Trainer:
 
     def _go_on(self) -> None:
         behind = self._take_up()
+        if not self._living():
+            return
         self.console.head(len(self.members))
         first = min(self._living(), key=lambda index: self.learner.epochs[index])
         self.console.start(self.learner.epochs[first], self.learner.steps[first])
@@ -105,10 +108,17 @@ class Trainer:
         Returns:
             The members whose present epoch is not in their record.
         """
-        behind, introduced = [], False
-        for index in self._living():
+        reached: dict[int, bool | None] = {}
+
+        def take_up(index: int) -> None:
             member = self.members[index]
-            recorded = member.take_up(self.learner, index, self._line_of(member))
+            reached[index] = member.take_up(self.learner, index, self._line_of(member))
+
+        for index in self._living():
+            self.runs.attempt(self.members[index].request, partial(take_up, index))
+        introduced = False
+        for index, recorded in reached.items():
+            member = self.members[index]
             if recorded is None:
                 if not introduced:
                     self._introduce()
@@ -120,9 +130,7 @@ class Trainer:
                     f"{self.learner.steps[index]}, with {self._threads()} and seed "
                     f"{member.config.seed} as before"
                 )
-            if not recorded:
-                behind.append(index)
-        return behind
+        return [index for index, recorded in reached.items() if not recorded]
 
     def _close_epoch(self, indices: Sequence[int]) -> None:
         """Evaluates, and lets the rest be done while the next epoch trains.
@@ -196,12 +204,13 @@ class Trainer:
         if all(self._may_go_on(index) for index in self._living()):
             return bool(self._living())
         self._background.wait()
+        outcomes = {}
         for index in self._living():
-            member = self.members[index]
-            if member.stops_by_rule:
-                self._end(index, Outcome("collapsed", 0))
+            if self.members[index].stops_by_rule:
+                outcomes[index] = Outcome("collapsed", 0)
             elif self.learner.epochs[index] == self.config.epochs:
-                self._end(index, Outcome("finished", 0))
+                outcomes[index] = Outcome("finished", 0)
+        self._end(outcomes)
         return bool(self._living())
 
     def _may_go_on(self, index: int) -> bool:
@@ -215,20 +224,29 @@ class Trainer:
     def _ghosts(self) -> set[int]:
         return set(range(len(self.members))) - set(self._living())
 
-    def _end(self, index: int, outcome: Outcome) -> None:
-        self.members[index].end(outcome, self.learner, index)
+    def _end(self, outcomes: Mapping[int, Outcome]) -> None:
+        """Ends runs."""
+        ended = [self.members[index] for index in outcomes]
+        for index, outcome in outcomes.items():
+            self.members[index].end(outcome, self.learner, index)
+        close_all(ended)
+        for member in ended:
+            member.request.ended(member.exit_code or 0)
 
-    def _stop(self, index: int, exit_code: int, by: str) -> None:
-        """Stops a run in the middle of an epoch, unless a rule has ended it with the one before."""
-        member, learner = self.members[index], self.learner
-        if member.stops_by_rule:
-            self._end(index, Outcome("collapsed", 0))
-            return
-        member.interrupt(learner, index)
-        self._line_of(member)(
-            f"{by}: saved epoch {learner.epochs[index]}, step {learner.steps[index]}"
-        )
-        self._end(index, Outcome("stopped", exit_code))
+    def _stop(self, indices: Sequence[int], exit_code: int, by: str) -> None:
+        """Stops runs within an epoch, unless a rule has ended them with the one before."""
+        outcomes, learner = {}, self.learner
+        for index in indices:
+            member = self.members[index]
+            if member.stops_by_rule:
+                outcomes[index] = Outcome("collapsed", 0)
+                continue
+            member.interrupt(learner, index)
+            self._line_of(member)(
+                f"{by}: saved epoch {learner.epochs[index]}, step {learner.steps[index]}"
+            )
+            outcomes[index] = Outcome("stopped", exit_code)
+        self._end(outcomes)
 
     def _proceed(self) -> bool:
         self.console.stepped()
@@ -238,7 +256,7 @@ class Trainer:
             number = self.members[index].signal()
             if number is not None:
                 self._background.wait()
-                self._stop(index, 128 + number, Signals(number).name)
+                self._stop([index], 128 + number, Signals(number).name)
         return self.interruption.proceed() and bool(self._living())
 
     def _introduce(self) -> None:
