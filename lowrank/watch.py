@@ -81,7 +81,8 @@ class LoggingWatcher(Watcher):
 
         Args:
             epoch: Number of epochs trained; 0 is initialisation, before any training.
-            lr: The learning rate of this epoch, logged as ``lr_now``; the rank bounds need it.
+            lr: The learning rate of this epoch, logged as ``lr_now``. The rank bounds need it, and
+                that all steps since the epoch logged before had it.
             **more: Further numbers by name, such as ``test_accuracy``; also tensors of one element.
 
         Returns:
@@ -261,7 +262,7 @@ class LoggingWatcher(Watcher):
                     "same, or choose another place"
                 )
         for layer in self.layers if epochs else ():
-            norms = run.metrics[f"{self.rank_norm}_norm/{layer.name}"].tolist()
+            norms = run.metrics[f"spectral_norm/{layer.name}"].tolist()
             for epoch, norm in zip(epochs, norms, strict=True):
                 self._norms.setdefault(epoch, {})[layer.name] = norm
             for norm in run.metrics[f"frobenius_norm/{layer.name}"].tolist():

@@ -210,7 +210,7 @@ def test_rank_bounds_are_the_theorys():
     options = {"example_input": torch.zeros(5, 60), "theory": BOUND_OPTIONS, "epsilons": [1e-2]}
     watcher = lowrank.watch(model, **options)
     assert [layer.positions for layer in watcher.layers] == [1, 1]
-    norms = [watcher.log(0)["frobenius_norm/0"]]
+    norms = [watcher.log(0)["spectral_norm/0"]]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=0.4)
     for epoch in range(1, 4):
         for _ in range(20):
@@ -218,12 +218,15 @@ def test_rank_bounds_are_the_theorys():
             (model[0](torch.randn(1, 60)) - torch.ones(50)).square().sum().div(200).backward()
             optimizer.step()
         row = watcher.log(epoch, lr=0.5)
-        norms.append(row["frobenius_norm/0"])
-    # The least k of whole epochs, 20 examples each, that leave 1e-2 of the weights.
-    exact = [k for k in (1, 2, 3) if 0.8 ** (20 * k) * norms[-1 - k] / norms[-1] <= 1e-2]
-    settled = math.ceil(math.log(2 / 1e-2) / -math.log(0.8))
-    usable = [20 * k for k in exact[:1]] + ([settled] if max(norms[1:3]) <= 2 * norms[3] else [])
-    assert row["rank_bound/0"] == min(usable)
+        norms.append(row["spectral_norm/0"])
+    # The least k of whole epochs, 20 examples each, that leave 1e-2 of the weights; and the least
+    # steps, where twice the spectral norm around them may be left.
+    size = row["frobenius_norm/0"]
+    usable = [20 * k for k in (1, 2, 3) if 0.8 ** (20 * k) * norms[-1 - k] <= 1e-2 * size]
+    for n in range(1, 61):
+        around = max(norms[(60 - n) // 20], norms[(60 - n) // 20 + 1])
+        usable += [n] if 0.8**n * 2 * around <= 1e-2 * size else []
+    assert row["rank_bound/0"] == min(usable) < 20
     assert row["rank/0"] <= row["rank_bound/0"]
     assert "rank_bound/1" not in row
     assert "rank_bound/0" not in lowrank.watch(model, **options).log(1)
@@ -749,7 +752,14 @@ torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
 model = DistributedDataParallel(model)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-watcher = lowrank.watch(model, record="run", example_input=torch.zeros(1, 8))
+theory = {"optimizer": "sgd", "weight_decay": 0.1, "batch_size": 3, "train_size": 12}
+options = {"record": "run", "example_input": torch.zeros(1, 8)}
+try:
+    lowrank.watch(model, theory=theory, **options)
+    raise AssertionError("the batch of one process was taken for that of both")
+except lowrank.common.errors.InputError as error:
+    assert "that of all 2 processes together, which is a multiple of 2, got 3" in str(error)
+watcher = lowrank.watch(model, theory=theory | {"batch_size": 4}, **options)
 measured = []
 measure = watcher._measured
 watcher._measured = lambda *args: measured.append(args) or measure(*args)

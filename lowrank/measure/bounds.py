@@ -1,28 +1,30 @@
 """The theory beside the measurement: what rank SGD with weight decay allows a weight matrix.
 
-Source: Galanti, Siegel, Gupte and Poggio, *SGD and Weight Decay Secretly Minimize the Rank of Your
-Neural Network*, CPAL 2025, arXiv 2206.05794. Notation, in torch's convention (the paper's λ is
-wd/2): learning rate μ, weight decay wd, so that a step is
+Source: Galanti, Siegel, Gupte and Poggio, *SGD with Weight Decay Secretly Minimizes the Ranks of
+Your Neural Networks*, CPAL 2025, PMLR 280:1388-1412 (arXiv 2206.05794, under another title).
+Notation, in torch's convention (the theorem's λ is wd/2): learning rate μ, weight decay wd,
+x = μ·wd, momentum β, so that a step is
 
-    W_{t+1} = (1 − μ_t·wd) W_t − μ_t G_t,                                                   (1)
+    W_{t+1} = W_t − μ_t b_t,   b_t = β b_{t−1} + G_t + wd·W_t,   b_{−1} = 0,                (1)
 
-with G_t the gradient of the loss alone. A matrix applied at m positions per sample, in g groups,
-has from a batch of B a gradient of
+which without momentum is (1 − x_t) W_t − μ_t G_t, with G_t the gradient of the loss alone. A matrix
+applied at m positions per sample, in g groups, has from a batch of B a gradient of
 
     rank G_t ≤ min(m·g·B, rows, columns).                                                   (2)
 
-Going back n steps from the present W_T,
+(1) is linear in (W, b) and G, so that going back to the weights of two earlier steps r < s,
 
-    W_T = P_n W_{T−n} − Σ_{j=1..n} P_{j−1} μ_{T−j} G_{T−j},   P_n = Π_{j=1..n} (1 − μ_{T−j}·wd), (3)
+    W_T = c W_s + c' W_r + a sum of multiples of G_{r+1} … G_{T−1},                         (3)
 
-and the sum has rank ≤ Σ m·g·B. As no σ_i of W_T beyond that rank exceeds ‖P_n W_{T−n}‖_2 (Weyl),
+with numbers c and c' that depend on x and β only; without momentum c' = 0 and c = Π (1 − x_t) over
+the steps from s on, and only their gradients are in the sum. As no σ_i of W_T beyond the rank of
+the sum exceeds the spectral norm of the rest (Weyl), for ‖·‖ the Frobenius or the spectral norm
 
-    P_n ‖W_{T−n}‖ / ‖W_T‖ ≤ ε   implies   #{i : σ_i/‖W_T‖ > ε} ≤ m·g·(examples in n steps).    (4)
+    |c| ‖W_s‖_2 + |c'| ‖W_r‖_2 ≤ ε ‖W_T‖  implies  #{i : σ_i/‖W_T‖ > ε} ≤ m·g·(examples).   (4)
 
-This holds for the Frobenius and for the spectral norm, the same one throughout (‖·‖_2 ≤ ‖·‖_F), and
-up to rounding errors of the training, far below any ε in use. It is vacuous where the right side is
-not below the full rank, as in most practical settings. With momentum β it holds approximately, for
-μ/(1−β) in place of μ.
+The spectral norm of the past is what counts, also for the rank in the Frobenius norm. (4) holds up
+to rounding errors of training in float32, far below any ε in use. It is vacuous where the right
+side is not below the full rank, as in most practical settings.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 SETTLED = 2.0
-"""Norms have settled if ‖W_{T−n}‖/‖W_T‖ is at most this."""
+"""Where norms are not known they are taken to be at most this multiple of those that are."""
+
+SPLITS = np.unique(np.round(2 ** np.arange(0, 30, 0.5)).astype(int))
+"""Numbers s − r of steps between the two weights of (3) that are tried."""
 
 
 def gradient_rank_bound(
@@ -44,7 +48,8 @@ def gradient_rank_bound(
 
     Each position adds one product of a column and a row to the gradient; the view of a grouped
     convolution puts the rows of a group beside its own inputs, so each of the g groups adds one.
-    Range 1 … full rank. An exact statement for any loss and network.
+    Range 1 … full rank. Exact for any loss of the network's outputs; a term in W itself, such as a
+    penalty on its orthogonality or nuclear norm, has a gradient of any rank.
 
     Args:
         shape: Rows and columns of the matrix.
@@ -69,43 +74,68 @@ def gradient_rank_bound(
     return min(positions * groups * batch_size, *shape)
 
 
-def effective_rate(rate: float, momentum: float = 0.0) -> float:
-    """Returns μ/(1−β), the rate of plain SGD that SGD with momentum resembles.
+def forgetting(decay: float, momentum: float = 0.0) -> float:
+    """Returns 1 − |z|, the share of the weights that a step forgets in the long run.
 
-    An approximation for rates that change slowly over 1/(1−β) steps; exact for β = 0. Source:
-    Polyak, *Some methods of speeding up the convergence of iteration methods*, 1964.
+    z is the slow root of z² − (1 + β − x) z + β, the recursion (1) of W without gradients:
+    z = [(1 + β − x) + √((1 + β − x)² − 4β)]/2, so that 1 − z = x for β = 0 and about x/(1−β) for
+    small x. From x = (1 − √β)² on the root is complex: then |z| = √β, and a larger rate forgets no
+    faster. Range 0 … 1 − √β, and 0 … 1 for β = 0.
 
     Args:
-        rate: Learning rate μ, 0 or more.
+        decay: x = μ·wd in [0, 1).
         momentum: β in [0, 1).
 
     Returns:
-        The effective rate.
+        The share.
 
     Raises:
         ValueError: An argument is out of range.
 
     Example:
-        >>> round(effective_rate(0.1, momentum=0.9), 6)
-        1.0
+        >>> forgetting(0.005), round(forgetting(0.0005, momentum=0.9), 6)
+        (0.005, 0.005249)
+        >>> round(forgetting(0.02, momentum=0.9), 4)  # and not 0.02/(1 − 0.9)
+        0.0513
     """
-    if not (rate >= 0 and math.isfinite(rate)):
-        raise ValueError(f"rate must be 0 or more, got {rate}")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-    return rate / (1 - momentum)
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay must be in [0, 1), got {decay}")
+    check_momentum(momentum)
+    if is_oscillating(decay, momentum):
+        return 1 - math.sqrt(momentum)
+    root = math.sqrt(_discriminant(decay, momentum))
+    return 2 * decay / (1 - momentum + decay + root)  # 1 − z without cancellation
 
 
-def memory_window(decay: float, epsilon: float, ratio: float = SETTLED) -> int:
-    """Returns the steps after which only ε of the weights is left: equation (4) solved for n.
-
-    n = ⌈log(ratio/ε) / −log(1 − μ·wd)⌉ ≈ log(ratio/ε)/(μ·wd), the least n with
-    (1 − μ·wd)^n · ratio ≤ ε. Range 1 and up.
+def is_oscillating(decay: float, momentum: float) -> bool:
+    """Tells whether the roots of the recursion are complex, so that all it forgets by is √β.
 
     Args:
-        decay: μ·wd in (0, 1), with the effective rate where there is momentum.
+        decay: x = μ·wd in [0, 1).
+        momentum: β in [0, 1).
+
+    Returns:
+        Whether x > (1 − √β)².
+    """
+    return _discriminant(decay, momentum) < 0
+
+
+def memory_window(
+    decay: float, epsilon: float, ratio: float = SETTLED, momentum: float = 0.0
+) -> int:
+    """Returns the steps after which only ε of the weights is left, at a constant rate.
+
+    Without momentum n = ⌈log(ratio/ε) / −log(1 − x)⌉ ≈ log(ratio/ε)/x, the least n with
+    (1 − x)^n · ratio ≤ ε. With momentum the least n for which (4) holds with n gradients, whatever
+    the earlier weights of no more than `ratio` ‖W_T‖ were: log(ratio/ε)/−log|z| and a few steps
+    that tell the two weights of (3) apart. Where z is complex, envelopes are taken in place of what
+    oscillates. Range 1 and up.
+
+    Args:
+        decay: x = μ·wd in (0, 1).
         epsilon: Threshold ε of the rank, in (0, 1).
-        ratio: ‖W_{T−n}‖/‖W_T‖, 1 or more: 2 once norms have settled.
+        ratio: ‖W_s‖_2/‖W_T‖ of the earlier weights, above ε: 2 once norms have settled.
+        momentum: β in [0, 1).
 
     Returns:
         The memory window, in steps.
@@ -116,13 +146,55 @@ def memory_window(decay: float, epsilon: float, ratio: float = SETTLED) -> int:
     Example:
         >>> memory_window(0.1 * 0.05, epsilon=1e-3)
         1517
+        >>> memory_window(0.01 * 0.05, epsilon=1e-3, momentum=0.9)
+        1493
     """
     if not 0 < decay < 1:
         raise ValueError(f"decay must be in (0, 1), got {decay}")
     check_epsilon(epsilon)
-    if not (ratio >= 1 and math.isfinite(ratio)):
-        raise ValueError(f"ratio must be 1 or more, got {ratio}")
-    return math.ceil(math.log(ratio / epsilon) / -math.log1p(-decay))
+    check_momentum(momentum)
+    if not (ratio > epsilon and math.isfinite(ratio)):
+        raise ValueError(f"ratio must be above epsilon, got {ratio}")
+    if not momentum:
+        return math.ceil(math.log(ratio / epsilon) / -math.log1p(-decay))
+    enough, more = 1, 2
+    while _left(more, decay, momentum) * ratio > epsilon:
+        enough, more = more, 2 * more
+    while more - enough > 1:
+        middle = (enough + more) // 2
+        if _left(middle, decay, momentum) * ratio > epsilon:
+            enough = middle
+        else:
+            more = middle
+    return more - 1  # the gradient of the first step is in the weights after it
+
+
+def _left(steps: int, decay: float, momentum: float) -> float:
+    """Returns the least |c| + |c'| of (3) for r = T − steps, 2 steps or more.
+
+    With z and f the roots, u_n = (z^n − f^n)/(z − f) and j = s − r, c = u_steps/u_j and
+    c' = −β^j u_{steps−j}/u_j.
+    """
+    j = SPLITS[steps > SPLITS]
+    counts = np.stack([np.full(j.shape, steps), steps - j, j])
+    log_slow = math.log1p(-forgetting(decay, momentum))
+    log_fast = math.log(momentum) - log_slow
+    square = _discriminant(decay, momentum)
+    if square < 0:
+        sine = math.sqrt(-square / momentum) / 2
+        angle = math.atan2(math.sqrt(-square), 1 + momentum - decay)
+        whole, rest, _ = np.minimum(counts * sine, 1)  # at least |sin|
+        part = np.abs(np.sin(j * angle))
+    else:
+        log_ratio = min(log_fast - log_slow, -1e-300)  # below 0, also for equal roots
+        whole, rest, part = -np.expm1(counts * log_ratio)
+    with np.errstate(divide="ignore"):
+        left = np.exp((steps - j) * log_slow) * (whole + np.exp(j * log_fast) * rest) / part
+    return float(left.min())
+
+
+def _discriminant(decay: float, momentum: float) -> float:
+    return (1 - momentum - decay) ** 2 - 4 * momentum * decay
 
 
 def rank_bound(
@@ -157,97 +229,27 @@ def rank_bound(
     return bound if bound < min(shape) else None
 
 
-def exact_window(
-    decays: Sequence[float], norms: Sequence[float], steps: int, epsilon: float
-) -> int | None:
-    """Returns the fewest whole epochs k, counted back from T, after which ε of the weights is left.
-
-    That is P_n ‖W_{T−k}‖/‖W_T‖ ≤ ε with n all steps of k epochs: the premise of (4), so that its
-    bound is a theorem whatever the rates and norms were. Range 1 … T.
-
-    Args:
-        decays: μ·wd of each epoch 1 … T, in [0, 1).
-        norms: ‖W‖ at epochs 0 … T; NaN where not measured.
-        steps: Steps per epoch.
-        epsilon: Threshold ε of the rank, in (0, 1).
-
-    Returns:
-        The epochs, or None where no recorded epoch will do.
-
-    Raises:
-        ValueError: An argument is out of range.
-
-    Example:
-        >>> exact_window([0.005, 0.005], norms=[3.0, 1.2, 1.0], steps=1440, epsilon=1e-3)
-        1
-    """
-    log_left, history = _history(decays, norms, steps, epsilon)
-    if not math.isfinite(history[-1]):
-        return None
-    with np.errstate(divide="ignore", invalid="ignore"):  # a zero matrix gives inf or NaN: no claim
-        left = np.exp(log_left) * history[-2::-1] / history[-1]
-    enough = np.flatnonzero(left <= epsilon)
-    return int(enough[0]) + 1 if enough.size else None
-
-
-def settled_window(
-    decays: Sequence[float], norms: Sequence[float], steps: int, epsilon: float
-) -> int | None:
-    """Returns the fewest steps n, counted back from T, with P_n ≤ ε/2 once norms have settled.
-
-    The premise of (4) if ‖W_{T−n}‖ ≤ 2‖W_T‖. Norms being recorded between epochs only, this is
-    taken from those last before and first after step T−n, so it is an assumption about the steps
-    between. Range 1 … T·steps; at a constant rate it is `memory_window`.
-
-    Args:
-        decays: As for `exact_window`.
-        norms: As for `exact_window`.
-        steps: Steps per epoch.
-        epsilon: Threshold ε of the rank, in (0, 1).
-
-    Returns:
-        The steps, or None before so many were taken or where norms had not settled.
-
-    Raises:
-        ValueError: An argument is out of range.
-
-    Example:
-        >>> settled_window([0.005, 0.005], norms=[1.5, 1.2, 1.0], steps=1440, epsilon=1e-3)
-        1517
-        >>> settled_window([0.005, 0.005], norms=[3.0, 1.2, 1.0], steps=1440, epsilon=1e-3)
-    """
-    log_left, history = _history(decays, norms, steps, epsilon)
-    needed = math.log(epsilon / SETTLED)
-    enough = np.flatnonzero(log_left <= needed)
-    if not enough.size or not math.isfinite(history[-1]):
-        return None
-    whole = int(enough[0])  # epochs that are not enough by themselves
-    start = len(decays) - whole - 1  # the epoch before the one that step T−n lies in
-    around = [*history[: start + 1][np.isfinite(history[: start + 1])][-1:]]
-    around += [*history[start + 1 :][np.isfinite(history[start + 1 :])][:1]]
-    if len(around) < 2 or not max(around) <= SETTLED * history[-1]:
-        return None
-    before = float(log_left[whole - 1]) if whole else 0.0
-    per_step = (float(log_left[whole]) - before) / steps
-    return whole * steps + min(steps, math.ceil((needed - before) / per_step))
-
-
-def forgetting_efolds(rates: Sequence[float], steps: int, weight_decay: float) -> float:
+def forgetting_efolds(
+    rates: Sequence[float], steps: int, weight_decay: float, momentum: float = 0.0
+) -> float:
     """Returns L = Σ_t μ_t·wd: decay alone would have shrunk the initial weights by about e^L.
 
-    Range 0 and up. Ranks of networks with BatchNorm follow it; below 5 no lower rank is seen at
-    ε = 1e-3, between 6 and 13 ranks fall clearly.
+    With momentum Σ_t `forgetting`, which is the same for β = 0. Range 0 and up. Ranks of networks
+    with BatchNorm follow it; below 5 no lower rank is seen at ε = 1e-3, between 6 and 13 ranks
+    fall clearly.
 
     Args:
-        rates: Rate of each epoch, effective where there is momentum.
+        rates: Rate μ of each epoch, the same in all its steps.
         steps: Steps per epoch.
         weight_decay: wd, 0 or more.
+        momentum: β in [0, 1).
 
     Returns:
         The e-folds; 0 for no epochs.
 
     Raises:
-        ValueError: A rate or the weight decay is negative or not finite, or `steps` is below 1.
+        ValueError: A rate or the weight decay is negative or not finite, or `steps` is below 1;
+            with momentum, μ·wd is 1 or more.
 
     Example:
         >>> round(forgetting_efolds([0.2] * 24 + [0.04] * 6 + [0.008] * 6, 625, 4e-3), 2)
@@ -255,27 +257,28 @@ def forgetting_efolds(rates: Sequence[float], steps: int, weight_decay: float) -
     """
     check_counts(steps=steps)
     check_decay(weight_decay)
-    return steps * weight_decay * math.fsum(effective_rate(rate) for rate in rates)
+    check_momentum(momentum)
+    decays = decays_of(rates, weight_decay)
+    return steps * math.fsum(forgetting(x, momentum) if momentum else x for x in decays)
 
 
-def _history(
-    decays: Sequence[float], norms: Sequence[float], steps: int, epsilon: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns log P after the last 1 … T epochs, and the norms as an array.
+def decays_of(rates: Sequence[float], weight_decay: float) -> list[float]:
+    """Returns x = μ·wd of each epoch.
+
+    Args:
+        rates: Rate μ of each epoch.
+        weight_decay: wd.
+
+    Returns:
+        The products.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: A rate is negative or not finite.
     """
-    check_counts(steps=steps)
-    check_epsilon(epsilon)
-    each, history = np.asarray(decays, dtype=np.float64), np.asarray(norms, dtype=np.float64)
-    if not ((each >= 0) & (each < 1)).all():
-        raise ValueError(f"decays must be in [0, 1), got {', '.join(f'{d:g}' for d in each)}")
-    if len(history) != len(each) + 1:
-        raise ValueError(
-            f"norms must be one for each epoch 0 … {len(each)}, got {len(history)} of them"
-        )
-    return steps * np.cumsum(np.log1p(-each[::-1])), history
+    for rate in rates:
+        if not (rate >= 0 and math.isfinite(rate)):
+            raise ValueError(f"rate must be 0 or more, got {rate}")
+    return [rate * weight_decay for rate in rates]
 
 
 def check_counts(**counts: int) -> None:
@@ -316,3 +319,16 @@ def check_epsilon(epsilon: float) -> None:
     """
     if not 0 < epsilon < 1:
         raise ValueError(f"epsilon must be in (0, 1), got {epsilon}")
+
+
+def check_momentum(momentum: float) -> None:
+    """Checks a momentum.
+
+    Args:
+        momentum: β.
+
+    Raises:
+        ValueError: It is not in [0, 1).
+    """
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1), got {momentum}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ COLLAPSE = 1e-6
 """A matrix whose Frobenius norm falls below this multiple of its largest has collapsed."""
 
 _FSDP1 = "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel"
+
+_OWN = ("layers", "epsilon")
+"""What a watcher tells the theory itself."""
 
 _IN_RANGE = 1e-280
 """Squares of norms between this and its inverse are sums without over- or underflow to speak of."""
@@ -65,9 +69,10 @@ class Watcher:
         parts: Submodules whose counted matrices are averaged by themselves too, as
             ``rank_mean/<part>``.
         theory: Options of `lowrank.measure.theory.Theory` but ``layers`` and ``epsilon``:
-            ``optimizer`` (its name), ``weight_decay``, ``momentum``, ``batch_size`` and
-            ``train_size``. With them and an example input, ``rank_bound/<layer>`` is logged where
-            it is not vacuous.
+            ``optimizer`` (its name), ``weight_decay``, ``momentum``, ``batch_size``,
+            ``train_size`` and ``precision``. Sizes are those of all processes together. With them,
+            an example input and one learning rate in each epoch, ``rank_bound/<layer>`` is logged
+            where it is not vacuous.
 
     Attributes:
         layers: What is measured, in network order.
@@ -119,6 +124,8 @@ class Watcher:
                 )
             )
         self.theory: Theory | None = None
+        if theory is not None:
+            _check_theory(theory, model)
         if theory is not None and example_input is not None:
             self.theory = Theory(self.layers, epsilon=self.epsilons[0], **theory)
         self._largest_norms: dict[str, float] = {}
@@ -200,13 +207,13 @@ class Watcher:
             },
         )
         if self.theory is not None and len(rates) == epoch:
-            kind = f"{self.rank_norm}_norm"
-            self._norms[epoch] = {name: metrics[f"{kind}/{name}"] for name in weights}
+            self._norms[epoch] = {name: metrics[f"spectral_norm/{name}"] for name in weights}
             history = {
                 name: [self._norms.get(e, {}).get(name, math.nan) for e in range(epoch + 1)]
                 for name in weights
             }
-            metrics |= bound_metrics(self.theory.bounds(rates, history))
+            sizes = {name: metrics[f"{self.rank_norm}_norm/{name}"] for name in weights}
+            metrics |= bound_metrics(self.theory.bounds(rates, history, sizes))
         return Measurement(metrics, spectra)
 
     def state_dict(self) -> dict[str, Any]:
@@ -223,7 +230,8 @@ class Watcher:
         Args:
             state: Of a watcher of the same module.
         """
-        # Earlier versions kept the norms at epoch 0 only.
+        # Earlier versions kept the largest norms at epoch 0 only, and for the bounds those of the
+        # rank, which are no smaller than the spectral ones.
         self._largest_norms = dict(state.get("largest_norms") or state["first_norms"])
         self._norms = {epoch: dict(norms) for epoch, norms in state["norms"].items()}
         self._previous = dict(state["previous"])
@@ -288,6 +296,29 @@ def _check(epsilons: Sequence[float], rank_norm: str) -> None:
         allowed = " or ".join(RANK_NORMS)
         near = nearest(str(rank_norm), RANK_NORMS)
         lines.append(f"rank_norm: got {rank_norm!r}; allowed: {allowed}{near}")
+    refuse(lines)
+
+
+def _check_theory(theory: Mapping[str, Any], model: nn.Module) -> None:
+    """Refuses options that there are not, and the batch of one process for that of all.
+
+    Raises:
+        InputError: With a line for each.
+    """
+    allowed = [name for name in inspect.signature(Theory).parameters if name not in _OWN]
+    lines = [
+        f"theory: unknown option {name!r}; allowed: {', '.join(allowed)}{nearest(name, allowed)}"
+        for name in theory
+        if name not in allowed
+    ]
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        count = torch.distributed.get_world_size(model.process_group)
+        size = theory.get("batch_size", count)
+        if size % count:
+            lines.append(
+                f"theory: batch_size must be that of all {count} processes together, which is a "
+                f"multiple of {count}, got {size}"
+            )
     refuse(lines)
 
 

@@ -83,6 +83,7 @@ class Member:
         config: Complete.
         watcher: Measures its network.
         record: The run record, open.
+        theory: What the theory has to say of the run, in lines.
         outcome: How it ended; None while it goes on.
         first_row: Metrics of the first epoch, by W&B's names.
         last_row: Those of the latest.
@@ -102,6 +103,7 @@ class Member:
         requested = follow_client(request.config, request.variables)
         self.directory = self._open.enter_context(open_run_directory(requested, members=size))
         self.config: Config = self.directory.config
+        self.theory: list[str] = []
         self.first_row: Mapping[str, float] = {}
         self.last_row: Mapping[str, float] = {}
         self.is_lost = False
@@ -206,10 +208,16 @@ class Member:
                 "momentum": config.momentum,
                 "batch_size": config.batch_size,
                 "train_size": len(dataset.train),
+                "precision": config.precision,
             },
         )
+        rates = steps.learning_rates(config, config.epochs)
+        if self.watcher.theory is not None and rates:
+            self.theory = self.watcher.theory.summary(rates)
         self.record = self._open.enter_context(
-            open_record(self.directory, self.watcher.layers, self._environment)
+            open_record(
+                self.directory, self.watcher.layers, {**self._environment, "theory": self.theory}
+            )
         )
 
     def take_up(self, learner: Learner, index: int, line: Callable[[str], None]) -> bool | None:

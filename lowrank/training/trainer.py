@@ -283,17 +283,14 @@ class Trainer:
 
     def _introduce_member(self, member: Member) -> None:
         """Says what the theory has to say of a run."""
-        theory = member.watcher.theory
-        rates = steps.learning_rates(member.config, self.config.epochs)
-        lines = [] if theory is None or not rates else list(theory.summary(rates))
         if len(self.members) == 1:
-            for line in [*lines, ""]:
+            for line in [*member.theory, ""]:
                 self.console.line(line)
             return
         numbers = " ".join(f"{name}={getattr(member.config, name)}" for name in self._own())
         self._line_of(member)(numbers)
         head = table_head()
-        member.tracker.write("".join(f"{line}\n" for line in [*lines, "", head]))
+        member.tracker.write("".join(f"{line}\n" for line in [*member.theory, "", head]))
 
     def _own(self) -> list[str]:
         """Returns the fields in which the members differ."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -26,6 +27,7 @@ from lowrank.measure.ranks import (
     spectral_norm,
     stable_rank,
 )
+from lowrank.measure.spectra import convolution_singular_values
 
 
 @dataclass(frozen=True)
@@ -207,3 +209,65 @@ def test_stable_and_effective_rank_do_not_exceed_the_rank(s):
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# --- what others call rank: the values that docs/quantities.md states ------------------------
+
+
+def others(s):
+    """Other quantities of a spectrum, as shares of its k values."""
+    k, s = len(s), np.sort(s)[::-1]
+    p, e = s / s.sum(), s**2 / (s**2).sum()
+    return {
+        "effective of energies": math.exp(-(e * np.log(e)).sum()) / k,
+        "srank": (np.searchsorted(np.cumsum(p), 0.99) + 1) / k,
+        "participation": 1 / (e**2).sum() / k,
+        "nuclear": s.sum() ** 2 / (s**2).sum() / k,
+        "of software": (s > s[0] * k * np.finfo(float).eps).mean(),
+        "effective": effective_rank(s) / k,
+        "energy": energy_rank(s) / k,
+        "stable": stable_rank(s) / k,
+    }
+
+
+def test_values_of_a_random_square_matrix_are_those_stated():
+    """The quarter circle law gives them for N → ∞; the table of docs/quantities.md has both."""
+    rng = np.random.default_rng(0)
+    s = np.linalg.svd(rng.normal(size=(600, 600)), compute_uv=False)
+    stated = {
+        "effective of energies": 1 / math.sqrt(math.e), "srank": 0.896, "participation": 1 / 2,
+        "nuclear": (8 / (3 * math.pi)) ** 2, "of software": 1, "effective": 0.805,
+        "energy": 0.771, "stable": 1 / 4,
+    }  # fmt: skip
+    assert others(s) == pytest.approx(stated, abs=0.006)
+    t = (np.arange(200_000) + 0.5) / 100_000  # of the law: density √(4 − t²)/π on [0, 2]
+    density = np.sqrt(4 - t**2) / math.pi / 100_000
+    share = {
+        power: density[
+            np.searchsorted(np.cumsum(density * t**power), 0.01 * (density * t**power).sum()) :
+        ].sum()
+        for power in (1, 2)
+    }
+    assert share == pytest.approx({1: 0.896, 2: 0.771}, abs=5e-4)
+    entropy = {power: density * t**power / (density * t**power).sum() for power in (1, 2)}
+    found = {power: math.exp(-(w * np.log(w / density)).sum()) for power, w in entropy.items()}
+    assert found == pytest.approx({1: 0.805, 2: 1 / math.sqrt(math.e)}, abs=5e-4)
+    small = [np.linalg.svd(rng.normal(size=(100, 100)), compute_uv=False) for _ in range(20)]
+    assert np.mean([rank(s, 1e-3) for s in small]) == pytest.approx(99.3, abs=0.5)
+    assert np.mean([rank(s, 1e-3, "spectral") for s in small]) == pytest.approx(99.9, abs=0.15)
+    assert (t[t > 1e-3 * math.sqrt(1000)].min() < 0.032, density[t > 0.0316].sum()) == (
+        True, pytest.approx(0.98, abs=1e-3)
+    )  # fmt: skip
+
+
+def test_values_of_a_random_kernel_are_those_stated():
+    kernel = np.random.default_rng(0).normal(size=(64, 64, 3, 3))
+    unrolled = np.linalg.svd(kernel.reshape(64, -1), compute_uv=False)
+    slices = np.linalg.svd(kernel.transpose(2, 3, 0, 1), compute_uv=False).ravel()
+    operator = convolution_singular_values(torch.from_numpy(kernel), 16)
+    found = [effective_rank(s) / len(s) for s in (unrolled, slices, operator)]
+    assert found == pytest.approx([0.985, 0.803, 0.805], abs=0.003)
+    ends = [s.min() / s.max() for s in (unrolled, slices)]
+    assert ends == [pytest.approx(0.5, abs=0.03), pytest.approx(0.002, abs=0.002)]
+    normalised = unrolled / np.linalg.norm(unrolled)
+    assert (normalised.min(), normalised.max()) == pytest.approx((1 / 12, 1 / 6), abs=0.01)

@@ -6,11 +6,16 @@ import math
 import re
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from lowrank.measure.bounds import exact_window, memory_window, settled_window
+from lowrank.data import load_dataset
+from lowrank.measure.bounds import forgetting, memory_window
 from lowrank.measure.theory import Theory, TheoryLayer
+from lowrank.measure.watcher import Watcher
+from lowrank.measure.windows import exact_window, settled_window
 
 WIDE = TheoryLayer("wide", (10**7, 10**7), positions=1)  # its bound is the number of examples
 RUN = {
@@ -20,6 +25,11 @@ RUN = {
 
 def theory(*layers, **changes):
     return Theory(layers or [WIDE], **(RUN | changes))
+
+
+def bounds(run, rates, norms):
+    """Those for ‖W_T‖ in the same norm as the past."""
+    return run.bounds(rates, norms, {name: history[-1] for name, history in norms.items()})
 
 
 @given(
@@ -37,7 +47,7 @@ def test_real_batch_sizes_are_summed(batch_size, train_size, epochs):
     expected = [sum((sizes * len(rates))[-steps:]) for steps in windows if steps]
     run = theory(batch_size=batch_size, train_size=train_size)
     assert run.steps == len(sizes)
-    assert run.bounds(rates, {"wide": norms}) == ({"wide": min(expected)} if expected else {})
+    assert bounds(run, rates, {"wide": norms}) == ({"wide": min(expected)} if expected else {})
 
 
 def test_each_layer_has_its_own_bound():
@@ -54,23 +64,68 @@ def test_each_layer_has_its_own_bound():
     norms = {layer.name: flat for layer in layers}
     norms |= {"grown": [1.0] * 30 + [3.0], "shrunk": [1.0] * 30 + [1e-5]}
     # log(1000)/0.0050125 = 1,378 steps; 1,517 with norms settled only; log(1000/3)/… = 1,159
-    assert run.bounds([0.1] * 30, norms) == {"linear": 1400, "convolution": 8400, "grown": 1200}
+    assert bounds(run, [0.1] * 30, norms) == {"linear": 1400, "convolution": 8400, "grown": 1200}
 
 
 def test_an_epoch_not_measured_is_passed_over():
     rates, norms = [1.0] * 8, [1.0] * 9
     run = theory(weight_decay=0.5, train_size=40)
-    assert run.bounds(rates, {"wide": norms}) == {"wide": 40}
+    assert bounds(run, rates, {"wide": norms}) == {"wide": 40}
     norms[7] = math.nan
-    assert run.bounds(rates, {"wide": norms}) == {"wide": 44}  # 11 steps, and no longer 1 epoch
+    assert bounds(run, rates, {"wide": norms}) == {"wide": 44}  # 11 steps, and no longer 1 epoch
 
 
-def test_momentum_stands_for_a_larger_rate():
-    norms = {"wide": [1.0] * 201}
-    with_momentum = theory(momentum=0.9)
-    assert with_momentum.bounds([0.01] * 200, norms) == theory().bounds([0.1] * 200, norms) != {}
-    assert with_momentum.efolds([0.01] * 100) == pytest.approx(theory().efolds([0.1] * 100))
+def test_momentum_is_that_of_the_recursion():
+    rates, norms = [0.01] * 300, {"wide": [1.0] * 301}
+    # lr·wd = 5e-4 and β = 0.9 forget 0.00525 a step, a little more than 0.005 without momentum.
+    with_momentum = bounds(theory(momentum=0.9), rates, norms)
+    assert with_momentum["wide"] == pytest.approx(
+        bounds(theory(), [0.1] * 300, norms)["wide"] * 0.005 / 0.00525, rel=0.06
+    )
+    share = forgetting(5e-4, 0.9)
+    assert theory(momentum=0.9).efolds([0.01] * 100) == pytest.approx(100 * 8 * share)
     assert theory().efolds([0.1] * 100) == pytest.approx(100 * 8 * 0.1 * 0.05)
+
+
+def test_the_spectral_norm_of_the_past_counts_against_the_present_size():
+    rates, norms = [0.1] * 400, {"wide": [1.0] * 401}
+    flat, *large = (theory().bounds(rates, norms, {"wide": size})["wide"] for size in (1, 3, 30))
+    per_step = -math.log1p(-0.005)
+    for found, size in zip(large, (3, 30), strict=True):
+        steps = min(
+            8 * -(-math.log(1e3 / size) // (8 * per_step)), -(-math.log(2e3 / size) // per_step)
+        )
+        assert found == 30 / 8 * steps < flat
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_rank_of_a_network_never_exceeds_the_bound(momentum):
+    """MLP-2-600 on some of the digits, B 1, x/(1−β) = 0.02."""
+    torch.manual_seed(0)
+    lr, size = 0.2 * (1 - momentum), 150
+    model = nn.Sequential(
+        nn.Linear(64, 600), nn.ReLU(), nn.Linear(600, 600), nn.ReLU(), nn.Linear(600, 10)
+    )
+    options = {"weight_decay": 0.1, "momentum": momentum}
+    watcher = Watcher(
+        model, epsilons=[1e-3], example_input=torch.zeros(1, 64),
+        theory={"optimizer": "sgd", "batch_size": 1, "train_size": size, **options},
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, **options)
+    digits = load_dataset("digits").train
+    images, labels = (digits.images[:size].flatten(1) / 255 - 0.3) / 0.35, digits.labels[:size]
+    found = []
+    for epoch in range(5):
+        row = watcher.measure(epoch, [lr] * epoch).metrics
+        found.append((row["rank/2"], row.get("rank_bound/2", math.nan)))
+        for i in torch.randperm(size).tolist():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images[i : i + 1]), labels[i : i + 1]).backward()
+            optimizer.step()
+    ranks, claimed = zip(*found, strict=True)
+    assert all(rank > 1 for rank in ranks)
+    assert sum(math.isfinite(bound) for bound in claimed) >= 2
+    assert not any(rank > bound for rank, bound in found)
 
 
 # --- no claim --------------------------------------------------------------------------------
@@ -80,7 +135,8 @@ NO_CLAIM = [
     pytest.param({"optimizer": "adam"}, 0.1, "optimizer=adam does not take", id="adam"),
     pytest.param({"optimizer": "adamw"}, 0.1, "optimizer=adamw does not take", id="adamw"),
     pytest.param({}, 20.0, r"lr·wd must be in \(0, 1\), got 1", id="lr·wd=1"),
-    pytest.param({"momentum": 0.9}, 2.5, r"lr·wd must be in \(0, 1\), got 1.25", id="momentum"),
+    pytest.param({"momentum": 0.9}, 20.0, r"lr·wd must be in \(0, 1\), got 1", id="momentum"),
+    pytest.param({"precision": "bf16"}, 0.1, "precision=bf16 rounds gradients", id="bf16"),
     pytest.param({}, 0.0, r"lr·wd must be in \(0, 1\), got 0", id="lr=0"),
 ]
 
@@ -88,7 +144,7 @@ NO_CLAIM = [
 @pytest.mark.parametrize(("changes", "rate", "reason"), NO_CLAIM)
 def test_no_claim(changes, rate, reason):
     run = theory(**changes)
-    assert run.bounds([rate] * 1000, {"wide": [1.0] * 1001}) == {}
+    assert bounds(run, [rate] * 1000, {"wide": [1.0] * 1001}) == {}
     (line,) = run.summary([rate] * 1000)
     assert line.startswith("rank bound: no claim, as ")
     assert re.search(reason, line)
@@ -97,9 +153,9 @@ def test_no_claim(changes, rate, reason):
 def test_no_claim_before_the_window_is_over():
     window = memory_window(0.1 * 0.05, 1e-3, ratio=1)
     epochs = -(-window // 8)
-    assert theory().bounds([], {"wide": [1.0]}) == {}
-    assert theory().bounds([0.1] * (epochs - 1), {"wide": [1.0] * epochs}) == {}
-    assert theory().bounds([0.1] * epochs, {"wide": [1.0] * (epochs + 1)}) != {}
+    assert bounds(theory(), [], {"wide": [1.0]}) == {}
+    assert bounds(theory(), [0.1] * (epochs - 1), {"wide": [1.0] * epochs}) == {}
+    assert bounds(theory(), [0.1] * epochs, {"wide": [1.0] * (epochs + 1)}) != {}
 
 
 def test_efolds_are_unknown_for_adam():
@@ -126,9 +182,18 @@ def test_summary_of_layers_bounded_vacuous_and_unknown():
 
 
 def test_summary_names_momentum_and_a_run_too_short_to_forget():
-    first, _, last = theory(TheoryLayer("a", (10, 10), 1), momentum=0.9).summary([0.01] * 10)
-    assert first.endswith("at B=4, lr·wd/(1−0.9)=0.005")
-    assert last == "forgetting e-folds over the run: 0.4, below 5: hardly a rank will fall"
+    run = theory(TheoryLayer("a", (10, 10), 1), momentum=0.9)
+    assert run.summary([0.01] * 10) == [
+        "rank bound: vacuous for 1 of 1 layers at B=4, lr·wd=0.0005, momentum=0.9",
+        f"memory window: {memory_window(5e-4, 1e-3, momentum=0.9):,} steps",
+        f"forgetting e-folds over the run: {80 * forgetting(5e-4, 0.9):.3g}, below 5: hardly a "
+        "rank will fall",
+    ]
+    _, window, _ = run.summary([0.4])  # beyond (1 − √β)², where only √β is claimed
+    assert window == (
+        f"memory window: {memory_window(0.02, 1e-3, momentum=0.9)} steps, as with this momentum no "
+        "step leaves less than 0.949"
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,8 +205,8 @@ def test_summary_names_momentum_and_a_run_too_short_to_forget():
         (lambda: theory(momentum=1), r"momentum must be in \[0, 1\), got 1"),
         (lambda: theory(epsilon=0), r"epsilon must be in \(0, 1\), got 0"),
         (lambda: theory().summary([]), "one for each epoch, got none"),
-        (lambda: theory().bounds([-1.0], {"wide": [1, 1]}), "rate must be 0 or more, got -1.0"),
-        (lambda: theory().bounds([0.1], {"wide": [1]}), "one for each epoch 0 … 1, got 1 of them"),
+        (lambda: bounds(theory(), [-1.0], {"wide": [1, 1]}), "rate must be 0 or more, got -1.0"),
+        (lambda: bounds(theory(), [0.1], {"wide": [1]}), "one for each epoch 0 … 1, got 1 of them"),
     ],
     ids=lambda value: value.replace("\\", "") if isinstance(value, str) else "",
 )

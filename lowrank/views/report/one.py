@@ -133,7 +133,7 @@ def _spectra(run: Run, measured: Places, budget: float) -> dict[str, Any]:
 
 
 def _bound_words(run: Run, bounds: Floats) -> str:
-    """Returns of how many layers there is a rank bound, or why there is none."""
+    """Returns of how many layers there is a rank bound, or what is known of there being none."""
     total = len(run.layers)
     bounded = int(np.isfinite(bounds).any(axis=1).sum()) if bounds.size else 0
     if bounded:
@@ -141,6 +141,9 @@ def _bound_words(run: Run, bounds: Floats) -> str:
         if bounded < total:
             words += f"; for the other {total - bounded} it is vacuous or nothing is claimed"
         return f"{words}."
+    told = run.environment.get("theory")
+    if isinstance(told, list) and told:  # what train.py said at the start
+        return " ".join(f"{line[:1].upper()}{line[1:]}." for line in map(_words, told))
     config = run.config
     try:
         theory = Theory(
@@ -170,6 +173,8 @@ def _environment(environment: Mapping[str, Any]) -> list[list[str]]:
             found.append([name, told])
         elif name == "untracked":
             found.append([name, f"{len(value)} files" if isinstance(value, list) else "none"])
+        elif name == "theory":
+            continue  # said where bounds are
         elif name == "commit" and re.fullmatch("[0-9a-f]{40}", str(value)):
             found.append([name, str(value)])  # looks like a key of W&B, which `redact` would hide
         else:

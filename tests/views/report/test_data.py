@@ -125,6 +125,17 @@ def test_the_reason_for_no_bound_is_said(tmp_path, config, words):
     assert section(run, 1)["bound_words"] == f"Rank bound: {words}"
 
 
+def test_what_was_said_of_bounds_at_the_start_is_said_again(tmp_path):
+    said = [
+        "rank bound: no claim for 2 of 3 layers, parametrised or not applied",
+        "memory window: 9",
+    ]
+    run = load_run(write(tmp_path / "run", epochs=1, environment={"host": "h", "theory": said}))
+    found = section(run, 1)
+    assert found["bound_words"] == f"{said[0].capitalize()}. {said[1].capitalize()}."
+    assert found["environment"] == [["host", "h"]]
+
+
 def test_a_recorded_bound_is_in_the_section(tmp_path):
     bound = {"rank_bound/linear1": np.array([np.nan, 9.0])}
     run = load_run(write(tmp_path / "run", sizes=(16, 16), epochs=1, more=bound))
