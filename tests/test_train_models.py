@@ -17,6 +17,7 @@ from lowrank import cli
 from lowrank.config import Config
 from lowrank.runs.directory import complete
 from lowrank.runs.environment import available_cores
+from lowrank.views.report.one import section
 from train import main
 
 VIT = ("--model=vit", "--vit_depth=2", "--vit_width=16", "--vit_heads=2", "--vit_mlp_width=24")
@@ -108,6 +109,18 @@ def test_the_spectrum_of_a_weight_normalised_matrix_is_that_of_gain_times_direct
         np.testing.assert_allclose(run.spectra[layer][-1], expected, rtol=1e-5)
     assert [layer.positions for layer in run.layers] == [None, None, 1]
     assert not any(name.startswith("rank_bound/linear") for name in run.metrics)
+
+
+def test_the_report_says_of_bounds_what_training_said(train, tmp_path, capsys):
+    flags, *_ = RUNS["weight-normalised mlp"]
+    assert train("--run_id=a", "--epochs=1", *flags) == 0
+    shown = capsys.readouterr().out
+    run = lowrank.load_run(tmp_path / "runs/a")
+    said = run.environment["theory"]
+    assert "rank bound: no claim for 2 of 3 layers, parametrised or not applied" in said
+    assert all(f"{line}\n" in shown for line in said)
+    words = section(run, 1)["bound_words"]
+    assert words.lower() == ". ".join(said).lower() + "."
 
 
 def test_a_weight_normalised_network_whose_gains_vanish_has_collapsed(train, tmp_path):
