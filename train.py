@@ -72,6 +72,7 @@ def train(requests: Sequence[Request]) -> list[int]:
         KeyboardInterrupt: If a signal came before or after the training itself.
     """
     # Loaded only now: a mistake on the command line is answered before torch and W&B are here.
+    from lowrank.common.errors import out_of_memory
     from lowrank.common.signals import Interruption
     from lowrank.config.packs import check_pack
     from lowrank.data import load_dataset
@@ -79,6 +80,7 @@ def train(requests: Sequence[Request]) -> list[int]:
     from lowrank.training import steps
     from lowrank.training.learner import Learner
     from lowrank.training.members import Members
+    from lowrank.training.memory import remedy
     from lowrank.training.pack import build
     from lowrank.training.trainer import Trainer
 
@@ -107,15 +109,16 @@ def train(requests: Sequence[Request]) -> list[int]:
             device=device,
         )
         configs = [member.config for member in members.slots]
-        pack = build(configs, dataset.image_shape, dataset.num_classes, device)
-        learner = Learner(configs, dataset, pack)
-        steps.check_last_batch(pack.networks[0], dataset, config.batch_size)
-        if config.compile:
-            started = time.perf_counter()
-            say("compiling the training step; later runs find what this one compiled")
-            learner.compile()
-            say(f"compiled in {time.perf_counter() - started:.0f} s")
-        members.watch(pack, dataset)
+        with out_of_memory(remedy(config, len(configs))):
+            pack = build(configs, dataset.image_shape, dataset.num_classes, device)
+            learner = Learner(configs, dataset, pack)
+            steps.check_last_batch(pack.networks[0], dataset, config.batch_size)
+            if config.compile:
+                started = time.perf_counter()
+                say("compiling the training step; later runs find what this one compiled")
+                learner.compile()
+                say(f"compiled in {time.perf_counter() - started:.0f} s")
+            members.watch(pack, dataset)
         if not (left := members.living):
             return members.exit_codes()
         trainer = Trainer(learner, members, interruption)

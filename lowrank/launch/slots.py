@@ -11,7 +11,7 @@ from typing import Any
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import printable
-from lowrank.runs.environment import available_cores
+from lowrank.runs.environment import available_cores, named_gpus
 
 ALLOWED = "auto, all, none, or numbers such as 0,1"
 """What ``gpus`` may be, for messages."""
@@ -160,13 +160,15 @@ def _choose(wanted: list[str], found: list[_Gpu]) -> list[_Gpu]:
 
 
 def _visible_gpus(environ: Mapping[str, str]) -> list[_Gpu]:
-    """Returns the machine's GPUs that this process may use."""
-    allowed = environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None and not allowed.strip():
-        return []
+    """Returns the machine's GPUs that this process may use.
+
+    Raises:
+        InputError: If ``CUDA_VISIBLE_DEVICES`` names none of them.
+    """
+    allowed = named_gpus(environ)
+    if not allowed:
+        return [] if "CUDA_VISIBLE_DEVICES" in environ else _machine_gpus()
     machine = _machine_gpus()
-    if allowed is None:
-        return machine
     in_order = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     visible = []
     for entry in (word.strip() for word in allowed.split(",")):
@@ -177,6 +179,12 @@ def _visible_gpus(environ: Mapping[str, str]) -> list[_Gpu]:
         # In CUDA's own order number 1 may be another GPU than nvidia-smi's: it is passed on.
         answers = gpu.answers_to if in_order or not entry.isdigit() else (entry,)
         visible.append(_Gpu(name, entry, answers))
+    if not visible:  # a sweep must not slip to the CPU
+        there = ", ".join(gpu.name.removeprefix("gpu") for gpu in machine) or "none"
+        raise InputError(
+            f"gpus: CUDA_VISIBLE_DEVICES={printable(allowed, 200)} names no GPU here; there are: "
+            f"{there}; unset it, or --gpus=none uses the CPU"
+        )
     return visible
 
 

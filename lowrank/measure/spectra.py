@@ -287,9 +287,10 @@ def _gram(batch: Tensor) -> Tensor:
 
 def _svd(matrix: Tensor) -> Spectrum:
     with torch.no_grad():
-        double = matrix.to(torch.complex128 if matrix.is_complex() else torch.float64)
+        # On a GPU cuSOLVER's Jacobi method takes far longer, and does not keep to `_svd_error`.
+        double = matrix.cpu().to(torch.complex128 if matrix.is_complex() else torch.float64)
         try:
-            return np.asarray(torch.linalg.svdvals(double).cpu().numpy())
+            return np.asarray(torch.linalg.svdvals(double).numpy())
         except LinAlgError as error:
             raise RuntimeError(
                 f"the SVD of a finite matrix of shape {tuple(matrix.shape)} did not converge"

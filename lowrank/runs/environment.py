@@ -260,6 +260,20 @@ def _processor() -> str:
     return next(names, platform.machine())
 
 
+def named_gpus(environ: Mapping[str, str]) -> str:
+    """Returns what ``CUDA_VISIBLE_DEVICES`` names; empty if it is not set or hides all GPUs.
+
+    Args:
+        environ: The environment.
+
+    Example:
+        >>> named_gpus({"CUDA_VISIBLE_DEVICES": "1,0"}), named_gpus({"CUDA_VISIBLE_DEVICES": "-1"})
+        ('1,0', '')
+    """
+    named = environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    return "" if named in ("-1", "NoDevFiles") else named
+
+
 def available_cores() -> int:
     """Returns how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

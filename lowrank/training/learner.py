@@ -61,8 +61,10 @@ class Learner:
         self._step = step.by_autograd(
             pack, self.optimizer, self.loss, precision=self.config.precision
         )
-        on_cpu = dataset.train.images.device.type == "cpu"
-        self._convolves = on_cpu and any(isinstance(m, nn.Conv2d) for m in pack.modules())
+        self._device = dataset.train.images.device
+        self._convolves = self._device.type == "cpu" and any(
+            isinstance(m, nn.Conv2d) for m in pack.modules()
+        )
         self.batches = self._batches(
             dataset.train, self.config.batch_size, augment=self.config.augment
         )
@@ -105,7 +107,7 @@ class Learner:
         self.optimizer.set_rates(self.rates(numbers))
         order = self._draw_order(numbers)
         if self._generators:
-            steps.set_generators(self._generators)
+            steps.set_generators(self._generators, self._device)
         started = time.perf_counter()
         try:
             while (first := min(self.steps[member] for member in living)) < len(self.batches):
@@ -121,7 +123,7 @@ class Learner:
                 if self.steps[active[0]] < until:
                     raise InterruptedError
         except InterruptedError:
-            self._generators = steps.get_generators()
+            self._generators = steps.get_generators(self._device)
             raise
         finally:
             self._synchronize()
@@ -243,5 +245,5 @@ class Learner:
         )
 
     def _synchronize(self) -> None:
-        if self.dataset.train.images.is_cuda:
-            torch.cuda.synchronize()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)

@@ -77,6 +77,23 @@ def member_bytes(config: Config) -> int:
     return 4 * (tensors + _PER_ACTIVATION * config.batch_size * activations)
 
 
+def remedy(config: Config, members: int) -> str:
+    """Says what did not fit into memory in training, and what would.
+
+    Args:
+        config: Of a run.
+        members: Of its pack.
+
+    Returns:
+        The end of a line.
+    """
+    pack = f" in a pack of {members}" if members > 1 else ""
+    return (
+        f"batch_size={config.batch_size}{pack} does not fit; a smaller batch in a new run, or a "
+        "machine with more memory for the same command, is needed"
+    )
+
+
 def free_memory(device: torch.device) -> int:
     """Returns the bytes that a device has left.
 

@@ -10,7 +10,7 @@ nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Step = Callable[[Tensor, Tensor], None]
 """(images, labels) → None: moves the pack's weights by one batch each."""
+
+_RUNS_TO_RECORD = 3
+"""Of a compiled function until it is a CUDA graph: compiled, warmed up, recorded."""
 
 
 def by_autograd(pack: Pack, optimizer: Optimizer, loss: Loss, *, precision: str = "fp32") -> Step:
@@ -110,15 +113,17 @@ def compiled(
     changing += optimizer.numbers.values()
     arguments = [weight.detach() for weight in weights], others, *kept
     try:
-        run = _compile(step, (weights, others, *kept, images, labels))
+        run = _compile(step, (weights, others, *kept, images, labels), arguments)
         with torch.no_grad():
             before = [tensor.clone() for tensor in changing]
-            run(*arguments, images, labels)
+            for _ in range(_RUNS_TO_RECORD if images.is_cuda else 1):
+                run(*arguments, images, labels)
             for tensor, value in zip(changing, before, strict=True):
                 tensor.copy_(value)
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, OSError) as error:  # of Dynamo, Inductor, the compiler
+        for wrapped in _chain(error):
+            if isinstance(wrapped, torch.OutOfMemoryError):
+                raise wrapped from None
         raise InputError(
             f"compile=True is not possible here ({_cause(error)}); compile=False works everywhere"
         ) from error
@@ -134,16 +139,26 @@ def compiled(
     return compiled_or_not
 
 
-def _compile(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
-    """Returns a function of tensors, autograd within it included, as one compiled graph."""
+def _compile(
+    function: Callable[..., Any], arguments: tuple[Any, ...], constant: Any
+) -> Callable[..., Any]:
+    """Returns a function of tensors, autograd within it included, as one compiled graph.
+
+    Args:
+        function: Of tensors, of which the last two are another batch in each call.
+        arguments: To trace it with.
+        constant: The very tensors with which it will be called before those two.
+
+    Returns:
+        The compiled function.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.utils._pytree import tree_leaves
 
     graph = make_fx(function, tracing_mode="fake")(*arguments)
     # Guards would compare some hundred tensors in every step, whose shapes are known.
     options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-    *constant, images, _ = arguments
-    if images.is_cuda:
+    if arguments[-1].is_cuda:
         options["triton.cudagraphs"] = True
         for tensor in tree_leaves(constant):  # a CUDA graph need not copy what stays in its place
             torch._dynamo.mark_static_address(tensor)
@@ -172,9 +187,15 @@ class _WeightFirst(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error, what it wraps, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _cause(error: BaseException) -> str:
     """Returns what torch says, without its wrappings."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    *_, error = _chain(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

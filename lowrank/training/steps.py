@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lowrank.common.errors import InputError
+from lowrank.runs.environment import named_gpus
 from lowrank.training import allocator
 
 if TYPE_CHECKING:
@@ -188,20 +189,27 @@ def autocast(device_type: str, precision: str) -> contextlib.AbstractContextMana
     return contextlib.nullcontext()
 
 
-def get_generators() -> list[Tensor]:
-    """Returns the states of torch's global generators, of the CPU and of every CUDA device."""
-    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+def get_generators(device: torch.device) -> list[Tensor]:
+    """Returns the states of the global generators that a run draws from, the CPU's and its GPU's.
+
+    Args:
+        device: Where it computes. Other GPUs may not be there when it goes on.
+    """
+    own = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *own]
 
 
-def set_generators(states: list[Tensor]) -> None:
+def set_generators(states: list[Tensor], device: torch.device) -> None:
     """Sets torch's global generators.
 
     Args:
-        states: From ``get_generators`` on the same kind of machine.
+        states: From ``get_generators`` of the same kind of device.
+        device: Where the run computes.
     """
-    cpu, *cuda = (state.cpu() for state in states)
+    cpu, *own = (state.cpu() for state in states)
     torch.set_rng_state(cpu)
-    torch.cuda.set_rng_state_all(cuda)
+    if own and device.type == "cuda":
+        torch.cuda.set_rng_state(own[0], device)
 
 
 def check_last_batch(model: nn.Module, dataset: Dataset, batch_size: int) -> None:
@@ -265,6 +273,11 @@ def configure_torch(config: Config) -> torch.device:
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and (named := named_gpus(os.environ)):
+            raise InputError(
+                f"device=auto: CUDA_VISIBLE_DEVICES={named} names no GPU that torch sees; unset "
+                "it, or device=cpu computes without"
+            )
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
@@ -277,9 +290,13 @@ def configure_torch(config: Config) -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     torch.backends.cudnn.benchmark = not config.deterministic
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Whether this is so torch looks up once in a process, which may train others before.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)
+    # Nothing here reads what it has not written; filling it takes a kernel for every tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device.type == "cpu":
         allocator.keep_freed()
+    elif device.index is not None:  # streams, events and memory are those of the current device
+        torch.cuda.set_device(device)
     return device

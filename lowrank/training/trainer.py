@@ -18,6 +18,7 @@ from lowrank.training.background import Background
 from lowrank.training.console import Console, epoch_line, layer_table, member_table, table_head
 from lowrank.training.member import Outcome
 from lowrank.training.members import close_all
+from lowrank.training.memory import remedy
 
 if TYPE_CHECKING:
     from lowrank.common.signals import Interruption
@@ -60,16 +61,10 @@ class Trainer:
             InputError: If the only run's checkpoint is of another network.
             Failure: If memory or disk is exhausted.
         """
-        size = len(self.members)
-        remedy = (
-            f"batch_size={self.config.batch_size}{f' in a pack of {size}' if size > 1 else ''} "
-            "does not fit; a smaller batch in a new run, or a machine with more memory for the "
-            "same command, is needed"
-        )
         with (
             self.console,
             self.interruption.deferred(),
-            out_of_memory(remedy),
+            out_of_memory(remedy(self.config, len(self.members))),
             Background(self.config.threads or 1) as self._background,
         ):
             try:

@@ -150,6 +150,16 @@ def test_hidden_gpus_are_no_gpus(gpus, nothing):
         find_slots("all", environ=environ)
 
 
+@pytest.mark.parametrize("count", [2, 0])
+@pytest.mark.parametrize("asked", ["auto", "all", "0"])
+def test_visible_devices_that_name_none_here_are_refused(gpus, count, asked):
+    gpus(count)
+    there = "0, 1" if count else "none"
+    with pytest.raises(InputError, match=f"CUDA_VISIBLE_DEVICES=7 names no GPU here.*: {there};"):
+        find_slots(asked, environ={"CUDA_VISIBLE_DEVICES": "7"})
+    assert names(find_slots("none", environ={"CUDA_VISIBLE_DEVICES": "7"})) == ["cpu.0"]
+
+
 def test_a_divided_gpu_is_as_many_as_it_has_instances(gpus):
     gpus(3, mig={1: ["MIG-a", None, "MIG-b"]})
     found = find_slots("all", environ={})

@@ -183,6 +183,19 @@ def test_without_a_compiler_the_error_says_what_works(monkeypatch):
         steps_of(pack, [Config()], images, labels, is_compiled=True)
 
 
+def test_memory_that_runs_out_in_compiling_is_not_called_a_missing_compiler(monkeypatch):
+    def fail(*_):
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        except torch.OutOfMemoryError:
+            raise RuntimeError("backend='inductor' raised")  # noqa: B904  # as torch does
+
+    monkeypatch.setattr(stepping, "_compile", fail)
+    pack = Pack([nn.Sequential(nn.Flatten(), nn.Linear(4, 10)).double()])
+    with pytest.raises(torch.OutOfMemoryError):
+        steps_of(pack, [Config()], *batch(2, (1, 2, 2)), is_compiled=True)
+
+
 def test_a_learner_compiles_for_the_shape_of_its_batches(monkeypatch):
     seen = []
     monkeypatch.setattr(stepping, "compiled", lambda *given, **_: seen.append(given[3].shape))

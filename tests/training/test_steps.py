@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 
 import numpy as np
 import pytest
@@ -240,9 +241,10 @@ def test_epochs_draw_differently_and_repeatably():
 def test_generators_are_restored():
     steps.seed_epoch(0, 1)
     torch.rand(5)
-    states = steps.get_generators()
+    cpu = torch.device("cpu")
+    states = steps.get_generators(cpu)
     expected = torch.rand(5)
-    steps.set_generators(states)
+    steps.set_generators(states, cpu)
     assert torch.equal(torch.rand(5), expected)
 
 
@@ -304,6 +306,25 @@ def test_a_device_that_is_not_there_is_refused():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(InputError, match="torch sees 0 CUDA devices"):
         steps.configure_torch(Config(device="cuda", threads=1))
+
+
+@pytest.mark.parametrize("named", ["7", "GPU-gone"])
+def test_visible_devices_that_are_not_there_are_no_fall_to_the_cpu(monkeypatch, named):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    with pytest.raises(InputError, match=f"CUDA_VISIBLE_DEVICES={named} names no GPU that torch"):
+        steps.configure_torch(Config(threads=1))
+    assert steps.configure_torch(Config(device="cpu", threads=1)).type == "cpu"
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert steps.configure_torch(Config(threads=1)).type == "cpu"
+
+
+def test_cublas_is_told_to_be_deterministic_before_a_run_that_need_not_be(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    steps.configure_torch(Config(device="cpu", threads=1))
+    allowed = (":4096:8", ":16:8")  # by torch.use_deterministic_algorithms
+    assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG") in allowed
 
 
 @pytest.mark.parametrize(
