@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,17 +24,18 @@ class Figures(Options):
     """What ``lowrank figures`` is asked for."""
 
     paths: tuple[str, ...] = run_paths("figures")
-    kind: Literal["curves", "landscape", "scatter", "all"] | None = option(
+    kind: Literal["curves", "landscape", "scatter", "spectra", "ratio", "all"] | None = option(
         None,
         "curves: average rank over epochs by the value of a setting, with train and test "
         "accuracies below; landscape: average rank over two settings; scatter: average rank "
-        "against each setting; all (default): curves and landscape, or scatter where many "
-        "points form no grid",
+        "against each setting; spectra: singular values of a matrix by the value of a setting; "
+        "ratio: norms over those some epochs before, beside pure decay; all (default): curves and "
+        "landscape, or scatter where many points form no grid",
         "KIND",
     )
     by: str = option(
         "",
-        "the setting that curves stand for; default: a figure for each setting that varies",
+        "the setting that lines stand for; default: a figure for each setting that varies",
         "NAME",
         "a setting that varies, such as lr",
     )
@@ -54,11 +55,33 @@ class Figures(Options):
     contours: bool = option(False, "landscapes as contours instead of a heat map")
     epoch: int | None = option(
         None,
-        "the epoch of landscapes; default: the last one",
+        "the epoch of landscapes and spectra; default: the last one",
         "N",
         "a whole number from 0",
         ge=0,
         le=2**31 - 1,
+    )
+    layer: str = option(
+        "",
+        "the matrix of spectra (default: the middle one) and norm ratios (default: the mean over "
+        "all that are counted)",
+        "NAME",
+        "the name of a layer such as linear3",
+    )
+    every: int = option(
+        10,
+        "epochs of a norm ratio; default {default}",
+        "N",
+        "a whole number from 1",
+        ge=1,
+        le=2**31 - 1,
+    )
+    published: str = option(
+        "",
+        "draws the values of a published figure, or of a panel of it, beside the curves of runs "
+        "with its settings, at its threshold: 7, 4a, '7 B 128'",
+        "FIGURE",
+        "a figure such as 7",
     )
     where: dict[str, tuple[Hashable, ...]] = option(
         {},
@@ -156,10 +179,20 @@ named below, as is every point that is missing.
         Yields:
             Lines.
         """
-        if self.kind == "curves" and self._of_landscapes:
+        if self.kind in ("curves", "ratio") and self._of_landscapes:
             yield "x, y, epoch and contours are of landscapes; allowed: kind=landscape or all"
+        if self.kind == "spectra" and (self.x or self.y or self.contours):
+            yield "x, y and contours are of landscapes; allowed: kind=landscape or all"
         if self.kind == "landscape" and self.by:
             yield "by is of curves; allowed: kind=curves or all"
+        if self.layer and self.kind not in ("spectra", "ratio"):
+            yield "layer is of spectra and norm ratios; allowed: kind=spectra or ratio"
+        if "every" in self.model_fields_set and self.kind != "ratio":
+            yield "every is of norm ratios; allowed: kind=ratio"
+        if self.published and self.kind not in (None, "all", "curves"):
+            yield "published values are drawn beside curves; allowed: kind=curves or all"
+        if self.published and self.metric:
+            yield "published values are ranks; allowed: one of --published and --metric"
         if self.file and "formats" in self.model_fields_set and self.file not in self.formats:
             got = ",".join(self.formats)
             yield f"format: got '{got}' for a file that ends with .{self.file}"
@@ -179,13 +212,16 @@ def run(options: Figures) -> int:
     """
     from lowrank.views.figures.draw import Look, draw, layouts_of
     from lowrank.views.figures.layout import Wishes
+    from lowrank.views.published.figures import of_figure
     from lowrank.views.table.choice import chosen, find_of, known_metric
     from lowrank.views.table.points import sweep_of
     from lowrank.views.table.rows import common_definition, read_rows
 
     runs, plan, lines = find_of(options.paths, options.sweep)
     runs = chosen(runs, options.where)
-    definition = common_definition(runs, options.epsilon, options.rank_norm)
+    published = of_figure(options.published) if options.published else ()
+    epsilon = _epsilon_of(options, published)
+    definition = common_definition(runs, epsilon, options.rank_norm)
     if options.metric:
         definition = replace(definition, metric=known_metric(options.metric, runs))
     rows, unread = read_rows(runs, definition)
@@ -209,9 +245,29 @@ def run(options: Figures) -> int:
         epoch=options.epoch,
         contours=options.contours,
         csv=options.csv,
+        layer=options.layer,
+        every=options.every,
+        published=published,
     )
     for line in draw(layouts_of(sweep, options.kinds, wishes), sweep, definition, look):
         say(printable(line, None))
     for line in [*lines, *unread, *sweep.lines]:
         say(printable(line, None))
     return 0
+
+
+def _epsilon_of(options: Figures, published: Sequence[Any]) -> float | None:
+    """Returns the threshold asked for, which is a published figure's.
+
+    Raises:
+        InputError: If another one is asked for as well.
+    """
+    if not published:
+        return options.epsilon
+    epsilon: float = published[0].epsilon
+    if options.epsilon not in (None, epsilon) or options.rank_norm == "spectral":
+        raise InputError(
+            f"published: figure {published[0].figure} is at ε = {epsilon:g}, Frobenius norm; "
+            "allowed: no other --epsilon and --rank_norm"
+        )
+    return epsilon

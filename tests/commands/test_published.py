@@ -73,3 +73,14 @@ def test_csv_has_every_value_of_the_points_with_runs(capsys, top):
 def test_bad_input_is_told_in_a_line(capsys, words, told):
     (line,) = output(capsys, *words, code=2)
     assert told in line
+
+
+def test_published_values_are_drawn_beside_curves_of_their_settings(capsys, top, tmp_path):
+    words = ["figures", str(top), "--kind=curves", "--published=9", f"--output={tmp_path}/f.png"]
+    assert main([*words, "--dpi=50", "--csv"]) == 0
+    assert "beside 1 point of the published figure 9; ε = 0.03" in capsys.readouterr().out
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "f.csv").read_text())))
+    (star,) = [row for row in rows if row["end"] == "published"]
+    assert (star["epoch"], star["rank_mean"], star["test_accuracy"]) == ("490", "83.5", "0.4896")
+    assert main([*words, "--epsilon=0.001"]) == 2
+    assert "figure 9 is at ε = 0.03" in capsys.readouterr().err

@@ -37,6 +37,10 @@ from lowrank.views.table.rows import ACCURACIES, Floats
 _MARKERS_PER_CURVE = 5
 _MANY_EPOCHS = 150  # whose noise would be a block of ink
 _DASHES = (0, (3, 1.5))
+_PUBLISHED: dict[str, Any] = {
+    "linestyle": "none", "marker": "*", "markersize": 8, "markerfacecolor": "white",
+    "markeredgewidth": 1, "zorder": 6, "clip_on": False,
+}  # fmt: skip
 
 
 def curves_figure(
@@ -46,7 +50,7 @@ def curves_figure(
 
     The mean over finished networks is a thick line with its sample standard deviation as a band.
     A network that collapsed, died or is not finished is in no mean: it has a thin line that ends
-    in ×, where it lost its rank, or in a circle.
+    in ×, where it lost its rank, or in a circle. Published values are hollow stars.
 
     Args:
         table: What to draw, with at least one panel.
@@ -89,6 +93,8 @@ def curves_figure(
         for curve in found:
             style = {"color": shades[curve.value], "marker": "" if scale else marker(curve.value)}
             _draw(above, below, curve, style, len(table.labels))
+            if curve.published is not None:
+                _draw_published(above, below, curve.published, style)
         if title:
             room = int(figure.get_size_inches()[0] / columns / 0.068)  # characters
             above.set_title(in_lines(title, room), fontsize=TEXT, pad=3)
@@ -140,6 +146,15 @@ def _draw(above: Axes, below: Axes | None, curve: Curve, style: dict[str, Any], 
             end = (series.epochs[known[-1]], series.rank[known[-1]])
             mark = _mark(lone.end)
             above.plot(*end, color=shade, linestyle="none", clip_on=False, zorder=5, **mark)
+
+
+def _draw_published(above: Axes, below: Axes | None, values: Series, style: dict[str, Any]) -> None:
+    """Draws the rank and both accuracies that were published of a run with these settings."""
+    look = {**_PUBLISHED, "color": style["color"]}
+    above.plot(values.epochs, values.rank, **look)
+    if below is not None:
+        below.plot(values.epochs, 100 * values.test_accuracy, **look)
+        below.plot(values.epochs, 100 * values.train_accuracy, **look)
 
 
 def _lines(
@@ -244,6 +259,8 @@ def _legends(
     if "" in ends:
         circle = Line2D([], [], color="0.25", linestyle="none", **_mark("running"))
         key.append((circle, "not finished"))
+    if any(curve.published is not None for curve in curves):
+        key.append((Line2D([], [], color="0.25", **_PUBLISHED), "published"))
     if told := seeds_of([curve.seeds for curve in curves if curve.seeds]):
         key.append((Patch(color="0.25", alpha=0.22, linewidth=0), told))
     key_below(figure, key, 1.05)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -21,6 +21,8 @@ from lowrank.views.figures.layout import (
     is_scattered,
     landscape_layouts,
 )
+from lowrank.views.figures.lines import lines_figure
+from lowrank.views.figures.matrices import EVERY, lines_csv, ratio_table, spectra_table
 from lowrank.views.figures.scatter import scatter_figure
 from lowrank.views.figures.style import save
 from lowrank.views.figures.tables import (
@@ -28,9 +30,11 @@ from lowrank.views.figures.tables import (
     curves_table,
     landscape_csv,
     landscape_table,
+    published_words,
     scatter_csv,
     scatter_table,
 )
+from lowrank.views.published.figures import Point as Published
 from lowrank.views.table.factors import Factor
 from lowrank.views.table.fields import words
 from lowrank.views.table.points import Sweep
@@ -48,9 +52,12 @@ class Look:
         width: Inches; None for the default.
         height: Inches; None for the default.
         dpi: Dots per inch.
-        epoch: Of landscapes; None for the last.
+        epoch: Of landscapes and spectra; None for the last.
         contours: Landscapes as contours.
         csv: Writes the numbers beside the figures.
+        layer: Of spectra and norm ratios; empty for the default.
+        every: Epochs of a norm ratio.
+        published: Points that are drawn beside the curves of runs that stand for them.
     """
 
     directory: Path
@@ -62,6 +69,9 @@ class Look:
     epoch: int | None = None
     contours: bool = False
     csv: bool = False
+    layer: str = ""
+    every: int = EVERY
+    published: Sequence[Published] = ()
 
 
 def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layout]:
@@ -69,8 +79,9 @@ def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layou
 
     Args:
         sweep: The runs.
-        kinds: curves, landscape, both or scatter. Both are one scatter figure where there are many
-            points that form neither a grid nor a star, and nothing else is asked for.
+        kinds: curves, landscape or both, scatter, spectra or ratio. Curves and landscape are one
+            scatter figure where there are many points that form neither a grid nor a star, and
+            nothing else is asked for.
         wishes: What curves, panels and axes stand for.
 
     Returns:
@@ -83,10 +94,11 @@ def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layou
     if "scatter" in kinds or scattered:
         if not sweep.fields:
             raise InputError("no scatter figure: nothing varies")
-        return [Layout(Factor(), scatter=True)]
+        return [Layout(Factor(), kind="scatter")]
     layouts: list[Layout] = []
-    if "curves" in kinds:
-        layouts += curves_layouts(sweep.fields, sweep.points, wishes)
+    for kind in set(kinds) & {"curves", "spectra", "ratio"}:
+        found = curves_layouts(sweep.fields, sweep.points, wishes)
+        layouts += [replace(layout, kind=kind) for layout in found]
     if "landscape" in kinds:
         layouts += landscape_layouts(sweep.fields, sweep.points, wishes)
     if not layouts:
@@ -136,16 +148,30 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
     Returns:
         A line: the files and what they show.
     """
-    if layout.scatter:
+    if layout.kind == "scatter":
         scatter = scatter_table(sweep.points, sweep.fields, definition, look.epoch)
         figure = scatter_figure(scatter, look.width, look.height)
         shown = f"{definition.name} against {', '.join(map(words, sweep.fields))}"
         numbers, panels = scatter_csv(scatter), 1
-    elif layout.up is None:
-        curves = curves_table(sweep.points, layout, definition)
+    elif layout.kind == "spectra":
+        lines = spectra_table(sweep.points, layout, definition, look.layer, look.epoch)
+        figure = lines_figure(lines, look.width, look.height)
+        by = f" by {lines.by}" if lines.by else ""
+        shown = f"spectrum of {lines.title}{by}"
+        numbers, panels = lines_csv(lines), len(lines.panels)
+    elif layout.kind == "ratio":
+        lines = ratio_table(sweep.points, layout, look.layer, look.every)
+        figure = lines_figure(lines, look.width, look.height)
+        by = f" by {lines.by}" if lines.by else ""
+        shown = f"norm ratio over {look.every} epochs{by} ({lines.title})"
+        numbers, panels = lines_csv(lines), len(lines.panels)
+    elif layout.kind == "curves":
+        curves = curves_table(sweep.points, layout, definition, look.published)
         figure = curves_figure(curves, look.width, look.height)
         by = f" by {curves.by}" if curves.by else ""
         shown = f"{definition.name} and accuracy over epochs{by}"
+        if look.published:
+            shown += f", {published_words(curves, look.published[0].figure)}"
         numbers, panels = curves_csv(curves), len(curves.panels)
     else:
         landscape = landscape_table(sweep.points, layout, definition, look.epoch)
@@ -164,7 +190,9 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
     if stem.name not in (look.stem, layout.name):
         shown += "; too many settings for the file's name, which is cut"
     files = ", ".join(str(path) for path in written)
-    return f"{files}: {shown}; {definition}, {count} run{'s' if count > 1 else ''}"
+    if layout.kind != "ratio":
+        shown += f"; {definition}"
+    return f"{files}: {shown}, {count} run{'s' if count > 1 else ''}"
 
 
 def _write(figure: Figure, numbers: str, stem: Path, look: Look) -> list[Path]:

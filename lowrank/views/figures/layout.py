@@ -32,7 +32,7 @@ class Layout:
         by_panel: What panels stand for; None for one panel.
         fixed: What is the same in the whole figure, with its level.
         along_arm: Whether that is the centre of a star, of which there is one.
-        scatter: Whether it shows every network against each setting instead.
+        kind: curves, landscape, scatter (every network against each setting), spectra or ratio.
     """
 
     across: Factor
@@ -40,7 +40,7 @@ class Layout:
     by_panel: Factor | None = None
     fixed: tuple[tuple[Factor, int], ...] = ()
     along_arm: bool = False
-    scatter: bool = False
+    kind: str = "curves"
 
     @property
     def title(self) -> str:
@@ -58,9 +58,7 @@ class Layout:
     @property
     def name(self) -> str:
         """What the figure shows, such as can name a file but for its length."""
-        if self.scatter:
-            return "scatter"
-        parts = ["curves" if self.up is None else "landscape"]
+        parts = [self.kind]
         parts += ["+".join(f.fields) for f in (self.across, self.up) if f is not None and f.fields]
         for factor, place in () if self.along_arm else self.fixed:
             pairs = zip(factor.fields, factor.levels[place], strict=True)
@@ -178,7 +176,9 @@ def landscape_layouts(
         if not {f for f in (x, y) if f is not None} <= {one, other} or panel in (one, other):
             continue
         across, up = (other, one) if x == other or y == one else (one, other)
-        layouts += _with_others(Layout(across, up), factors, values, panel, middle)
+        layouts += _with_others(
+            Layout(across, up, kind="landscape"), factors, values, panel, middle
+        )
     return _not_too_many(layouts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -11,6 +11,10 @@ import numpy as np
 
 from lowrank.common.texts import csv_text
 from lowrank.views.figures.layout import Layout
+from lowrank.views.published.comparison import missed
+from lowrank.views.published.figures import Point as Published
+from lowrank.views.published.figures import compared
+from lowrank.views.table.fields import settings
 from lowrank.views.table.points import Point
 from lowrank.views.table.rows import ACCURACIES, Definition, Floats, RunRow
 
@@ -64,6 +68,8 @@ class Curve:
         mean: Over these networks, at the epochs that all have; None for no network.
         deviation: Sample standard deviations; NaN for a single network.
         lone: The networks that are not in the mean.
+        published: What was published of a run with these settings: one epoch, NaN for a network
+            that died. None where nothing was, or is not asked for.
     """
 
     value: int
@@ -71,6 +77,7 @@ class Curve:
     mean: Series | None
     deviation: Series | None
     lone: tuple[Lone, ...]
+    published: Series | None = None
 
     @property
     def series(self) -> list[Series]:
@@ -181,13 +188,19 @@ class LandscapeTable:
     full_rank: float = np.nan
 
 
-def curves_table(points: Sequence[Point], layout: Layout, definition: Definition) -> CurvesTable:
+def curves_table(
+    points: Sequence[Point],
+    layout: Layout,
+    definition: Definition,
+    published: Sequence[Published] = (),
+) -> CurvesTable:
     """Makes the table of one curves figure.
 
     Args:
         points: Those that the layout was chosen for.
         layout: What curves and panels stand for; its `across` are the curves.
         definition: Which rank the points' rows hold.
+        published: Points that are drawn beside curves of their settings.
 
     Returns:
         The table, without panels that have no run.
@@ -195,7 +208,7 @@ def curves_table(points: Sequence[Point], layout: Layout, definition: Definition
     panels = []
     for title, members in layout.panels(points):
         found = [
-            _curve(place, point)
+            replace(_curve(place, point), published=_published(point, published))
             for place in range(len(layout.across.levels))
             for point in members
             if layout.across.place(point.values) == place and point.rows
@@ -212,6 +225,33 @@ def curves_table(points: Sequence[Point], layout: Layout, definition: Definition
         definition=definition,
         full_rank=_full_rank(row for point in points for row in point.rows),
     )
+
+
+def published_words(table: CurvesTable, figure: str) -> str:
+    """Says how many curves have a published value beside them.
+
+    Args:
+        table: As drawn.
+        figure: Its number.
+
+    Returns:
+        Words.
+    """
+    count = sum(curve.published is not None for _, found in table.panels for curve in found)
+    return (
+        f"beside {count or 'no'} point{'' if count == 1 else 's'} of the published figure {figure}"
+    )
+
+
+def _published(point: Point, published: Sequence[Published]) -> Series | None:
+    """Returns what was published of a run with the settings of a point."""
+    own = [compared(settings(row)) for row in point.rows]
+    found = [each for each in published if any(not missed(each, has) for has in own)]
+    if not found:
+        return None
+    (first, *_), one = found, np.ones(1)
+    rank = np.nan if first.died else first.values.get("mean", np.nan)
+    return Series(one * first.epoch, one * rank, *(one * first.values[n] for n in ACCURACIES))
 
 
 def _full_rank(rows: Iterable[RunRow]) -> float:
@@ -379,6 +419,9 @@ def curves_csv(table: CurvesTable) -> str:
             if curve.mean is not None and curve.deviation is not None:
                 start = [title, *label, "", "finished", curve.seeds]
                 lines += [start + row for row in _columns(curve.mean, curve.deviation)]
+            if curve.published is not None:
+                start = [title, *label, "", "published", 1]
+                lines += [start + row for row in _columns(curve.published, None)]
             for lone in curve.lone:
                 start = [title, *label, lone.run_id, lone.end, 1]
                 lines += [start + row for row in _columns(lone.series, None)]

@@ -1,0 +1,328 @@
+"""Tables of what single matrices do: their spectra, and the ratio of their norms over epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from lowrank.common.errors import InputError
+from lowrank.common.texts import csv_text, nearest, printable
+from lowrank.config.datasets import DATASETS
+from lowrank.measure.ranks import NORMS
+from lowrank.runs.find import Run, load_run
+from lowrank.runs.lost import COLLAPSED, DEAD
+from lowrank.views.figures.layout import Layout
+from lowrank.views.table.points import Point
+from lowrank.views.table.rows import Definition, Floats, RunRow
+
+LOGARITHMIC = 100.0
+"""From this factor between the largest and the least value on, an axis is logarithmic."""
+
+EVERY = 10
+"""Epochs over which a ratio of norms is taken, as in the paper's Figures 5 and 17."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One point of a sweep: the mean over its networks.
+
+    Attributes:
+        value: Place among the values that lines stand for.
+        seeds: Number of networks.
+        x: Shape (N,), ascending.
+        mean: Shape (N,).
+        deviation: Sample standard deviation, shape (N,); NaN for a single network.
+        decay: What weight decay alone would do, shape (N,); NaN where that is not known.
+    """
+
+    value: int
+    seeds: int
+    x: Floats
+    mean: Floats
+    deviation: Floats
+    decay: Floats
+
+
+@dataclass(frozen=True)
+class LinesTable:
+    """Lines by the value of a setting, in panels.
+
+    Attributes:
+        title: What is the same in all panels, in words.
+        by: What the lines stand for, in words; empty for a single one.
+        values: Its values, for the colours.
+        labels: Their words.
+        panels: Title and lines of each panel, at least one.
+        x: At the x-axis: the head of its column, and the words.
+        y: Likewise at the y-axis.
+        is_logarithmic: Whether the y-axis is.
+        epsilon: Threshold that is drawn; None for none.
+    """
+
+    title: str
+    by: str
+    values: Sequence[Hashable]
+    labels: Sequence[str]
+    panels: Sequence[tuple[str, Sequence[Line]]]
+    x: tuple[str, str]
+    y: tuple[str, str]
+    is_logarithmic: bool = False
+    epsilon: float | None = None
+
+    @property
+    def lines(self) -> list[Line]:
+        """Those of all panels."""
+        return [line for _, found in self.panels for line in found]
+
+
+def spectra_table(
+    points: Sequence[Point],
+    layout: Layout,
+    definition: Definition,
+    layer: str = "",
+    epoch: int | None = None,
+) -> LinesTable:
+    """Makes the table of one figure of spectra: σ/‖W‖ of a matrix against their index.
+
+    Args:
+        points: Those that the layout was chosen for.
+        layout: What lines and panels stand for.
+        definition: Whose norm divides, and whose threshold is drawn.
+        layer: The matrix; by default the middle one of those that are counted.
+        epoch: Where the spectra are from; None for each run's last measured epoch.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: If no run has such a matrix, or was measured at that epoch.
+    """
+    name = _known_layer(points, layer)
+    norm = NORMS[definition.rank_norm]
+
+    def of_row(row: RunRow) -> tuple[Floats, Floats, Floats] | None:
+        run = load_run(row.path)
+        at = row.epochs[-1] if epoch is None and row.epochs.size else epoch
+        if at is None or at not in row.epochs or name not in run.spectra:
+            return None
+        values = run.spectra_at([int(at)])[name][0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relative = values / norm(values)
+        places = np.arange(1.0, len(values) + 1)
+        return places, relative, np.full(len(values), np.nan)
+
+    panels = _panels(points, layout, of_row)
+    if not panels:
+        when = "the last epoch" if epoch is None else f"epoch {epoch}"
+        raise InputError(f"epoch: no network has a spectrum of {printable(name)} at {when}")
+    least = [
+        float(line.mean[line.mean > 0].min(initial=1)) for _, found in panels for line in found
+    ]
+    title = f"{printable(name)}, " + ("last epoch" if epoch is None else f"epoch {epoch}")
+    symbol = "‖W‖_F" if definition.rank_norm == "frobenius" else "‖W‖_2"
+    return LinesTable(
+        title=", ".join(filter(None, [title, layout.title])),
+        by=layout.across.name,
+        values=_values(layout),
+        labels=layout.across.labels,
+        panels=panels,
+        x=("index", "index of the singular value"),
+        y=("sigma_over_norm", f"σ / {symbol}"),
+        is_logarithmic=max(_highest(panels), definition.epsilon) > LOGARITHMIC * min(least),
+        epsilon=definition.epsilon,
+    )
+
+
+def ratio_table(
+    points: Sequence[Point], layout: Layout, layer: str = "", every: int = EVERY
+) -> LinesTable:
+    """Makes the table of one figure of norm ratios ‖W(t+k)‖/‖W(t)‖ over k epochs, against t+k.
+
+    Beside them Π(1 − μ·wd) over the steps of these epochs: what is left of a matrix whose gradients
+    are zero, as once a network interpolates.
+
+    Args:
+        points: Those that the layout was chosen for.
+        layout: What lines and panels stand for.
+        layer: The matrix; by default the mean over those that are counted.
+        every: The number k of epochs.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: If there is no such matrix, or no two epochs so far from each other.
+    """
+    name = _known_layer(points, layer) if layer else ""
+
+    def of_row(row: RunRow) -> tuple[Floats, Floats, Floats] | None:
+        run = load_run(row.path)
+        wanted = [
+            each.name for each in run.layers if each.name == name or (each.counted and not name)
+        ]
+        ends = np.intersect1d(row.epochs[row.epochs % every == 0], row.epochs + every)
+        if not wanted or not ends.size:
+            return None
+        norms = norms_of(run, wanted)
+        now, then = (np.searchsorted(run.epochs, ends - shift) for shift in (0, every))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = np.mean(norms[:, now] / norms[:, then], axis=0)
+        kept = np.isfinite(ratios)
+        decay = np.array([pure_decay(run, int(end) - every, int(end)) for end in ends])
+        return ends[kept], ratios[kept], decay[kept]
+
+    panels = _panels(points, layout, of_row)
+    if not panels:
+        raise InputError(
+            f"every: no network has norms {every} epochs from each other; allowed: multiples of "
+            "the runs' measure_every"
+        )
+    what = printable(name) or "mean over the counted matrices"
+    return LinesTable(
+        title=", ".join(filter(None, [what, layout.title])),
+        by=layout.across.name,
+        values=_values(layout),
+        labels=layout.across.labels,
+        panels=panels,
+        x=("epoch", "epoch"),
+        y=("norm_ratio", f"‖W‖ / ‖W‖ of {every} epoch{'s' if every > 1 else ''} before"),
+    )
+
+
+def norms_of(run: Run, layers: Sequence[str]) -> Floats:
+    """Returns the recorded Frobenius norms of some matrices.
+
+    Args:
+        run: The run.
+        layers: The names.
+
+    Returns:
+        Shape (L, E), NaN where there is none.
+    """
+    names = [f"frobenius_norm/{layer}" for layer in layers]
+    run.preload(names)
+    absent = np.full(len(run.epochs), np.nan)
+    return np.array([run.metrics.get(name, absent) for name in names])
+
+
+def pure_decay(run: Run, start: int, end: int) -> float:
+    """Returns Π(1 − μ·wd) over the steps from one epoch to another.
+
+    Args:
+        run: The run.
+        start: After how many epochs.
+        end: Until after how many.
+
+    Returns:
+        The product; NaN where it is not known: for another optimiser than SGD without momentum or
+        AdamW, or an unknown number of steps.
+    """
+    config = run.config
+    is_plain = config.get("optimizer") == "sgd" and not config.get("momentum")
+    examples = _examples(run)
+    if not (is_plain or config.get("optimizer") == "adamw") or examples is None:
+        return math.nan
+    steps = math.ceil(examples / int(config["batch_size"]))
+    absent = np.full(len(run.epochs), np.nan)
+    rates = run.metrics.get("lr_now", absent)[(run.epochs > start) & (run.epochs <= end)]
+    if len(rates) != end - start or not np.isfinite(rates).all():
+        return math.nan
+    return float(np.exp(steps * np.log1p(-rates * float(config["weight_decay"])).sum()))
+
+
+def lines_csv(table: LinesTable) -> str:
+    """Writes what such a figure shows: a line per panel, value and place on the x-axis.
+
+    Args:
+        table: As drawn.
+
+    Returns:
+        CSV with a head; nothing where a number is not known.
+    """
+    has_decay = any(np.isfinite(line.decay).any() for line in table.lines)
+    head = ["panel", *([table.by] if table.by else []), "seeds", table.x[0], table.y[0]]
+    rows: list[list[Any]] = [[*head, f"{table.y[0]}_std", *(["decay"] if has_decay else [])]]
+    for title, found in table.panels:
+        for line in found:
+            start = [title, *([table.labels[line.value]] if table.by else []), line.seeds]
+            for x, *numbers in zip(line.x, line.mean, line.deviation, line.decay, strict=True):
+                shown = ["" if np.isnan(each) else repr(float(each)) for each in numbers]
+                rows.append([*start, int(x), *(shown if has_decay else shown[:2])])
+    return csv_text(rows)
+
+
+def _panels(
+    points: Sequence[Point],
+    layout: Layout,
+    of_row: Callable[[RunRow], tuple[Floats, Floats, Floats] | None],
+) -> list[tuple[str, list[Line]]]:
+    """Returns title and lines of every panel that has any.
+
+    A line is the mean over the finished networks of a point or, where it has none, over those that
+    are not finished; collapsed and dead ones have no line.
+    """
+    panels = []
+    for title, members in layout.panels(points):
+        found = []
+        for point in members:
+            alive = [row for row in point.rows if row.end not in (COLLAPSED, DEAD)]
+            whole = [row for row in alive if row.end == "finished"] or alive
+            read = [each for row in whole if (each := of_row(row)) is not None and each[0].size]
+            place = layout.across.place(point.values)
+            if read:
+                found.append(_mean(place, read))
+        if found:
+            panels.append((title, sorted(found, key=lambda line: line.value)))
+    return panels
+
+
+def _mean(value: int, read: Sequence[tuple[Floats, Floats, Floats]]) -> Line:
+    x = reduce(np.intersect1d, (places for places, _, _ in read))
+    columns = np.array([values[np.isin(places, x)] for places, values, _ in read])
+    decays = np.array([decay[np.isin(places, x)] for places, _, decay in read])
+    spread = columns.std(axis=0, ddof=1) if len(read) > 1 else np.full(len(x), np.nan)
+    return Line(value, len(read), x, columns.mean(axis=0), spread, decays.mean(axis=0))
+
+
+def _known_layer(points: Iterable[Point], asked: str) -> str:
+    """Returns the matrix asked for, or the middle one of those that are counted.
+
+    Raises:
+        InputError: If no run has it.
+    """
+    layers = [
+        layer
+        for path in dict.fromkeys(row.path for point in points for row in point.rows)
+        for layer in load_run(path).layers
+    ]
+    names = list(dict.fromkeys(layer.name for layer in layers if layer.counted or asked))
+    if not names or (asked and asked not in names):
+        raise InputError(f"layer: no run has '{printable(asked)}'{nearest(asked[:60], names)}")
+    return asked or names[len(names) // 2]
+
+
+def _examples(run: Run) -> int | None:
+    """Returns how many examples an epoch has: as configured, as known, or as its time tells."""
+    size = run.config.get("train_size") or getattr(
+        DATASETS.get(str(run.config.get("dataset"))), "train_size", None
+    )
+    if size is None:
+        absent = np.full(len(run.epochs), np.nan)
+        names = ("time/train", "throughput/images_per_second")
+        seconds, rate = (run.metrics.get(name, absent) for name in names)
+        each = (seconds * rate)[np.isfinite(seconds * rate)]
+        size = round(float(np.median(each))) if each.size else None
+    return size
+
+
+def _values(layout: Layout) -> list[Hashable]:
+    return [level[0] if len(level) == 1 else level for level in layout.across.levels]
+
+
+def _highest(panels: Sequence[tuple[str, Sequence[Line]]]) -> float:
+    return max(float(line.mean.max()) for _, found in panels for line in found)
