@@ -96,19 +96,42 @@ def test_a_rank_that_does_not_fall_is_told(evidence):
     assert "does not fall from 0.001 to 0.004" in evidence.verdict(collapsed, "weight_decay")
 
 
+def test_the_readmes_constants_are_ours():
+    (block,) = re.findall(r"<!-- written by make evidence: constants -->(.*?)<!-- end -->", README,
+                          flags=re.DOTALL)  # fmt: skip
+    rows = [line.strip("| ").split(" | ") for line in block.splitlines() if "---" not in line]
+    numbers = [[float(cell) for cell in row[-2:]] for row in rows if row[-1][-1:].isdigit()]
+    assert len(numbers) >= 20 + 2 + 9
+    for expected, ours in numbers:
+        assert abs(expected - ours) <= (2.05 if expected >= 1 else 0.01)
+    held = re.findall(r"(\d+) of (\d+) are within", block)
+    assert held == [(all_, all_) for _, all_ in held]
+
+
+def test_a_readme_without_the_place_is_told(evidence):
+    page = "a\n<!-- written by make evidence: constants -->\nold\n<!-- end -->\nb\n"
+    assert evidence.written(page, "constants", "new\\1").splitlines()[2] == "new\\1"
+    with pytest.raises(evidence.InputError, match="no place for the evidence"):
+        evidence.written(page, "", "new")
+
+
 @pytest.mark.slow
 def test_one_command_makes_it_anew(evidence, tmp_path):
     (tmp_path / "sweeps").symlink_to(ROOT / "sweeps")
     (tmp_path / "train.py").symlink_to(ROOT / "train.py")
     (tmp_path / "README.md").write_text(
-        "before\n<!-- written by make evidence -->\nold\n<!-- end -->\nafter\n", encoding="utf-8"
+        "before\n<!-- written by make evidence -->\nold\n<!-- end -->\n"
+        "<!-- written by make evidence: constants -->\nold\n<!-- end -->\nafter\n",
+        encoding="utf-8",
     )
     tiny = "--dataset=synthetic --train_size=60 --epochs=2 --milestones=[] --depth=1 --width=8"
-    assert evidence.main([*tiny.split(), "--image_size=8"], tmp_path) == 0
+    assert evidence.main([*tiny.split(), "--image_size=8"], tmp_path, wide=False) == 0
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     docs = tmp_path / "docs" / "evidence"
     results = evidence.from_csv((docs / "runs.csv").read_text(encoding="utf-8"))
     assert readme.startswith("before\n")
+    assert "\nold\n" not in readme
+    assert readme.count("| ratio of norms |") == 2 + 9
     assert readme.endswith("<!-- end -->\nafter\n")
     assert evidence.table(results) in readme
     assert len(re.findall(r"<img ", readme)) == 3
