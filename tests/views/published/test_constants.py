@@ -16,11 +16,11 @@ from lowrank.views.published.constants import (
 
 
 def test_initialisations_are_those_of_the_figures():
-    """One draw of each: two draws of a single layer differ by up to 4."""
+    """One draw of each: two draws of a single matrix differ by up to 4."""
     found = list(at_initialisation(draws=1))
     assert len(found) == 2 * 5 + 2 + 1 + 2 + 5
     for check in found:
-        slack = 4 if check.quantity.startswith("rank of layer") else check.tolerance
+        slack = 4 if check.quantity.startswith("rank") else check.tolerance
         assert abs(check.ours - check.expected) <= slack, check
 
 
