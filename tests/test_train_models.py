@@ -89,6 +89,7 @@ def test_a_network_in_parts_has_a_mean_of_each_everywhere(train, tmp_path, capsy
             np.testing.assert_array_equal(run.metrics[f"rank_mean{suffix}/{part}"], ranks)
         assert f"\nrank_mean/{part} " in shown
     assert cli.main(["figures", "runs", "--metric=rank_mean/convolutions"]) == 0
+    assert "average rank of the convolutions" in capsys.readouterr().out
     assert cli.main(["report", "runs", "-o", "r.html"]) == 0
     assert "average rank of the linears" in (tmp_path / "r.html").read_text()
 

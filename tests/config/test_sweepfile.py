@@ -517,6 +517,10 @@ LEVEL = {
     "metric of another project": ("metric: {name: val_acc, goal: maximize}", "does not log"),
     "metric at an unknown threshold": ("metric: {name: rank_mean@0.5}", "does not log"),
     "metric at the first threshold": ("metric: {name: rank_mean@0.001}", "does not log"),
+    "metric of a part that the model lacks": (
+        "metric: {name: rank_mean/convolutions}",
+        "does not log",
+    ),
     "metric of no layer": ("metric: {name: rank/}", "does not log"),
     "name": (f"name: {'x' * 129}", "name: got 129 characters; allowed: 1 to 128"),
     "project": ("project: me/proj", "project: got 'me/proj'; allowed: 1 to 128 characters, none"),
@@ -541,6 +545,12 @@ def test_the_nearest_metric_is_named(tmp_path):
 def test_a_further_threshold_of_every_point_is_a_metric(entry, tmp_path):
     head = f"metric: {{name: rank_mean@0.5}}\n{HEAD}"
     assert sweep(tmp_path, f"epsilons: {{{entry}}}", head).metric.name == "rank_mean@0.5"
+
+
+@pytest.mark.parametrize("at", ["", "@0.01"])
+def test_the_mean_of_a_models_part_is_a_metric(at, tmp_path):
+    head = f"metric: {{name: rank_mean{at}/convolutions}}\n{HEAD}"
+    assert sweep(tmp_path, "model: {value: mixed}", head).metric.name[-13:] == "/convolutions"
 
 
 def test_every_scalar_of_a_run_and_no_other_is_a_metric(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config, Given
+from lowrank.config.families import FAMILIES
 from lowrank.config.sources import bad_values
 from lowrank.config.sweepfile import schema
 from lowrank.config.sweepfile.parameters import COUPLED
@@ -25,7 +26,7 @@ METRICS = (
 """What a search may be about: the scalars of W&B's summary, but for those of single layers."""
 
 _OF_LAYERS = (
-    *("rank_mean", "rank", "stable_rank", "effective_rank", "frobenius_norm", "spectral_norm"),
+    *("rank", "stable_rank", "effective_rank", "frobenius_norm", "spectral_norm"),
     *("distance", "rank_bound", "time", "throughput"),
 )
 _REFUSED = {
@@ -184,6 +185,7 @@ effective_rank_mean, collapsed, dead, lr_now, epoch, or one of a layer such as r
     head, slash, layer = name.partition("/")
     quantity, at, threshold = head.partition("@")
     known = quantity in (_OF_LAYERS if slash else ("rank_mean",)) and bool(layer) == bool(slash)
+    known |= quantity == "rank_mean" and layer in _parts(raw)
     if known and (not at or (quantity[:4] == "rank" and threshold in _thresholds(raw))):
         return
     yield (
@@ -194,14 +196,25 @@ effective_rank_mean, collapsed, dead, lr_now, epoch, or one of a layer such as r
 
 def _thresholds(raw: Mapping[str, Any]) -> set[str]:
     """Returns the further ε at which every run of a sweep logs ranks."""
-    parameters = raw.get("parameters")
-    entry = parameters.get("epsilons") if isinstance(parameters, Mapping) else None
-    usual = Config.model_fields["epsilons"].default
-    values = [usual]
-    if isinstance(entry, Mapping):
-        values = entry.get("values", [entry.get("value")])
     lists = [
         {f"{e:g}" for e in value[1:]} if isinstance(value, list | tuple) else set[str]()
-        for value in values
+        for value in _values(raw, "epsilons")
     ]
     return set.intersection(*lists) if lists else set()
+
+
+def _parts(raw: Mapping[str, Any]) -> set[str]:
+    """Returns the parts of the network that every run of a sweep has."""
+    models = map(str, _values(raw, "model"))
+    lists = [{*FAMILIES[model].parts} if model in FAMILIES else set[str]() for model in models]
+    return set.intersection(*lists) if lists else set()
+
+
+def _values(raw: Mapping[str, Any], field: str) -> list[Any]:
+    """Returns the values that a field has by its own parameter, else the usual one."""
+    parameters = raw.get("parameters")
+    entry = parameters.get(field) if isinstance(parameters, Mapping) else None
+    if isinstance(entry, Mapping):
+        values = entry.get("values", [entry.get("value")])
+        return values if isinstance(values, list) else []
+    return [Config.model_fields[field].default]

@@ -47,6 +47,9 @@ class Definition:
     @property
     def name(self) -> str:
         """What is meant, in words."""
+        quantity, _, part = self.metric.partition("/")
+        if quantity == "rank_mean" and part:
+            return f"average rank of the {printable(part)}"
         return printable(self.metric.replace("_", " ")) or "average rank"
 
     @property
