@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lowrank.config import Config
+from lowrank.config import Config, replace
 from lowrank.config.datasets import DATASETS
 from lowrank.config.packs import LARGEST, pack_key, unpackable
 from lowrank.config.settings import declared
@@ -31,7 +31,10 @@ LAUNCH = 50e-6  # s of a step for each module: some ten kernels, forward, backwa
 SPECTRA = 100e9  # flops in float64, on CPU cores, as measured on two (benchmarks/README.md)
 TRAFFIC = 36  # bytes of each weight read and written by a step
 
-OF_MODEL = [name for name in Config.model_fields if declared(name)["group"] == "model"]
+OF_NETWORK = [
+    *("dataset", "image_size", "optimizer", "momentum"),
+    *(name for name in Config.model_fields if declared(name)["group"] == "model"),
+]
 
 TESTED = {
     "cifar10": 10_000,
@@ -55,16 +58,21 @@ class Network(NamedTuple):
         products: Multiplications of a forward pass, for one image.
         modules: Modules called in a forward pass.
         spectra: Float64 operations of all its spectra.
+        memory: Bytes of a member of a pack: those at batch size 1, and for each further example.
     """
 
     weights: int
     products: int
     modules: int
     spectra: float
+    memory: tuple[int, int]
+
+
+_COUNTED: dict[Hashable, Network] = {}
 
 
 def network_of(config: Config) -> Network:
-    """Counts what a network costs, on tensors without values.
+    """Counts what a network costs, on tensors without values, once for all of one kind.
 
     Args:
         config: Of a run.
@@ -72,6 +80,13 @@ def network_of(config: Config) -> Network:
     Returns:
         The counts.
     """
+    key = tuple(getattr(config, name) for name in OF_NETWORK)
+    if key not in _COUNTED:
+        _COUNTED[key] = _count(config)
+    return _COUNTED[key]
+
+
+def _count(config: Config) -> Network:
     source = DATASETS[config.dataset]
     size = config.resolved_image_size or source.native or 32
     products = modules = 0
@@ -92,12 +107,14 @@ def network_of(config: Config) -> Network:
             if not list(module.children()) or isinstance(module, nn.MultiheadAttention):
                 module.register_forward_hook(add)
         network(torch.empty(1, *image))
+    one = member_bytes(replace(config, batch_size=1))
     matrices = [p.flatten(1).shape for p in network.parameters() if p.ndim > 1]
     return Network(
         sum(p.numel() for p in network.parameters()),
         products,
         modules,
         sum(2 * min(m) ** 2 * max(m) + 4 * min(m) ** 3 for m in matrices),
+        (one, member_bytes(replace(config, batch_size=2)) - one),
     )
 
 
@@ -136,16 +153,13 @@ def hours(configs: Sequence[Config], *, packed: bool) -> float:
     for number, config in enumerate(configs):
         alone = not packed or unpackable(config) is not None
         groups[number if alone else pack_key(config)].append(config)
-    counted: dict[Hashable, Network] = {}
     total = 0.0
     for points in groups.values():
         first = points[0]
-        key = tuple(getattr(first, name) for name in ("dataset", "image_size", *OF_MODEL))
-        if key not in counted:
-            counted[key] = network_of(first)
-        network, most = counted[key], 1
-        if len(points) > 1:
-            most = max(1, min(LARGEST, int((1 - KEPT_FREE) * MEMORY // member_bytes(first))))
+        network = network_of(first)
+        at_one, each = network.memory
+        room = (1 - KEPT_FREE) * MEMORY // (at_one + (first.batch_size - 1) * each)
+        most = max(1, min(LARGEST, int(room)))
         for start in range(0, len(points), most):
             total += seconds(first, network, len(points[start : start + most]))
     return total / 3600

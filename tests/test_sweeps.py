@@ -204,7 +204,7 @@ def test_the_formula_of_costs_is_that_of_the_docs_by_hand(sweep_costs):
     products, weights = 308_200, 308_200 + 310
     spectra = 2 * 100**2 * 3072 + 4 * 100**3 + 2 * 10**2 * 100 + 4 * 10**3
     counted = sweep_costs.network_of(Config(depth=1, dataset="cifar10"))
-    assert counted == (weights, products, 5, spectra)
+    assert counted[:4] == (weights, products, 5, spectra)
     config = Config(depth=1, dataset="cifar10", batch_size=128, epochs=10)
     step = 128 * 6 * products / 30e12 + 36 * weights / 2.5e12
     assert step < 250e-6 < 100 * step
