@@ -24,6 +24,7 @@ import lowrank
 from lowrank.config import Config, replace
 from lowrank.config.arguments import parse
 from lowrank.config.sweepfile import load_sweep_file
+from lowrank.views.published.figures import FIGURES, compared, published
 from train import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,6 +220,27 @@ def test_the_formula_of_costs_is_that_of_the_docs_by_hand(sweep_costs):
 
 def test_every_row_of_the_papers_table_has_a_file():
     assert sorted(NAMES) == sorted(PAPER)
+
+
+def test_every_published_value_has_a_point_in_its_figures_file():
+    files = {number: f"fig{int(number):02d}" for number in FIGURES}
+    files |= {"8": "fig07", "9": "fig07"}
+    points = {
+        name: [
+            (compared(config.recorded()), config.epsilons[0])
+            for config in load_sweep_file(ROOT / f"sweeps/{name}.yaml").configs()
+        ]
+        for name in set(files.values())
+    }
+    for point in published():
+        wanted = {name: value for name, value in point.settings.items() if name != "milestones"}
+        found = [
+            epsilon
+            for settings, epsilon in points[files[point.figure]]
+            if {name: settings[name] for name in wanted} == wanted
+        ]
+        assert found, point
+        assert set(found) == {point.epsilon}
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
