@@ -68,7 +68,7 @@ def check_metric(metric: str, networks: Sequence[Sequence[str]]) -> None:
         InputError: If none has it.
     """
     quantity, is_of_layer, layer = metric.partition("/")
-    if not is_of_layer or not networks:
+    if not is_of_layer or not networks or quantity.startswith("rank_mean"):  # that of a part
         return
     from lowrank.measure.matrices import weight_matrices
     from lowrank.models import build_model

@@ -28,6 +28,10 @@ def test_what_a_search_draws_of_the_network_is_not_guessed():
     check_metric("rank/linear99", networks_of(drawn, {}))
 
 
+def test_the_mean_of_a_part_is_no_metric_of_a_layer():
+    check_metric("rank_mean/linears", networks_of({"model": Fixed("mixed")}, {}))
+
+
 def test_sweep_and_agent_refuse_a_search_that_would_be_blind(tmp_path, monkeypatch, capsys):
     parameters = {"config": {"value": "{depth: 2, width: 8}"}, "lr": {"values": [0.1, 0.2]}}
     raw = {"program": "train.py", "method": "grid", "parameters": parameters}
