@@ -312,7 +312,7 @@ def watch(
         prefix: What stands before each name but ``epoch`` in W&B, where several watchers log to one
             run.
         **options: Those of `Watcher`: ``exclude``, ``include``, ``example_input``, ``epsilons``,
-            ``rank_norm``, ``parts``, ``theory``.
+            ``rank_norm``, ``parts``, ``theory``, ``quantities``.
 
     Returns:
         The watcher; call its ``log(epoch, …)`` before training and after every epoch.

@@ -55,6 +55,15 @@ class Spectra(Options):
         "frobenius or spectral",
         of_config=True,
     )
+    quantities: tuple[str, ...] = option(
+        (),
+        "further quantities to show: effective_rank_energy, "
+        "participation_ratio, nuclear_rank, srank, power_law_alpha, edge_ratio, and shares of the "
+        "full rank such as srank_share; --json and --csv have all",
+        "LIST",
+        "a list such as [nuclear_rank, srank]",
+        of_config=True,
+    )
     as_json: bool = option(False, alias="json")
     csv: bool = option(False, "all quantities instead of a table; --json also the spectra")
     plot: Path | None = option(
@@ -91,6 +100,7 @@ def run(options: Spectra) -> int:
     Raises:
         InputError: A file or the model cannot be used, or the figure cannot be written.
     """
+    from lowrank.measure.quantities import FURTHER
     from lowrank.views.spectra.quantities import measure, to_csv, to_json
     from lowrank.views.spectra.shards import together
     from lowrank.views.spectra.table import comparison, remarks, table
@@ -114,6 +124,7 @@ def run(options: Spectra) -> int:
                 weights,
                 epsilons=options.epsilons,
                 rank_norm=options.rank_norm,
+                further=FURTHER if options.as_json or options.csv else options.quantities,
                 progress=measured_more,
             )
             for weights in files

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lowrank.measure import ranks
 from lowrank.measure.layers import Layer
-from lowrank.measure.quantities import TABLE, averaged, described
+from lowrank.measure.quantities import TABLE, LayerQuantity, described, recorded
 
 HISTOGRAM_EDGES = np.linspace(-8.0, 0.0, 65)
 """Edges of the bins of log10(σ/‖W‖): the same in every epoch, layer and run."""
@@ -77,6 +77,7 @@ def measurement_metrics(
     rank_norm: str = "frobenius",
     collapsed: Mapping[str, bool] | None = None,
     distances: Mapping[str, float] | None = None,
+    quantities: Sequence[LayerQuantity] | None = None,
 ) -> dict[str, float]:
     """Returns every quantity of one measurement by its name.
 
@@ -91,10 +92,11 @@ def measurement_metrics(
         collapsed: Whether a matrix has collapsed, by layer name; False where not given. A matrix
             that is not finite counts as collapsed in any case.
         distances: Distance of the normalised matrix from the previous epoch, where there is one.
+        quantities: Functions of singular values; None for those that are always recorded.
 
     Returns:
         Numbers by name, NaN where there is none. Per layer: ``rank``,
-        ``rank@ε``, what `lowrank.measure.quantities.TABLE` has and, where given, ``distance``, each
+        ``rank@ε``, the quantities and, where given, ``distance``, each
         followed by ``/<layer>``. Over the counted layers, means of those that are averaged:
         ``rank_mean``, ``rank_mean@ε``, ``stable_rank_mean``, …. Over those of each part:
         ``rank_mean/<part>``, ``rank_mean@ε/<part>``. Over all: ``rank_mean_all``.
@@ -108,7 +110,7 @@ def measurement_metrics(
         (2.0, 2.0, 1.5, 0.0)
     """
     primary, *further = epsilons
-    functions = {e.name: e.function for e in TABLE.values() if e.is_logged and e.function}
+    entries = {entry.name: entry for entry in (recorded() if quantities is None else quantities)}
     row: dict[str, float] = {}
     gone = 0
     for layer in layers:
@@ -118,10 +120,10 @@ def measurement_metrics(
         of_layer = {
             "rank": ranks.rank(values, primary, rank_norm),
             **{at("rank", epsilon): ranks.rank(values, epsilon, rank_norm) for epsilon in further},
-            **{name: function(values) for name, function in functions.items()},
+            **{name: entry.of(values, layer.shape) for name, entry in entries.items()},
         }
         for name in of_layer:
-            if is_gone and described(name).is_rank:
+            if is_gone and (entries.get(name) or described(name)).kind != "size":
                 of_layer[name] = np.nan
         if distances is not None and layer.name in distances:
             of_layer["distance"] = distances[layer.name]
@@ -137,7 +139,7 @@ def measurement_metrics(
     return {
         "rank_mean": mean("rank", counted),
         "rank_mean_all": mean("rank", (layer.name for layer in layers)),
-        **{entry.mean: mean(entry.name, counted) for entry in averaged()},
+        **{e.mean: mean(e.name, counted) for e in entries.values() if e.mean},
         **{at("rank_mean", epsilon): mean(at("rank", epsilon), counted) for epsilon in further},
         **{
             f"{name}/{part}": mean(quantity, names)

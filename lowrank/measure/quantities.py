@@ -2,17 +2,22 @@
 
 A new quantity is a function in `lowrank.measure.ranks` and an entry in `TABLE`. Then it is in the
 record and in W&B, in the tables of ``lowrank spectra``, in the report and, where the entry says so,
-on the dashboard and in the table that a run ends with.
+on the dashboard and in the table that a run ends with. One that is only told on request is derived
+from the recorded spectra where a run did not record it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from lowrank.measure import ranks
+from lowrank.measure import ranks, tails
 from lowrank.measure.ranks import Quantity
 
 
@@ -26,13 +31,17 @@ class LayerQuantity:
         formula: Its definition where it is short; empty where it is not.
         function: Gives it from singular values (..., k). None for what needs more than those:
             `lowrank.measure.metrics` knows how to come by it.
-        is_rank: Whether it counts directions. Such a quantity has no value where a matrix has
-            collapsed, is averaged over the counted layers and compared with the full rank; any
-            other is a size, which keeps its value and is not averaged.
+        takes_shape: Whether `function` takes (rows, columns) beside singular values.
+        kind: ``rank`` counts directions; it has no value where a matrix has collapsed, is averaged
+            over the counted layers and compared with the full rank. ``shape`` is a number of
+            another kind that does not depend on the matrix's scale: likewise, but not compared.
+            ``size`` keeps its value at collapse and is not averaged.
         unit: Of its values; empty for a mere number.
         head: Its column in a table.
         form: How a table writes its values.
-        is_logged: Whether training records it and W&B gets it, else only files are told.
+        told: ``always``: training records it and W&B gets it. ``of files``: ``lowrank spectra``
+            shows it. ``on request``: who names it gets it. The last two are never recorded unless
+            asked for.
         is_hidden: Whether W&B shall draw no panel of each layer by itself.
         on_dashboard: Whether it has a panel there: of its mean, or of every layer where none is.
         in_console: Whether the table at the end of a run has it.
@@ -42,12 +51,13 @@ class LayerQuantity:
     name: str
     words: str
     formula: str = ""
-    function: Callable[[ArrayLike], Quantity] | None = None
-    is_rank: bool = True
+    function: Callable[..., Quantity] | None = None
+    takes_shape: bool = False
+    kind: Literal["rank", "shape", "size"] = "rank"
     unit: str = ""
     head: str = ""
     form: str = ".4g"
-    is_logged: bool = True
+    told: Literal["always", "of files", "on request"] = "always"
     is_hidden: bool = True
     on_dashboard: bool = False
     in_console: bool = False
@@ -62,12 +72,55 @@ class LayerQuantity:
     @property
     def mean(self) -> str:
         """The metric that averages it over the counted layers; empty where none does."""
-        return f"{self.name}_mean" if self.is_rank else ""
+        return "" if self.kind == "size" else f"{self.name}_mean"
+
+    def of(self, s: ArrayLike, shape: tuple[int, int]) -> Quantity:
+        """Returns the value for singular values (..., k) of matrices of a shape (rows, columns).
+
+        Args:
+            s: Singular values.
+            shape: Rows and columns.
+
+        Raises:
+            TypeError: It needs more than these.
+        """
+        if self.function is None:
+            raise TypeError(f"{self.name} is no function of singular values")
+        return self.function(s, shape) if self.takes_shape else self.function(s)
+
+
+_ON_REQUEST: dict[str, Any] = {"told": "on request", "form": ".1f"}
+
+
+def _with_shares(entries: Iterable[LayerQuantity]) -> Iterable[LayerQuantity]:
+    """Yields entries, and at the end those of ranks as a share of the full rank."""
+    listed = list(entries)
+    yield from listed
+    for entry in listed:
+        if entry.kind == "rank" and entry.function:
+            yield dataclasses.replace(
+                entry,
+                name=f"{entry.name}_share",
+                words=f"{entry.words} as a share of the full rank",
+                formula="",
+                function=partial(_share, entry.function),
+                kind="shape",
+                head=f"{entry.head}/full",
+                form=".3f",
+                told="on request",
+                on_dashboard=False,
+                in_console=False,
+            )
+
+
+def _share(function: Callable[[ArrayLike], Quantity], s: ArrayLike) -> Quantity:
+    share: Quantity = function(s) / np.asarray(s).shape[-1]
+    return share
 
 
 TABLE: dict[str, LayerQuantity] = {
     quantity.name: quantity
-    for quantity in (
+    for quantity in _with_shares((
         LayerQuantity("rank", "rank", head="rank", form=".0f", is_hidden=False),
         LayerQuantity(
             "stable_rank",
@@ -93,14 +146,62 @@ TABLE: dict[str, LayerQuantity] = {
             function=ranks.energy_rank,
             head="energy",
             form=".0f",
-            is_logged=False,
+            told="of files",
+        ),
+        LayerQuantity(
+            "effective_rank_energy",
+            "effective rank of σ²",
+            "exp H(σ²/Σσ²)",
+            partial(ranks.effective_rank, power=2),
+            head="eff. σ²",
+            **_ON_REQUEST,
+        ),
+        LayerQuantity(
+            "participation_ratio",
+            "participation ratio",
+            "(Σσ²)²/Σσ⁴",
+            ranks.participation_ratio,
+            head="particip.",
+            **_ON_REQUEST,
+        ),
+        LayerQuantity(
+            "nuclear_rank",
+            "nuclear rank",
+            "(Σσ)²/Σσ²",
+            ranks.nuclear_rank,
+            head="nuclear",
+            **_ON_REQUEST,
+        ),
+        LayerQuantity(
+            "srank",
+            "srank at δ = 0.01",
+            function=ranks.srank,
+            head="srank",
+            **(_ON_REQUEST | {"form": ".0f"}),
+        ),
+        LayerQuantity(
+            "power_law_alpha",
+            "power-law exponent α of σ²",
+            function=tails.power_law_alpha,
+            kind="shape",
+            head="α",
+            **(_ON_REQUEST | {"form": ".2f"}),
+        ),
+        LayerQuantity(
+            "edge_ratio",
+            "largest σ over the Marchenko-Pastur edge",
+            function=tails.edge_ratio,
+            takes_shape=True,
+            kind="shape",
+            head="σ₁/edge",
+            **(_ON_REQUEST | {"form": ".3f"}),
         ),
         LayerQuantity(
             "frobenius_norm",
             "Frobenius norm",
             "‖W‖_F",
             ranks.frobenius_norm,
-            is_rank=False,
+            kind="size",
             head="‖W‖",
         ),
         LayerQuantity(
@@ -108,13 +209,13 @@ TABLE: dict[str, LayerQuantity] = {
             "spectral norm",
             "‖W‖_2",
             ranks.spectral_norm,
-            is_rank=False,
+            kind="size",
             head="‖W‖₂",
         ),
-        LayerQuantity("distance", "distance of W/‖W‖ from the epoch before", is_rank=False),
-        LayerQuantity("rank_bound", "rank bound", is_rank=False, form=".0f", in_report=False),
-    )
-}
+        LayerQuantity("distance", "distance of W/‖W‖ from the epoch before", kind="size"),
+        LayerQuantity("rank_bound", "rank bound", kind="size", form=".0f", in_report=False),
+    ))
+}  # fmt: skip
 """By name, in the order in which they are recorded and shown."""
 
 
@@ -134,6 +235,18 @@ def described(name: str) -> LayerQuantity:
     return TABLE[name.partition("@")[0]]
 
 
-def averaged() -> list[LayerQuantity]:
-    """Returns what rows hold a mean of, beside the ranks at each ε."""
-    return [e for e in TABLE.values() if e.function and e.is_rank and e.is_logged]
+def recorded(names: Iterable[str] = ()) -> list[LayerQuantity]:
+    """Returns the functions of singular values that a training records.
+
+    Args:
+        names: Those asked for beside the ones that always are.
+
+    Returns:
+        Their entries, in the order of the table.
+    """
+    wanted = set(names)
+    return [e for e in TABLE.values() if e.function and (e.told == "always" or e.name in wanted)]
+
+
+FURTHER = tuple(entry.name for entry in TABLE.values() if entry.told != "always")
+"""What is recorded for who asks."""

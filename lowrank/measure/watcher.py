@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lowrank.common.errors import InputError, refuse
-from lowrank.common.texts import nearest
+from lowrank.common.texts import nearest, printable
 from lowrank.measure.layers import Layer
 from lowrank.measure.matrices import describe, weight_matrices
 from lowrank.measure.metrics import bound_metrics, measurement_metrics
 from lowrank.measure.positions import Applied, ExampleInput, output_positions
+from lowrank.measure.quantities import FURTHER, TABLE, LayerQuantity, recorded
 from lowrank.measure.ranks import RANK_NORMS, frobenius_norm
 from lowrank.measure.spectra import singular_values
 from lowrank.measure.tensors import dtensor
@@ -73,6 +74,11 @@ class Watcher:
             ``train_size`` and ``precision``. Sizes are those of all processes together. With them,
             an example input and one learning rate in each epoch, ``rank_bound/<layer>`` is logged
             where it is not vacuous.
+        quantities: Further quantities to measure: names of `lowrank.measure.quantities.FURTHER`,
+            or a mapping that also has functions by names of one's own (None for those of ours).
+            Such a function takes the singular values of one matrix, float64 (k,), descending, and
+            returns a number; it is logged as ``<name>/<layer>`` and ``<name>_mean``, and is NaN
+            where a matrix has collapsed.
 
     Attributes:
         layers: What is measured, in network order.
@@ -94,10 +100,12 @@ class Watcher:
         example_input: ExampleInput | None = None,
         parts: Sequence[str] = (),
         theory: Mapping[str, Any] | None = None,
+        quantities: Collection[str] | Mapping[str, Callable[[np.ndarray], float] | None] = (),
     ) -> None:
         self.epsilons = tuple(float(epsilon) for epsilon in epsilons)
         self.rank_norm = rank_norm
         _check(self.epsilons, rank_norm)
+        self._quantities = _quantities(quantities)
         _check_module(model)
         self._model = model
         options: dict[str, Any] = {"include": include, "example_input": example_input}
@@ -205,6 +213,7 @@ class Watcher:
                 name: _distance(weight, self._previous[name]) if self._previous else math.nan
                 for name, weight in weights.items()
             },
+            quantities=self._quantities,
         )
         if self.theory is not None and len(rates) == epoch:
             self._norms[epoch] = {name: metrics[f"spectral_norm/{name}"] for name in weights}
@@ -320,6 +329,36 @@ def _check_theory(theory: Mapping[str, Any], model: nn.Module) -> None:
                 f"multiple of {count}, got {size}"
             )
     refuse(lines)
+
+
+def _quantities(
+    asked: Collection[str] | Mapping[str, Callable[[np.ndarray], float] | None],
+) -> list[LayerQuantity]:
+    """Returns what is measured: what always is, and what is asked for."""
+    functions = asked if isinstance(asked, Mapping) else dict.fromkeys(asked)
+    ours = [str(name) for name, function in functions.items() if function is None]
+    own = {str(name): function for name, function in functions.items() if function is not None}
+    taken = {*TABLE, "spectrum", "rank_mean", "rank_mean_all", "collapsed", "epoch", "lr_now"}
+    allowed = ", ".join(FURTHER)
+    refuse(
+        [
+            *(
+                f"quantities: got '{printable(name)}'; allowed: {allowed}{nearest(name, FURTHER)}"
+                for name in ours
+                if name not in FURTHER
+            ),
+            *(
+                f"quantities: got the name '{printable(name)}' for a function; allowed: letters, "
+                "digits and _, and none that is ours"
+                for name in own
+                if not name.isidentifier() or name in taken
+            ),
+        ]
+    )
+    return recorded(ours) + [
+        LayerQuantity(name, name.replace("_", " "), function=function, kind="shape")
+        for name, function in own.items()
+    ]
 
 
 def _check_module(model: Any) -> None:

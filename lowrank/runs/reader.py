@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowrank.common.texts import nearest, printable
+from lowrank.runs.derived import derive, is_derived
 from lowrank.runs.format import (
     RECORD_NAME,
     DamagedRecordError,
@@ -47,15 +48,23 @@ class Columns(Mapping[str, Array]):
         kind: What the names name, for the error message.
         names: The names, in order.
         read: Reads one by its name.
+        has_more: Whether it reads one that is not among the names.
     """
 
-    def __init__(self, kind: str, names: Iterable[str], read: Callable[[str], Array]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        names: Iterable[str],
+        read: Callable[[str], Array],
+        has_more: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._kind = kind
         self._names = dict.fromkeys(names)
         self._read = read
+        self._has_more = has_more
 
     def __getitem__(self, name: str) -> Array:
-        if name not in self._names:
+        if name not in self._names and not self._has_more(name):
             raise KeyError(f"no {self._kind} {name!r} in this run{nearest(name, self._names)}")
         return self._read(name)
 
@@ -67,7 +76,7 @@ class Columns(Mapping[str, Array]):
             default: What is returned instead.
         """
         # Mapping's own would look for the nearest of a thousand names each time.
-        return self._read(name) if name in self._names else default
+        return self._read(name) if name in self._names or self._has_more(name) else default
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -132,8 +141,13 @@ class Run:
 
     @property
     def metrics(self) -> Mapping[str, Array]:
-        """Name as in W&B -> float64 (E,), NaN where not logged."""
-        return Columns("metric", self._metrics, self._read_metric)
+        """Name as in W&B -> float64 (E,), NaN where not logged.
+
+        A quantity of singular values that was not recorded, such as ``nuclear_rank/<layer>`` or
+        ``nuclear_rank_mean``, is derived from the spectra when it is asked for; the names listed
+        are those recorded.
+        """
+        return Columns("metric", self._metrics, self._read_metric, self._is_derived)
 
     @property
     def spectra(self) -> Mapping[str, Array]:
@@ -230,9 +244,20 @@ class Run:
                 f"replicas by an earlier lowrank; the version {commit} reads it"
             )
 
+    def _is_derived(self, name: str) -> bool:
+        return is_derived(name, self.layers)
+
     def _read_metric(self, name: str) -> Array:
         if name in self._kept:
             return self._kept[name].copy()
+        if name not in self._metrics:
+            values = derive(
+                name,
+                self.layers,
+                self._read_spectra,
+                lambda layer: self.metrics.get(f"rank/{layer}"),
+            )
+            return values if values.size else np.full(len(self.epochs), np.nan)
         with self._reading() as database:
             return self._metric(database, name)
 

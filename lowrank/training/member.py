@@ -201,6 +201,7 @@ class Member:
             epsilons=config.epsilons,
             rank_norm=config.rank_norm,
             parts=FAMILIES[config.model].parts,
+            quantities=config.quantities,
             example_input=dataset.train.images[:1].float(),
             theory={
                 "optimizer": config.optimizer,

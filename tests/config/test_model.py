@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from lowrank.common.errors import InputError
 from lowrank.config import Config, differences, load, replace
 from lowrank.config.arguments import parse
-from lowrank.config.settings import Role, with_role
+from lowrank.config.settings import FURTHER_QUANTITIES, Role, with_role
 from lowrank.config.yamltext import read_yaml
 
 DEFAULTS = {
@@ -57,6 +57,7 @@ DEFAULTS = {
     "seed": 0,
     "epsilons": [1e-3, 1e-2],
     "rank_norm": "frobenius",
+    "quantities": [],
     "measure_every": 1,
     "on_collapse": "continue",
     "device": "auto",
@@ -135,6 +136,7 @@ def configs(draw: st.DrawFn) -> Config:
             )
         ),
         "rank_norm": of("frobenius", "spectral"),
+        "quantities": tuple(draw(st.lists(st.sampled_from(FURTHER_QUANTITIES), unique=True))),
         "measure_every": draw(counts),
         "on_collapse": of("continue", "stop"),
         "device": of("auto", "cuda", "cuda:3"),
@@ -399,7 +401,7 @@ ROLES = {
     "place": "data_dir download output_dir",
     "machine": "device threads compile deterministic",
     "tracking": "tracking project entity group tags name checkpoint_every keep_checkpoint",
-    "measurement": "epsilons rank_norm measure_every on_collapse",
+    "measurement": "epsilons rank_norm quantities measure_every on_collapse",
 }
 
 

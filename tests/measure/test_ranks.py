@@ -23,8 +23,11 @@ from lowrank.measure.ranks import (
     effective_rank,
     energy_rank,
     frobenius_norm,
+    nuclear_rank,
+    participation_ratio,
     rank,
     spectral_norm,
+    srank,
     stable_rank,
 )
 from lowrank.measure.spectra import convolution_singular_values
@@ -51,6 +54,14 @@ def norm(s: list[float]) -> float:
 def entropy(s: list[float]) -> float:
     p = [x / math.fsum(s) for x in s if x > 0]
     return -math.fsum(x * math.log(x) for x in p)
+
+
+def fewest_of_sum(s: list[float], share: float) -> int:
+    ordered = sorted(s, reverse=True)
+    total = math.fsum(s)
+    return next(
+        r for r in range(1, len(s) + 1) if math.fsum(ordered[:r]) >= (share - 1e-12) * total
+    )
 
 
 def fewest(s: list[float], fraction: float) -> int:
@@ -84,6 +95,26 @@ CASES = {
     ),
     "effective_rank": Case(
         effective_rank, lambda s: math.exp(entropy(s)), 0, ONE, SIZE, lambda n: n, 1, math.nan
+    ),
+    "effective_rank_energy": Case(
+        partial(effective_rank, power=2),
+        lambda s: math.exp(entropy([(x / max(s)) ** 2 for x in s])),
+        0, ONE, SIZE, lambda n: n, 1, math.nan,
+    ),
+    "participation_ratio": Case(
+        participation_ratio,
+        lambda s: norm(s) ** 4 / math.fsum(x**4 for x in s),
+        0, ONE, SIZE, lambda n: n, 1, math.nan,
+    ),
+    "nuclear_rank": Case(
+        nuclear_rank,
+        lambda s: (math.fsum(s) / norm(s)) ** 2,
+        0, ONE, SIZE, lambda n: n, 1, math.nan,
+    ),
+    "srank": Case(
+        srank,
+        lambda s: fewest_of_sum(s, 0.99),
+        0, ONE, SIZE, lambda n: math.ceil(n * 99 / 100), 1, 0,
     ),
     "energy_rank": Case(
         energy_rank,
@@ -203,6 +234,7 @@ def test_stable_and_effective_rank_do_not_exceed_the_rank(s):
         pytest.param(lambda: rank([1.0], math.nan), "epsilon must be .* got nan", id="eps=nan"),
         pytest.param(lambda: rank([1.0], 0.1, "max"), "frobenius, spectral, got 'max'", id="norm"),
         pytest.param(lambda: energy_rank([1.0], 0.0), r"in \(0, 1\], got 0.0", id="fraction=0"),
+        pytest.param(lambda: srank([1.0], 1.0), r"in \[0, 1\), got 1.0", id="delta=1"),
         pytest.param(lambda: stable_rank(3.0), r"shape \(\.\.\., k\), got the number 3", id="0-d"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Singular values, norms and stable ranks against WeightWatcher's, where both mean the same.
+"""Singular values, norms, stable ranks and power laws against WeightWatcher's, where comparable.
 
 WeightWatcher's ``norm`` and ``spectral_norm`` are squares of ours. For Linear layers and 1 × 1
 convolutions all agree. Of a larger kernel WeightWatcher takes one (out, in) matrix per position and
@@ -16,6 +16,7 @@ from torch import nn
 
 import lowrank
 from lowrank.measure.spectra import singular_values
+from lowrank.measure.tails import power_law
 
 pytestmark = pytest.mark.slow
 RTOL = 1e-5  # WeightWatcher decomposes in the weights' own float32
@@ -99,3 +100,17 @@ def test_singular_values_of_kernels_agree_position_by_position(measured):
         np.testing.assert_allclose(
             ours, np.sort(spectra[module]), rtol=RTOL, atol=RTOL * ours[-1], err_msg=module
         )
+
+
+def test_power_laws_agree(measured):
+    model, measurement, table, _ = measured
+    compared = 0
+    for name, module in names(model, "1x1"):
+        spectrum = measurement.spectra[name]
+        if len(spectrum) < 20 or spectrum[-1] ** 2 < 1e-5:  # it fits, or drops, other eigenvalues
+            continue
+        alpha, start = power_law(spectrum)
+        assert alpha == pytest.approx(table["alpha"][module], rel=1e-3), module
+        assert start == pytest.approx(table["xmin"][module], rel=1e-3), module
+        compared += 1
+    assert compared

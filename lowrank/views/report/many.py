@@ -13,7 +13,7 @@ import numpy as np
 
 from lowrank.common.secrets import redact
 from lowrank.measure.metrics import parts_of
-from lowrank.measure.quantities import averaged
+from lowrank.measure.quantities import TABLE
 from lowrank.runs.find import Run
 from lowrank.views.report.packing import Floats, every, pack
 from lowrank.views.table.fields import differing, in_order, text, words
@@ -50,8 +50,8 @@ def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None
         f"rank {definition}": (f"average rank at {definition}", definition)
         for definition in [*first, *rest]
     }
-    for entry in averaged():
-        if any(entry.mean in run.metrics for run in runs):
+    for entry in TABLE.values():
+        if entry.mean not in ("", "rank_mean") and any(entry.mean in run.metrics for run in runs):
             found[entry.mean] = (f"average {entry.meaning}", None)
     for part in dict.fromkeys(part for run in runs for part in parts_of(run.layers)):
         found[f"rank_mean/{part}"] = (f"average rank of the {part}", None)
@@ -67,7 +67,7 @@ def further_metrics(run: Run) -> list[str]:
     Returns:
         Names in the record's order; no ranks, no accuracies and no numbers of single layers.
     """
-    known = {"epoch", "collapsed", "dead", *(entry.mean for entry in averaged()), *ACCURACIES}
+    known = {"epoch", "collapsed", "dead", *(entry.mean for entry in TABLE.values()), *ACCURACIES}
     return [
         name
         for name in run.metrics

@@ -46,7 +46,11 @@ def section(run: Run, sections: int) -> dict[str, Any]:
         "rank" if definition == own[0] else at("rank", definition.epsilon): f"rank at {definition}"
         for definition in own
     } or {"rank": "rank"}
-    others = [e for e in TABLE.values() if e.is_logged and e.in_report and e.name != "rank"]
+    others = [
+        e
+        for e in TABLE.values()
+        if e.in_report and e.name != "rank" and (e.told == "always" or e.mean in run.metrics)
+    ]
     of_layers = ranks | {entry.name: entry.meaning for entry in others}
     names = [layer.name for layer in run.layers]
     quantities = [*of_layers, "rank_bound"]
@@ -77,7 +81,7 @@ def section(run: Run, sections: int) -> dict[str, Any]:
         ],
         "quantities": {q: words for q, words in of_layers.items() if q in present},
         "ranks": [q for q in ranks if q in present],
-        "sizes": [e.name for e in others if not e.is_rank and e.name in present],
+        "sizes": [e.name for e in others if e.kind == "size" and e.name in present],
         "epsilons": [definition.epsilon for definition in own],
         "norm": "‖W‖_2" if own and own[0].rank_norm == "spectral" else "‖W‖_F",
         "epochs": pack(run.epochs[shown]),

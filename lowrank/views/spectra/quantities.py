@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from lowrank.common.texts import csv_text
 from lowrank.common.texts import to_json as as_json
 from lowrank.measure.layers import Layer
 from lowrank.measure.metrics import at
-from lowrank.measure.quantities import TABLE, described
+from lowrank.measure.quantities import TABLE, LayerQuantity, described
 from lowrank.measure.ranks import rank
 from lowrank.measure.spectra import Spectrum, singular_values
 from lowrank.measure.watcher import COLLAPSE
@@ -77,7 +77,7 @@ class Measured:
             name: {
                 quantity: float(np.mean([row.quantities[quantity] for row in rows]))
                 for quantity in self.rows[0].quantities
-                if described(quantity).is_rank
+                if described(quantity).mean
             }
             for name, rows in sets.items()
             if rows
@@ -89,6 +89,7 @@ def measure(
     *,
     epsilons: Sequence[float] = (1e-3, 1e-2),
     rank_norm: str = "frobenius",
+    further: Collection[str] = (),
     progress: Callable[[int], object] = lambda _: None,
 ) -> Measured:
     """Computes the spectrum and the quantities of every matrix.
@@ -99,12 +100,17 @@ def measure(
         weights: As `read_weights` gives them.
         epsilons: Thresholds of the rank.
         rank_norm: ``frobenius`` or ``spectral``: the norm that thresholds refer to.
+        further: Names of `lowrank.measure.quantities.FURTHER` that are wanted, too.
         progress: Called with the number of matrices done since the last call.
 
     Returns:
         A row per matrix.
     """
     rows: list[Row] = []
+    entries = sorted(
+        (e for e in TABLE.values() if e.function and (e.told != "on request" or e.name in further)),
+        key=lambda entry: entry.name not in further,  # a table may have no room for the last ones
+    )
     for start, stop in _groups([math.prod(matrix.shape) for matrix in weights.matrices]):
         group = weights.matrices[start:stop]
         spectra = singular_values(
@@ -112,11 +118,11 @@ def measure(
         )
         for matrix, spectrum in zip(group, spectra, strict=True):
             remark = _why_no_rank(spectrum, weights.largest_norms.get(matrix.name, 0.0))
-            quantities = _quantities(spectrum, epsilons, rank_norm)
+            quantities = _quantities(spectrum, matrix.shape, epsilons, rank_norm, entries)
             if not (remark or spectrum.any()):
                 remark = "zero: it has no stable and no effective rank"
             elif remark:
-                quantities |= {name: math.nan for name in quantities if described(name).is_rank}
+                quantities |= {name: math.nan for name in quantities if described(name).mean}
             rows.append(
                 Row(
                     matrix.name,
@@ -143,9 +149,15 @@ def _groups(sizes: Sequence[int]) -> Iterable[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def _quantities(s: Spectrum, epsilons: Sequence[float], rank_norm: str) -> dict[str, float]:
+def _quantities(
+    s: Spectrum,
+    shape: tuple[int, int],
+    epsilons: Sequence[float],
+    rank_norm: str,
+    entries: Sequence[LayerQuantity],
+) -> dict[str, float]:
     found = {at("rank", epsilon): rank(s, epsilon, rank_norm) for epsilon in epsilons}
-    found |= {entry.name: entry.function(s) for entry in TABLE.values() if entry.function}
+    found |= {entry.name: entry.of(s, shape) for entry in entries}
     return {name: float(value) for name, value in found.items()}
 
 

@@ -13,6 +13,7 @@ from lowrank.config.settings import SAME_EXPERIMENT, defaults
 from lowrank.config.sweepfile import is_sweep_file, load_sweep_file
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import read_mapping
+from lowrank.runs.derived import is_derived
 from lowrank.runs.find import Run
 from lowrank.runs.sweeps import is_of
 from lowrank.runs.sweeps import sweep_of as sweep_name
@@ -187,7 +188,7 @@ def _differing(found: Mapping[str, Hashable], wanted: Mapping[str, Hashable]) ->
 
 
 def known_metric(name: str, runs: Sequence[Run]) -> str:
-    """Makes sure that a metric was recorded.
+    """Makes sure that a metric was recorded, or can be derived from recorded spectra.
 
     Args:
         name: Of the metric.
@@ -200,7 +201,7 @@ def known_metric(name: str, runs: Sequence[Run]) -> str:
         InputError: If no run has it; the nearest one that some run has is named.
     """
     names = dict.fromkeys(metric for run in runs for metric in run.metrics)
-    if name not in names:
+    if name not in names and not any(is_derived(name, run.layers) for run in runs):
         raise InputError(
             f"metric: no run has recorded '{printable(name)}'{nearest(name[:60], names)}"
         )
