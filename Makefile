@@ -9,7 +9,7 @@ READY_SLOW := .venv/.installed-slow
 IMAGE ?= lowrank:$(shell git rev-parse --short=12 HEAD)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: bench bench-quick demo docker docker-check evidence soak test test-slow lint clean help
+.PHONY: bench bench-quick demo docker docker-check evidence gpu-check soak test test-slow lint clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test-slow  the slow tests"
 	@echo "make evidence   the paper's trends on CIFAR-10, into the README (an hour of CPU time)"
 	@echo "make bench      measure speed beside its baselines (make bench-quick: only that it runs)"
+	@echo "make gpu-check  whether training works on this machine's GPU (eight minutes)"
 	@echo "make docker     build the image of the present commit"
 	@echo "make docker-check  build it and use it: lint, training, agent, rerun (half an hour)"
 	@echo "make soak       kill runs and fail their W&B server for SECONDS=600, and count what is lost"
@@ -42,6 +43,9 @@ bench: $(READY_SLOW)
 
 bench-quick: $(READY_SLOW)
 	$(BIN)/python -m benchmarks --quick
+
+gpu-check: $(READY)
+	$(BIN)/python -m benchmarks.gpu $(FLAGS)
 
 SECONDS ?= 600
 
