@@ -274,22 +274,15 @@ def test_values_of_a_random_square_matrix_are_those_stated():
     assert others(s) == pytest.approx(stated, abs=0.006)
     t = (np.arange(200_000) + 0.5) / 100_000  # of the law: density √(4 − t²)/π on [0, 2]
     density = np.sqrt(4 - t**2) / math.pi / 100_000
-    share = {
-        power: density[
-            np.searchsorted(np.cumsum(density * t**power), 0.01 * (density * t**power).sum()) :
-        ].sum()
-        for power in (1, 2)
-    }
-    assert share == pytest.approx({1: 0.896, 2: 0.771}, abs=5e-4)
-    entropy = {power: density * t**power / (density * t**power).sum() for power in (1, 2)}
-    found = {power: math.exp(-(w * np.log(w / density)).sum()) for power, w in entropy.items()}
-    assert found == pytest.approx({1: 0.805, 2: 1 / math.sqrt(math.e)}, abs=5e-4)
+    for power, held, effective in [(1, 0.896, 0.805), (2, 0.771, 1 / math.sqrt(math.e))]:
+        weights = density * t**power / (density * t**power).sum()
+        assert density[np.cumsum(weights) > 0.01].sum() == pytest.approx(held, abs=5e-4)
+        entropy = -(weights * np.log(weights / density)).sum()
+        assert math.exp(entropy) == pytest.approx(effective, abs=5e-4)
+    assert density[t > 1e-3 * math.sqrt(1000)].sum() == pytest.approx(0.98, abs=1e-3)  # N = 1000
     small = [np.linalg.svd(rng.normal(size=(100, 100)), compute_uv=False) for _ in range(20)]
     assert np.mean([rank(s, 1e-3) for s in small]) == pytest.approx(99.3, abs=0.5)
     assert np.mean([rank(s, 1e-3, "spectral") for s in small]) == pytest.approx(99.9, abs=0.15)
-    assert (t[t > 1e-3 * math.sqrt(1000)].min() < 0.032, density[t > 0.0316].sum()) == (
-        True, pytest.approx(0.98, abs=1e-3)
-    )  # fmt: skip
 
 
 def test_values_of_a_random_kernel_are_those_stated():
