@@ -143,6 +143,9 @@ def _conclude(members: Sequence[Member], slots: Sequence[Member]) -> None:
         those = [member for member in members if member.state == state]
         names = f"run{'s' if len(those) > 1 else ''} {' '.join(m.run_id for m in those)}"
         say(f"{names} {state}: {' '.join(shlex.quote(str(m.directory.path)) for m in those)}")
+    if ended := [member for member in members if member.exit_code == 0]:
+        paths = [os.path.relpath(member.directory.path) for member in ended]
+        say(f"see {_it(paths)} with: {shlex.join(['lowrank', 'report', *paths])} -o report.html")
     if any(member.state == "stopped" for member in members):
         # One that has ended is named as well: the others' bits are those of the whole pack.
         each = " -- ".join(_words(member) for member in slots)
@@ -150,7 +153,11 @@ def _conclude(members: Sequence[Member], slots: Sequence[Member]) -> None:
     paths = [os.path.relpath(m.directory.path) for m in members if m.tracker.sync_command]
     if paths:
         command = shlex.join(["lowrank", "sync", *paths])
-        say(f"upload {'it' if len(paths) == 1 else 'them'} with: {command}")
+        say(f"upload {_it(paths)} with: {command}")
+
+
+def _it(named: Sequence[str]) -> str:
+    return "it" if len(named) == 1 else "them"
 
 
 def _words(member: Member) -> str:

@@ -127,8 +127,12 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     Example:
         >>> "unknown name 'weight_dcay'" + nearest("weight_dcay", ["lr", "weight_decay"])
         "unknown name 'weight_dcay', did you mean 'weight_decay'?"
+        >>> nearest("resnet", ["resnet18", "resnet34"])
+        ", did you mean 'resnet18'?"
     """
-    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    names = list(allowed)
+    begun = [each for each in names if len(name) > 2 and each.startswith(name)]
+    matches = begun[:1] or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f", did you mean {matches[0]!r}?" if matches else ""
 
 

@@ -202,13 +202,49 @@ def bad_values(source: Mapping[str, Given]) -> dict[str, str]:
     return {name: _complaint(name, source[name]) for name in names}
 
 
+_SYNONYMS = {
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "l2": "weight_decay",
+    "bs": "batch_size",
+    "minibatch": "batch_size",
+    "num_epochs": "epochs",
+    "arch": "model",
+    "architecture": "model",
+    "network": "model",
+    "hidden_size": "width",
+    "hidden_dim": "width",
+    "num_layers": "depth",
+    "criterion": "loss",
+    "optim": "optimizer",
+    "scheduler": "schedule",
+    "epsilon": "epsilons",
+    "eps": "epsilons",
+    "amp": "precision",
+    "gpu": "device",
+    "random_seed": "seed",
+    "wandb_project": "project",
+}
+"""What other programs call a setting, where the spelling does not tell."""
+
+_ELSEWHERE = {
+    "nesterov": ": Nesterov's momentum is not offered; momentum is",
+    "num_workers": ": images are kept in memory; threads is what a CPU takes",
+}
+"""What other programs offer and this one does not."""
+
+
 def _complaint(name: str, given: Given) -> str:
     if name in Config.model_fields:
         return complaint(name, given, Config.model_fields[name])
     place = f" from {given.where}" if given.where else ""
     if name in RETIRED:
         return f"unknown name '{name}'{place}: {RETIRED[name][1]}"
-    known = nearest(name[:60].lower().replace("-", "_"), [*Config.model_fields, "config"])
+    word = name[:60].lower().replace("-", "_")
+    if word in _ELSEWHERE:
+        known = _ELSEWHERE[word]
+    else:
+        known = nearest(_SYNONYMS.get(word, word), [*Config.model_fields, "config"])
     return f"unknown name '{printable(name)}'{place}{known}"
 
 

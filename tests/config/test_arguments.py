@@ -71,6 +71,21 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
         ["--weight_dcay=1"], {},
         ["unknown name 'weight_dcay' from --weight_dcay, did you mean 'weight_decay'?"],
     ),
+    "what others call a setting": (
+        ["--learning_rate=1", "--arch=mlp", "--bs=3"], {},
+        [
+            "unknown name 'learning_rate' from --learning_rate, did you mean 'lr'?",
+            "unknown name 'arch' from --arch, did you mean 'model'?",
+            "unknown name 'bs' from --bs, did you mean 'batch_size'?",
+        ],
+    ),
+    "what others have": (
+        ["--nesterov"], {},
+        [
+            "unknown name 'nesterov' from --nesterov: Nesterov's momentum is not offered; "
+            "momentum is"
+        ],
+    ),
     "unknown name without a near one": (
         ["--zzz=1"], {}, ["unknown name 'zzz' from --zzz"],
     ),
@@ -162,6 +177,13 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
         [
             "model: got 'resnet20' from --model; allowed: mlp, resmlp, convnet, mixed, resnet18, "
             "resnet34, resnet50, vgg11, vgg13, vgg16, vgg19 or vit, did you mean 'resnet50'?"
+        ],
+    ),
+    "the beginning of a choice": (
+        ["--model=resnet"], {},
+        [
+            "model: got 'resnet' from --model; allowed: mlp, resmlp, convnet, mixed, resnet18, "
+            "resnet34, resnet50, vgg11, vgg13, vgg16, vgg19 or vit, did you mean 'resnet18'?"
         ],
     ),
     "not a device": (
@@ -464,7 +486,7 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
     "a sweep's coupled mistakes": (
         [], {"WANDB_SWEEP_PARAM_PATH": "<coupled.yaml>"},
         [
-            "unknown name 'wd' from config of the W&B sweep",
+            "unknown name 'wd' from config of the W&B sweep, did you mean 'weight_decay'?",
             f"lr: got '0' from config of the W&B sweep; allowed: {NUMBER}",
         ],
     ),

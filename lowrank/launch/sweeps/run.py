@@ -166,6 +166,9 @@ def _conclude(
     lost = "".join(f", {n} of them {how}" for how, n in sorted(tally.losses.items()))
     failed = f", {len(tally.failed)} failed" if tally.failed else ""
     say(f"sweep {name}: {tally.done} of {tally.size} points done{lost}{failed}")
+    if tally.done:
+        place = shlex.quote(os.path.relpath(output_dir))
+        say(f"see them with: lowrank report {place} --sweep={shlex.quote(name)} -o report.html")
     if tally.failed:
         say("a larger --max_retries tries the failed points again")
     if not tally.settled:
