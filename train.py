@@ -144,16 +144,23 @@ def _conclude(members: Sequence[Member], slots: Sequence[Member]) -> None:
         names = f"run{'s' if len(those) > 1 else ''} {' '.join(m.run_id for m in those)}"
         say(f"{names} {state}: {' '.join(shlex.quote(str(m.directory.path)) for m in those)}")
     if ended := [member for member in members if member.exit_code == 0]:
-        paths = [os.path.relpath(member.directory.path) for member in ended]
+        paths = [_short(member) for member in ended]
         say(f"see {_it(paths)} with: {shlex.join(['lowrank', 'report', *paths])} -o report.html")
     if any(member.state == "stopped" for member in members):
         # One that has ended is named as well: the others' bits are those of the whole pack.
         each = " -- ".join(_words(member) for member in slots)
         say(f"go on with: {command_line(__file__)} {each}")
-    paths = [os.path.relpath(m.directory.path) for m in members if m.tracker.sync_command]
+    paths = [_short(member) for member in members if member.tracker.sync_command]
     if paths:
         command = shlex.join(["lowrank", "sync", *paths])
         say(f"upload {_it(paths)} with: {command}")
+
+
+def _short(member: Member) -> str:
+    """Returns a run's directory as one would type it here."""
+    path = str(member.directory.path)
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
 
 
 def _it(named: Sequence[str]) -> str:
