@@ -1,4 +1,4 @@
-"""Writes the README's evidence: the star of sweeps/smoke_cifar10.yaml, and the paper's constants.
+"""Writes the README's evidence: a star and a landscape on CIFAR-10, and the paper's constants.
 
     make evidence                                                   # CIFAR-10, downloaded
     make evidence FLAGS='--dataset=imagefolder --data_dir=DIR'      # images in folders
@@ -25,13 +25,14 @@ from typing import Any
 from lowrank import Run, load_run, load_sweep
 from lowrank.cli import main as lowrank
 from lowrank.common.errors import InputError
+from lowrank.common.texts import one_of
 from lowrank.measure.bounds import forgetting_efolds
 from lowrank.views.published import constants
 from lowrank.views.table.listing import to_csv
 from lowrank.views.table.rows import Definition, read_row
 
 ROOT = Path(__file__).resolve().parent.parent
-SWEEP = "sweeps/smoke_cifar10.yaml"
+SWEEP, LANDSCAPE = "sweeps/smoke_cifar10.yaml", "sweeps/landscape_cifar10.yaml"
 CENTRE = {"weight_decay": 4e-3, "lr": 0.2, "batch_size": 16}
 NAMES = {"weight_decay": "weight decay", "lr": "learning rate", "batch_size": "batch size"}
 FALLS = {"weight_decay": "stronger", "lr": "larger", "batch_size": "smaller"}
@@ -253,23 +254,70 @@ def star(flags: Sequence[str], root: Path) -> tuple[int, str]:
     Returns:
         The exit code, that of the sweep or the figures where they fail; and the README's section.
     """
-    place = [flag.partition("=")[2] for flag in flags if flag.startswith("--output_dir=")]
-    runs_dir = place[-1] if place else str(root / "runs" / "evidence")
-    flags = [*flags, *([] if place else [f"--output_dir={runs_dir}"])]
-    flags += [] if any(flag.startswith("--pack") for flag in flags) else ["--pack=auto"]
+    runs_dir, flags = _placed(flags, root)
     docs = root / "docs" / "evidence"
-    code = lowrank(["sweep", str(root / SWEEP), *flags]) or lowrank(
+    code = lowrank(["sweep", str(root / SWEEP), *flags, f"--output_dir={runs_dir}"]) or lowrank(
         ["figures", runs_dir, "--kind=curves", "--format=png", "--dpi=200", f"--output={docs}/"]
     )
     if code:
         return code, ""
     runs = load_sweep(runs_dir)
-    results = sorted(
-        (result_of(run) for run in runs),
-        key=lambda r: (r.weight_decay, r.lr, r.batch_size, r.seed),
-    )
+    results = sorted((result_of(run) for run in runs), key=_point)
     (docs / "runs.csv").write_text(to_csv([asdict(result) for result in results]), encoding="utf-8")
     return 0, section(results, describe_machine(runs))
+
+
+def landscape(flags: Sequence[str], root: Path) -> tuple[int, str]:
+    """Trains the grid of learning rate and weight decay, and draws it.
+
+    Args:
+        flags: For ``lowrank sweep``.
+        root: The repository.
+
+    Returns:
+        The exit code, that of the sweep or the figure where it fails; and the README's section.
+    """
+    runs_dir, flags = _placed(flags, root)
+    docs = root / "docs" / "evidence"
+    place = f"{runs_dir}/landscape"
+    kinds = ["--kind=landscape", "--format=png", "--dpi=150", f"--output={docs}/landscape.png"]
+    code = lowrank(["sweep", str(root / LANDSCAPE), *flags, f"--output_dir={place}"]) or lowrank(
+        ["figures", place, *kinds]
+    )
+    if code:
+        return code, ""
+    results = sorted((result_of(run) for run in load_sweep(place)), key=_point)
+    (docs / "landscape.csv").write_text(to_csv([asdict(r) for r in results]), encoding="utf-8")
+    return 0, landscape_section(results)
+
+
+def landscape_section(results: Sequence[Result]) -> str:
+    """Makes what the README says of learning rate and weight decay together.
+
+    Args:
+        results: Of the grid.
+
+    Returns:
+        Markdown.
+    """
+    diagonals: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda r: (r.lr * r.weight_decay, r.lr)):
+        diagonals.setdefault(f"{result.lr * result.weight_decay:.3g}", []).append(result)
+    lines = ["| lr · weight decay | e-folds | rank, by growing lr |", "|---:|---:|---|"]
+    for product, members in diagonals.items():
+        ranks = ", ".join(
+            "no rank" if math.isnan(r.rank_last) else f"{r.rank_last:.1f}" for r in members
+        )
+        lines.append(f"| {product} | {members[0].efolds:.3g} | {ranks} |")
+    gone = [f"lr {r.lr:g} with {r.weight_decay:g}" for r in results if math.isnan(r.rank_last)]
+    return "\n\n".join([
+        '<img src="docs/evidence/landscape.png" width="80%" '
+        'alt="Average rank and test accuracy over learning rate and weight decay">',
+        "\n".join(lines),
+        f"The same network and images at batch size {results[0].batch_size}, {len(results)} runs "
+        "of one seed: ranks on a diagonal, where the product of learning rate and weight decay is "
+        f"the same.{f' Collapsed: {one_of(gone)}.' if gone else ''}",
+    ])  # fmt: skip
 
 
 def checks(root: Path, *, wide: bool = True) -> tuple[int, str]:
@@ -358,6 +406,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT, *, wide: bool = T
     readme = root / "README.md"
     sections: dict[str, Callable[[], tuple[int, str]]] = {
         "": lambda: star(flags, root),
+        "landscape": lambda: landscape(flags, root),
         "constants": lambda: checks(root, wide=wide),
     }
     for name, make in sections.items():
@@ -368,6 +417,18 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT, *, wide: bool = T
         readme.write_text(page, encoding="utf-8")
         print(f"\n{text}\n\nwritten: {readme}")
     return 0
+
+
+def _placed(flags: Sequence[str], root: Path) -> tuple[str, list[str]]:
+    """Returns where the runs go, and the flags without that place but with packs."""
+    place = [flag.partition("=")[2] for flag in flags if flag.startswith("--output_dir=")]
+    others = [flag for flag in flags if not flag.startswith("--output_dir=")]
+    packed = [] if any(flag.startswith("--pack") for flag in others) else ["--pack=auto"]
+    return place[-1] if place else str(root / "runs" / "evidence"), [*others, *packed]
+
+
+def _point(result: Result) -> tuple[float, float, int, int]:
+    return result.weight_decay, result.lr, result.batch_size, result.seed
 
 
 def _spread(values: Sequence[float]) -> str:

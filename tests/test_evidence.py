@@ -18,6 +18,7 @@ import lowrank
 
 ROOT = Path(__file__).resolve().parent.parent
 CSV = ROOT / "docs" / "evidence" / "runs.csv"
+GRID = ROOT / "docs" / "evidence" / "landscape.csv"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -58,6 +59,23 @@ def test_the_mean_rank_falls_along_every_arm(field, values):
     means = [found[value].mean() for value in values]
     assert all(np.diff(means) < 0), means
     assert found[values[-1]].max() < found[values[0]].min()
+
+
+def test_the_rank_falls_with_weight_decay_at_every_learning_rate_of_the_landscape():
+    table = np.genfromtxt(GRID, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    for rate in (0.05, 0.1, 0.2, 0.4, 0.8):
+        column = np.sort(table[table["lr"] == rate], order="weight_decay")
+        assert column["weight_decay"].tolist() == [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
+        known = column["rank_last"][np.isfinite(column["rank_last"])]
+        assert len(known) >= 4
+        assert (np.diff(known) <= 0).all()
+        assert known[-1] < known[0]
+
+
+def test_the_readme_shows_the_landscape_of_these_runs(evidence):
+    results = evidence.from_csv(GRID.read_text(encoding="utf-8"))
+    assert len(results) == 25
+    assert evidence.landscape_section(results) in README
 
 
 def test_without_weight_decay_the_rank_stays():
@@ -121,6 +139,7 @@ def test_one_command_makes_it_anew(evidence, tmp_path):
     (tmp_path / "train.py").symlink_to(ROOT / "train.py")
     (tmp_path / "README.md").write_text(
         "before\n<!-- written by make evidence -->\nold\n<!-- end -->\n"
+        "<!-- written by make evidence: landscape -->\nold\n<!-- end -->\n"
         "<!-- written by make evidence: constants -->\nold\n<!-- end -->\nafter\n",
         encoding="utf-8",
     )

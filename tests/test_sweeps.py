@@ -157,6 +157,9 @@ PAPER: dict[str, Row] = {
         [[STAR, *(STAR | other for other in [
             *wd(0, 0.001, 0.002, 0.008), *lr(0.05, 0.1, 0.4), *batch(8, 32, 64)])],
          axis("seed", range(3))]),
+    "landscape_cifar10": Row(
+        25, mlp(5, 100, batch_size=16) | CIFAR,
+        [lr(0.05, 0.1, 0.2, 0.4, 0.8), wd(0.0005, 0.001, 0.002, 0.004, 0.008)]),
 }  # fmt: skip
 
 
@@ -288,7 +291,7 @@ class TestEveryFile:
 
     def test_its_cost_on_a_gpu_follows_from_the_formula(self, path, sweep_costs):
         said = " ".join(head_of(path)["Cost"].split())
-        if not path.stem.startswith(("smoke_", "fig07_b128")):  # which a CPU has run
+        if not path.stem.startswith(("smoke_", "landscape_", "fig07_b128")):  # which a CPU has run
             assert said.startswith(sweep_costs.cost(path))
 
     def test_what_varies_is_what_the_papers_grid_varies(self, path):
@@ -320,7 +323,9 @@ class TestEveryFile:
             assert parse(words, environ={}) == config
 
 
-@pytest.mark.parametrize(("name", "count"), [("smoke_cifar10", 33), ("fig07_b128", 8)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("smoke_cifar10", 33), ("landscape_cifar10", 25), ("fig07_b128", 8)]
+)
 def test_the_head_shows_how_to_use_an_image_folder(name, count, tmp_path):
     path = ROOT / f"sweeps/{name}.yaml"
     line = f"lowrank sweep sweeps/{path.name} --dataset=imagefolder --data_dir=DIR"
