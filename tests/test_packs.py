@@ -175,9 +175,11 @@ def test_the_terminal_shows_a_line_per_epoch_and_at_last_one_per_run(tmp_path):
         of = ranks[:, epoch]
         assert cells[4:7] == [f"{value:.1f}" for value in (of.min(), of.mean(), of.max())]
     table = lines[head + 1 + EPOCHS + 2 :]
-    assert table[0].split()[:4] == ["run", "lr", "schedule", "momentum"]
-    assert [line.split()[0] for line in table[1:4]] == list(IDS)
-    assert table[4:] == [
+    # Beside the numbers, five settings would take 84 columns.
+    assert table[0].split() == ["run", "train", "acc", "test", "acc", "rank_mean"]
+    assert [line.split()[0] for line in table[1:7:2]] == list(IDS)
+    assert table[2] == "  lr=0.1 schedule=milestones momentum=0 weight_decay=0.0005 seed=0"
+    assert table[7:] == [
         "runs a b c finished: runs/a runs/b runs/c",
         "upload them with: lowrank sync runs/a runs/b runs/c",
     ]
