@@ -181,6 +181,7 @@ def test_the_terminal_shows_a_line_per_epoch_and_at_last_one_per_run(tmp_path):
     assert table[2] == "  lr=0.1 schedule=milestones momentum=0 weight_decay=0.0005 seed=0"
     assert table[7:] == [
         "runs a b c finished: runs/a runs/b runs/c",
+        "see them with: lowrank report runs/a runs/b runs/c -o report.html",
         "upload them with: lowrank sync runs/a runs/b runs/c",
     ]
 
