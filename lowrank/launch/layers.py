@@ -14,6 +14,7 @@ from lowrank.config import Config
 from lowrank.config.arguments import parse
 from lowrank.config.settings import declared
 from lowrank.config.sweepfile import Distribution, Parameter
+from lowrank.config.sweepfile.keys import TIMES
 from lowrank.config.sweepfile.parameters import fields_of, values_of
 
 OF_A_NETWORK = {
@@ -67,8 +68,9 @@ def check_metric(metric: str, networks: Sequence[Sequence[str]]) -> None:
     Raises:
         InputError: If none has it.
     """
-    quantity, is_of_layer, layer = metric.partition("/")
-    if not is_of_layer or not networks or quantity.startswith("rank_mean"):  # that of a part
+    quantity, _, layer = metric.partition("/")
+    is_of_layer = bool(layer) and metric not in TIMES and not quantity.startswith("rank_mean")
+    if not is_of_layer or not networks:
         return
     from lowrank.measure.matrices import weight_matrices
     from lowrank.models import build_model

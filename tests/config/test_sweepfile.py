@@ -553,6 +553,14 @@ def test_the_mean_of_a_models_part_is_a_metric(at, tmp_path):
     assert sweep(tmp_path, "model: {value: mixed}", head).metric.name[-13:] == "/convolutions"
 
 
+@pytest.mark.parametrize("name", ["nuclear_rank_mean", "nuclear_rank/linear1"])
+def test_a_quantity_that_every_point_records_is_a_metric(name, tmp_path):
+    head = f"metric: {{name: {name}}}\n{HEAD}"
+    assert sweep(tmp_path, "quantities: {value: [srank, nuclear_rank]}", head).metric.name == name
+    with pytest.raises(InputError, match=f"got '{name}', which train.py does not log"):
+        sweep(tmp_path, "quantities: {values: [[srank], [nuclear_rank]]}", head)
+
+
 def test_every_scalar_of_a_run_and_no_other_is_a_metric(tmp_path):
     words = ["--epochs=1", "--width=8", "--depth=1", "--train_size=100", "--device=cpu"]
     assert main([*words, "--tracking=disabled", "--run_id=a", f"--output_dir={tmp_path}"]) == 0

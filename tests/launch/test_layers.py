@@ -28,6 +28,11 @@ def test_what_a_search_draws_of_the_network_is_not_guessed():
     check_metric("rank/linear99", networks_of(drawn, {}))
 
 
+def test_seconds_and_throughput_are_no_metrics_of_a_layer():
+    for name in ("time/train", "throughput/images_per_second"):
+        check_metric(name, networks_of(DEEP, {}))
+
+
 def test_the_mean_of_a_part_is_no_metric_of_a_layer():
     check_metric("rank_mean/linears", networks_of({"model": Fixed("mixed")}, {}))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lowrank.common.texts import nearest, printable
@@ -25,9 +25,12 @@ METRICS = (
 )
 """What a search may be about: the scalars of W&B's summary, but for those of single layers."""
 
+TIMES = ("time/train", "time/evaluate", "time/spectra", "throughput/images_per_second")
+"""Further scalars: what a machine's speed decides."""
+
 _OF_LAYERS = (
     *("rank", "stable_rank", "effective_rank", "frobenius_norm", "spectral_norm"),
-    *("distance", "rank_bound", "time", "throughput"),
+    *("distance", "rank_bound"),
 )
 _REFUSED = {
     "controller": "W&B's own controller is not needed, see lowrank sweep",
@@ -180,13 +183,16 @@ effective_rank_mean, collapsed, dead, lr_now, epoch, or one of a layer such as r
     """
     metric = raw.get("metric")
     name = metric.get("name") if isinstance(metric, Mapping) else None
-    if not isinstance(name, str) or name in METRICS:
+    if not isinstance(name, str) or name in METRICS + TIMES:
         return
     head, slash, layer = name.partition("/")
     quantity, at, threshold = head.partition("@")
-    known = quantity in (_OF_LAYERS if slash else ("rank_mean",)) and bool(layer) == bool(slash)
+    asked = _in_every(raw, "quantities", str)
+    means = {"rank_mean", *(f"{each}_mean" for each in asked)}
+    known = quantity in ({*_OF_LAYERS, *asked} if slash else means) and bool(layer) == bool(slash)
     known |= quantity == "rank_mean" and layer in _parts(raw)
-    if known and (not at or (quantity[:4] == "rank" and threshold in _thresholds(raw))):
+    further = _in_every(raw, "epsilons", "{:g}".format, first=1)
+    if known and (not at or (quantity[:4] == "rank" and threshold in further)):
         return
     yield (
         f"metric.name: got '{printable(name)}', which {PROGRAM} does not log; allowed: "
@@ -194,11 +200,13 @@ effective_rank_mean, collapsed, dead, lr_now, epoch, or one of a layer such as r
     )
 
 
-def _thresholds(raw: Mapping[str, Any]) -> set[str]:
-    """Returns the further ε at which every run of a sweep logs ranks."""
+def _in_every(
+    raw: Mapping[str, Any], field: str, name: Callable[[Any], str], first: int = 0
+) -> set[str]:
+    """Returns what every run of a sweep has in a field that is a list, from a place on, by name."""
     lists = [
-        {f"{e:g}" for e in value[1:]} if isinstance(value, list | tuple) else set[str]()
-        for value in _values(raw, "epsilons")
+        {name(each) for each in value[first:]} if isinstance(value, list | tuple) else set[str]()
+        for value in _values(raw, field)
     ]
     return set.intersection(*lists) if lists else set()
 
