@@ -262,7 +262,9 @@ def test_a_disk_that_is_full_before_a_run_begins(tmp_path, undisturbed, tracking
         assert differences(disk / "a", undisturbed) == []
 
 
-@pytest.mark.parametrize("leave", [20_000, 100_000, 150_000], ids="{} bytes are left".format)
+@pytest.mark.parametrize(
+    "leave", [20_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (100_000, 150_000))]
+)
 def test_a_disk_that_fills_under_wandbs_own_files(tmp_path, leave):
     disk = tmp_path / "disk"
     with faults.mounted(disk, "4m"):

@@ -126,6 +126,7 @@ def test_quantities_are_those_of_a_float64_svd_of_the_weights(train, tmp_path):
     assert run.metrics["rank_mean_all"][-1] == np.mean(ranks)
 
 
+@pytest.mark.slow
 def test_resnet18_measures_21_matrices_and_averages_17(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = ("--model=resnet18", "--dataset=synthetic", "--image_size=8", "--epochs=1")
@@ -567,7 +568,13 @@ SIGNALS = {
 }
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS.values(), ids=SIGNALS)
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(*of, id=name, marks=() if name == "SIGTERM" else pytest.mark.slow)
+        for name, of in SIGNALS.items()
+    ],
+)
 def test_a_signal_stops_cleanly_and_the_run_goes_on_bitwise(tmp_path, undisturbed, number, code):
     process = spawn(tmp_path, *LONG)
     wait_for_epoch(process, 1)
@@ -591,7 +598,9 @@ def test_a_signal_stops_cleanly_and_the_run_goes_on_bitwise(tmp_path, undisturbe
     assert_each_epoch_once(tmp_path / "runs/a")
 
 
-@pytest.mark.parametrize("below", ["", "some where"], ids=["here", "elsewhere"])
+@pytest.mark.parametrize(
+    "below", ["", pytest.param("some where", marks=pytest.mark.slow)], ids=["here", "elsewhere"]
+)
 def test_the_line_that_goes_on_names_what_is_there(tmp_path, below):
     """It is given to a shell as it is printed, where train.py does not lie."""
     directory = tmp_path / below
@@ -607,7 +616,7 @@ def test_the_line_that_goes_on_names_what_is_there(tmp_path, below):
     assert lowrank.load_run(directory / "runs/a").state == "finished"
 
 
-@pytest.mark.parametrize("every", [1, 2], ids="checkpoint_every={}".format)
+@pytest.mark.parametrize("every", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bitwise(tmp_path, undisturbed, every):
     process = spawn(tmp_path, *LONG, f"--checkpoint_every={every}")
     wait_for_epoch(process, 1)

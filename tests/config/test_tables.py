@@ -116,7 +116,9 @@ def test_what_a_models_line_says_is_refused(words, line, house, tmp_path):
     assert line in errors
 
 
-@pytest.mark.parametrize(("model", "size"), [("mlp", 6), ("convnet", 16)])
+@pytest.mark.parametrize(
+    ("model", "size"), [("mlp", 6), pytest.param("convnet", 16, marks=pytest.mark.slow)]
+)
 def test_a_data_set_is_an_entry_and_a_file(model, size, house, tmp_path):
     words = ["--dataset=stripes", f"--model={model}", "--width=8", "--depth=1", "--train_size=60"]
     code, errors, run = train(house, tmp_path, *words)
@@ -135,7 +137,9 @@ def test_what_a_data_sets_entry_says_is_refused(house, tmp_path):
     assert "image_size=5 is less than the 6 of stripes, whose images are padded" in errors
 
 
-@pytest.mark.parametrize("words", [["nadam"], ["rmsprop", "--momentum=0.5"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["nadam"], pytest.param(["rmsprop", "--momentum=0.5"], marks=pytest.mark.slow)]
+)
 def test_an_optimiser_is_an_entry(words, house, tmp_path):
     small = ["--width=8", "--depth=1", "--train_size=100", "--lr=0.001"]
     code, errors, run = train(house, tmp_path, f"--optimizer={words[0]}", *words[1:], *small)

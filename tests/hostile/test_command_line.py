@@ -40,12 +40,14 @@ FLAGS = {
     "agent": ["gpus", "per_gpu", "count", "output_dir", "max_failures", "stagger"],
     "runs": ["sweep", "csv", "json"],
     "figures": ["kind", "by", "columns", "x", "y", "contours", "epoch", "where", "epsilon",
-                "rank_norm", "sweep", "output", "format", "width", "height", "dpi", "csv"],
+                "rank_norm", "sweep", "output", "format", "width", "height", "dpi", "csv",
+                "layer", "every", "published"],
+    "published": ["rank_tolerance", "accuracy_tolerance", "epsilon", "instead", "csv", "markdown"],
     "report": ["output", "sweep", "runs"],
     "dashboard": ["sweep", "by", "name"],
     "rerun": ["check", "docker", "image", "lr", "run_id", "output_dir"],
     "sync": ["nothing"],
-    "spectra": ["key", "model", "epsilons", "rank_norm", "json", "csv", "plot"],
+    "spectra": ["key", "model", "epsilons", "rank_norm", "quantities", "json", "csv", "plot"],
 }  # fmt: skip
 ALWAYS = {  # what keeps a valid command from its work: a server, a download, hours
     "data": ["--download=False"],

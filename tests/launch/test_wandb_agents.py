@@ -89,6 +89,7 @@ def rows(run):
     return run.lines.get("wandb-history.jsonl", [])
 
 
+@pytest.mark.slow
 def test_two_agents_share_a_grid_and_bad_points_do_not_end_them(
     wandb_server, sweep, wandb, tmp_path
 ):

@@ -114,6 +114,7 @@ def wait_for_row(server, number):
     server.wait_until(arrived)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_the_same_run_with_every_epoch_once(wandb_server, spawn, tmp_path):
     process = spawn(*LONG)
     wait_for_row(wandb_server, 10)

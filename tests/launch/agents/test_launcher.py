@@ -83,6 +83,7 @@ def test_an_agent_that_dies_is_started_again(launch):
     assert f"the same command goes on with {left}" in run.text
 
 
+@pytest.mark.slow
 def test_a_point_that_ctrl_c_interrupted_goes_on_with_the_next_start(launch, wandb_server):
     sweep = make_sweep({"number": [1, 2, 3], "work": ["wait"]})
     run = launch(sweep)

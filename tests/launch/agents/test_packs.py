@@ -85,6 +85,7 @@ def members(launched):
     return found
 
 
+@pytest.mark.slow
 def test_agents_of_a_slot_train_in_one_process_and_each_point_once(launch, wandb_server, tmp_path):
     sweep = grid(lr=[0.1, 0.2, 0.3, 0.4, 0.5], epochs=[3])
     run = launch(sweep, pack=4)

@@ -177,7 +177,7 @@ def test_random_points_are_drawn_against_each_setting_and_not_as_coupled():
     found = random_points()
     sweep = sweep_of(found)
     (layout,) = layouts_of(sweep, ("curves", "landscape"), Wishes())
-    assert layout.scatter
+    assert layout.kind == "scatter"
     table = scattered()
     assert list(table.fields) == ["lr", "momentum"]
     figure = scatter_figure(table)
