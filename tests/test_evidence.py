@@ -153,7 +153,7 @@ def test_one_command_makes_it_anew(evidence, tmp_path):
     assert readme.count("| ratio of norms |") == 2 + 9
     assert readme.endswith("<!-- end -->\nafter\n")
     assert evidence.table(results) in readme
-    assert len(re.findall(r"<img ", readme)) == 3
+    assert len(re.findall(r"<img ", readme)) == 3 + 1
     for picture in re.findall(r'src="(docs/evidence/[^"]+)"', readme):
         assert (tmp_path / picture).is_file()
     runs = {
