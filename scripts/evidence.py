@@ -244,30 +244,70 @@ def describe_machine(runs: Sequence[Run]) -> str:
     )
 
 
-def star(flags: Sequence[str], root: Path) -> tuple[int, str]:
-    """Runs the sweep, and draws its figures and writes its numbers beside them.
+def swept(
+    file: str, place: str, flags: Sequence[str], look: Sequence[str], csv_file: Path
+) -> list[Run]:
+    """Trains what is missing of a sweep, draws it, and writes its numbers.
+
+    Args:
+        file: The sweep file.
+        place: Where its runs go.
+        flags: For ``lowrank sweep``.
+        look: Flags for ``lowrank figures``.
+        csv_file: Where the numbers go.
+
+    Returns:
+        The runs.
+
+    Raises:
+        StoppedError: The sweep or the figures fail.
+    """
+    code = lowrank(["sweep", file, *flags, f"--output_dir={place}"])
+    if code := code or lowrank(["figures", place, "--format=png", *look]):
+        raise StoppedError(code)
+    runs = load_sweep(place)
+    found = [asdict(result) for result in results_of(runs)]
+    csv_file.write_text(to_csv(found), encoding="utf-8")
+    return runs
+
+
+class StoppedError(Exception):
+    """A part failed, with an exit code."""
+
+
+def results_of(runs: Sequence[Run]) -> list[Result]:
+    """Takes the numbers from records, in the order of their settings.
+
+    Args:
+        runs: The runs.
+
+    Returns:
+        Their numbers.
+    """
+    return sorted(
+        (result_of(run) for run in runs),
+        key=lambda r: (r.weight_decay, r.lr, r.batch_size, r.seed),
+    )
+
+
+def star(flags: Sequence[str], root: Path) -> str:
+    """Trains the star, draws its arms and writes its numbers beside them.
 
     Args:
         flags: For ``lowrank sweep``.
         root: The repository.
 
     Returns:
-        The exit code, that of the sweep or the figures where they fail; and the README's section.
+        The README's section.
     """
-    runs_dir, flags = _placed(flags, root)
+    place, flags = _placed(flags, root)
     docs = root / "docs" / "evidence"
-    code = lowrank(["sweep", str(root / SWEEP), *flags, f"--output_dir={runs_dir}"]) or lowrank(
-        ["figures", runs_dir, "--kind=curves", "--format=png", "--dpi=200", f"--output={docs}/"]
-    )
-    if code:
-        return code, ""
-    runs = load_sweep(runs_dir)
-    results = sorted((result_of(run) for run in runs), key=_point)
-    (docs / "runs.csv").write_text(to_csv([asdict(result) for result in results]), encoding="utf-8")
-    return 0, section(results, describe_machine(runs))
+    look = ["--kind=curves", "--dpi=200", f"--output={docs}/"]
+    runs = swept(str(root / SWEEP), place, flags, look, docs / "runs.csv")
+    return section(results_of(runs), describe_machine(runs))
 
 
-def landscape(flags: Sequence[str], root: Path) -> tuple[int, str]:
+def landscape(flags: Sequence[str], root: Path) -> str:
     """Trains the grid of learning rate and weight decay, and draws it.
 
     Args:
@@ -275,20 +315,14 @@ def landscape(flags: Sequence[str], root: Path) -> tuple[int, str]:
         root: The repository.
 
     Returns:
-        The exit code, that of the sweep or the figure where it fails; and the README's section.
+        The README's section.
     """
-    runs_dir, flags = _placed(flags, root)
+    place, flags = _placed(flags, root)
     docs = root / "docs" / "evidence"
-    place = f"{runs_dir}/landscape"
-    kinds = ["--kind=landscape", "--format=png", "--dpi=150", f"--output={docs}/landscape.png"]
-    code = lowrank(["sweep", str(root / LANDSCAPE), *flags, f"--output_dir={place}"]) or lowrank(
-        ["figures", place, *kinds]
-    )
-    if code:
-        return code, ""
-    results = sorted((result_of(run) for run in load_sweep(place)), key=_point)
-    (docs / "landscape.csv").write_text(to_csv([asdict(r) for r in results]), encoding="utf-8")
-    return 0, landscape_section(results)
+    look = ["--kind=landscape", "--dpi=150", f"--output={docs}/landscape.png"]
+    file = str(root / LANDSCAPE)
+    runs = swept(file, f"{place}/landscape", flags, look, docs / "landscape.csv")
+    return landscape_section(results_of(runs))
 
 
 def landscape_section(results: Sequence[Result]) -> str:
@@ -320,7 +354,7 @@ def landscape_section(results: Sequence[Result]) -> str:
     ])  # fmt: skip
 
 
-def checks(root: Path, *, wide: bool = True) -> tuple[int, str]:
+def checks(root: Path, *, wide: bool = True) -> str:
     """Compares the paper's constants with ours: at initialisation, and of pure decay.
 
     Args:
@@ -328,14 +362,17 @@ def checks(root: Path, *, wide: bool = True) -> tuple[int, str]:
         wide: Also the network of width 10,000, which takes minutes.
 
     Returns:
-        The exit code, that of the training where it fails; and the README's section.
+        The README's section.
+
+    Raises:
+        StoppedError: The training fails.
     """
     output = root / "runs" / "evidence" / "pure_decay"
     flags = [f"--{name}={value}" for name, value in {**DECAY, "output_dir": output}.items()]
     program = [sys.executable, str(root / "train.py"), *flags]
     if code := subprocess.run(program, check=False).returncode:
-        return code, ""
-    return 0, checks_section(load_run(output / str(DECAY["run_id"])), wide=wide)
+        raise StoppedError(code)
+    return checks_section(load_run(output / str(DECAY["run_id"])), wide=wide)
 
 
 def checks_section(run: Run, *, wide: bool) -> str:
@@ -404,15 +441,16 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT, *, wide: bool = T
     """
     flags = list(sys.argv[1:] if argv is None else argv)
     readme = root / "README.md"
-    sections: dict[str, Callable[[], tuple[int, str]]] = {
+    sections: dict[str, Callable[[], str]] = {
         "": lambda: star(flags, root),
         "landscape": lambda: landscape(flags, root),
         "constants": lambda: checks(root, wide=wide),
     }
     for name, make in sections.items():
-        code, text = make()
-        if code:
-            return code
+        try:
+            text = make()
+        except StoppedError as stopped:
+            return int(stopped.args[0])
         page = written(readme.read_text(encoding="utf-8"), name, text)
         readme.write_text(page, encoding="utf-8")
         print(f"\n{text}\n\nwritten: {readme}")
@@ -425,10 +463,6 @@ def _placed(flags: Sequence[str], root: Path) -> tuple[str, list[str]]:
     others = [flag for flag in flags if not flag.startswith("--output_dir=")]
     packed = [] if any(flag.startswith("--pack") for flag in others) else ["--pack=auto"]
     return place[-1] if place else str(root / "runs" / "evidence"), [*others, *packed]
-
-
-def _point(result: Result) -> tuple[float, float, int, int]:
-    return result.weight_decay, result.lr, result.batch_size, result.seed
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -263,7 +263,9 @@ def test_a_disk_that_is_full_before_a_run_begins(tmp_path, undisturbed, tracking
 
 
 @pytest.mark.parametrize(
-    "leave", [20_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (100_000, 150_000))]
+    "leave",
+    [20_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (100_000, 150_000))],
+    ids="{} bytes are left".format,
 )
 def test_a_disk_that_fills_under_wandbs_own_files(tmp_path, leave):
     disk = tmp_path / "disk"

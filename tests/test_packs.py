@@ -245,7 +245,9 @@ def test_members_that_stand_in_different_epochs_may_be_killed_again(tmp_path, un
     assert_same(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize(
+    "every", [pytest.param(1, marks=pytest.mark.slow), 3], ids="checkpoint_every={}".format
+)
 def test_kills_at_random_moments_lose_no_record_of_any_member(tmp_path, every):
     flags = ("--epochs=60", f"--checkpoint_every={every}")
     (tmp_path / "whole").mkdir()

@@ -23,6 +23,7 @@ import torch
 import yaml
 
 import lowrank
+from lowrank import cli
 from lowrank.runs.writer import Record
 from tests.running import differences, is_timing, piped
 from tests.segments import inspect, segments
@@ -348,6 +349,7 @@ KILLED_BEFORE_ROW = """
 import os, sys
 sys.path.insert(0, {root!r})
 import train
+from lowrank import cli
 from lowrank.runs.writer import Record
 append = Record.append
 Record.append = lambda self, epoch, *more: (
@@ -510,7 +512,11 @@ def test_death_wins_over_the_lowest_rank(train, tmp_path, capsys):
 def test_offline_wandb_holds_the_headline_metrics_and_every_epoch(train, tmp_path, capsys):
     assert train("--run_id=a", tracking="offline") == 0
     (segment,) = segments(tmp_path / "runs/a")
-    assert "upload it with: lowrank sync runs/a\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "upload it with: lowrank sync runs/a\n" in out
+    (line,) = re.findall("see it with: lowrank (.*)", out)
+    assert cli.main(shlex.split(line)) == 0
+    assert Path("report.html").is_file()
     summary = inspect(segment, "--summary")
     assert set(HEADLINES) <= summary["summary"].keys()
     run = lowrank.load_run(tmp_path / "runs/a")
@@ -616,7 +622,9 @@ def test_the_line_that_goes_on_names_what_is_there(tmp_path, below):
     assert lowrank.load_run(directory / "runs/a").state == "finished"
 
 
-@pytest.mark.parametrize("every", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "every", [1, pytest.param(2, marks=pytest.mark.slow)], ids="checkpoint_every={}".format
+)
 def test_a_killed_run_goes_on_bitwise(tmp_path, undisturbed, every):
     process = spawn(tmp_path, *LONG, f"--checkpoint_every={every}")
     wait_for_epoch(process, 1)

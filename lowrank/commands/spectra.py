@@ -14,6 +14,7 @@ from lowrank.common.terminal import counting, say
 from lowrank.common.texts import printable
 from lowrank.config import Config
 from lowrank.config.options import Options, option, word
+from lowrank.config.settings import FURTHER_QUANTITIES
 from lowrank.views import FORMATS
 
 
@@ -57,9 +58,7 @@ class Spectra(Options):
     )
     quantities: tuple[str, ...] = option(
         (),
-        "further quantities to show: effective_rank_energy, "
-        "participation_ratio, nuclear_rank, srank, power_law_alpha, edge_ratio, and shares of the "
-        "full rank such as srank_share; --json and --csv have all",
+        f"further quantities to show: {', '.join(FURTHER_QUANTITIES)}; --json and --csv have all",
         "LIST",
         "a list such as [nuclear_rank, srank]",
         of_config=True,
@@ -100,7 +99,6 @@ def run(options: Spectra) -> int:
     Raises:
         InputError: A file or the model cannot be used, or the figure cannot be written.
     """
-    from lowrank.measure.quantities import FURTHER
     from lowrank.views.spectra.quantities import measure, to_csv, to_json
     from lowrank.views.spectra.shards import together
     from lowrank.views.spectra.table import comparison, remarks, table
@@ -118,13 +116,14 @@ def run(options: Spectra) -> int:
         done += matrices
         progress(done, total)
 
+    everything = options.as_json or options.csv
     with counting("matrices") as progress:
         measured = [
             measure(
                 weights,
                 epsilons=options.epsilons,
                 rank_norm=options.rank_norm,
-                further=FURTHER if options.as_json or options.csv else options.quantities,
+                further=FURTHER_QUANTITIES if everything else options.quantities,
                 progress=measured_more,
             )
             for weights in files

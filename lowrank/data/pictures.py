@@ -16,11 +16,10 @@ import numpy as np
 
 from lowrank.common.errors import Failure, InputError
 from lowrank.data.decode import Form, ImageFile
-from lowrank.data.files import exclusive
 from lowrank.data.folder import channel_statistics, decoded
 from lowrank.data.sets import Dataset, Request
 from lowrank.data.subsets import balanced_subset
-from lowrank.data.vision import timeout, unreachable
+from lowrank.data.vision import alone_in, timeout, unreachable
 
 
 class _Kind(NamedTuple):
@@ -83,12 +82,7 @@ def load(request: Request) -> Dataset:
 
     root, source = request.data_dir, request.source
     cls, kind = getattr(datasets, source.torchvision), _KINDS[source.torchvision]
-    if request.download:
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"data_dir={root} cannot be made: {error}") from error
-    with exclusive(root / f".lowrank-{request.name}.lock"):
+    with alone_in(request):
         parts = {split: _open(cls, kind, request, split) for split in (kind.train, kind.test)}
     files = {split: _files(loaded, kind) for split, loaded in parts.items()}
     labels = np.array([label for _, label in files[kind.train]], dtype=np.int64)

@@ -39,14 +39,9 @@ def load(request: Request) -> Dataset:
     """
     from torchvision import datasets  # takes two seconds
 
-    source, root = request.source, request.data_dir
+    source = request.source
     cls = getattr(datasets, source.torchvision)
-    if request.download:
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"data_dir={root} cannot be made: {error}") from error
-    with exclusive(root / f".lowrank-{request.name}.lock"):
+    with alone_in(request):
         train, test = (_open(cls, request, train=train) for train in (True, False))
 
     kept = torch.from_numpy(balanced_subset(_labels(train), request.train_size, request.name))
@@ -62,7 +57,7 @@ def load(request: Request) -> Dataset:
         classes=source.classes or tuple(train.classes),
         mean=source.mean,
         std=source.std,
-        where=str(root.resolve()),
+        where=str(request.data_dir.resolve()),
     )
 
 
@@ -165,6 +160,29 @@ def _advice(cls: Any, request: Request, error: Exception) -> list[str]:
     if wanted and not request.download:
         lines.append("or let it be downloaded: --download=True")
     return lines
+
+
+@contextmanager
+def alone_in(request: Request) -> Iterator[None]:
+    """Lets one process at a time fetch a data set.
+
+    Args:
+        request: Whose ``data_dir`` is made where something may be downloaded.
+
+    Yields:
+        While no other process is in it.
+
+    Raises:
+        InputError: The directory cannot be made.
+    """
+    root = request.data_dir
+    if request.download:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"data_dir={root} cannot be made: {error}") from error
+    with exclusive(root / f".lowrank-{request.name}.lock"):
+        yield
 
 
 def unreachable(error: Exception) -> bool:

@@ -9,7 +9,7 @@ from the recorded spectra where a run did not record it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lowrank.common.errors import refuse
+from lowrank.common.texts import nearest, printable
 from lowrank.measure import ranks, tails
 from lowrank.measure.ranks import Quantity
 
@@ -250,3 +252,48 @@ def recorded(names: Iterable[str] = ()) -> list[LayerQuantity]:
 
 FURTHER = tuple(entry.name for entry in TABLE.values() if entry.told != "always")
 """What is recorded for who asks."""
+
+
+def chosen(
+    asked: Collection[str] | Mapping[str, Callable[[ArrayLike], float] | None],
+) -> list[LayerQuantity]:
+    """Returns what is measured: what always is, and what is asked for.
+
+    Args:
+        asked: Names of `FURTHER`, or a mapping that also has functions of singular values by names
+            of one's own, None for those of ours.
+
+    Returns:
+        The entries.
+
+    Raises:
+        InputError: A name is not known, or is no name for a function.
+
+    Example:
+        >>> [entry.name for entry in chosen({"condition": lambda s: s[0] / s[-1]})][-1]
+        'condition'
+    """
+    functions = asked if isinstance(asked, Mapping) else dict.fromkeys(asked)
+    ours = [str(name) for name, function in functions.items() if function is None]
+    own = {str(name): function for name, function in functions.items() if function is not None}
+    taken = {*TABLE, "spectrum", "rank_mean", "rank_mean_all", "collapsed", "epoch", "lr_now"}
+    allowed = ", ".join(FURTHER)
+    refuse(
+        [
+            *(
+                f"quantities: got '{printable(name)}'; allowed: {allowed}{nearest(name, FURTHER)}"
+                for name in ours
+                if name not in FURTHER
+            ),
+            *(
+                f"quantities: got the name '{printable(name)}' for a function; allowed: letters, "
+                "digits and _, and none that is ours"
+                for name in own
+                if not name.isidentifier() or name in taken
+            ),
+        ]
+    )
+    return recorded(ours) + [
+        LayerQuantity(name, name.replace("_", " "), function=function, kind="shape")
+        for name, function in own.items()
+    ]

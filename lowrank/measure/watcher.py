@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lowrank.common.errors import InputError, refuse
-from lowrank.common.texts import nearest, printable
+from lowrank.common.texts import nearest
 from lowrank.measure.layers import Layer
 from lowrank.measure.matrices import describe, weight_matrices
 from lowrank.measure.metrics import bound_metrics, measurement_metrics
 from lowrank.measure.positions import Applied, ExampleInput, output_positions
-from lowrank.measure.quantities import FURTHER, TABLE, LayerQuantity, recorded
+from lowrank.measure.quantities import chosen
 from lowrank.measure.ranks import RANK_NORMS, frobenius_norm
 from lowrank.measure.spectra import singular_values
 from lowrank.measure.tensors import dtensor
@@ -105,7 +105,7 @@ class Watcher:
         self.epsilons = tuple(float(epsilon) for epsilon in epsilons)
         self.rank_norm = rank_norm
         _check(self.epsilons, rank_norm)
-        self._quantities = _quantities(quantities)
+        self._quantities = chosen(quantities)
         _check_module(model)
         self._model = model
         options: dict[str, Any] = {"include": include, "example_input": example_input}
@@ -329,36 +329,6 @@ def _check_theory(theory: Mapping[str, Any], model: nn.Module) -> None:
                 f"multiple of {count}, got {size}"
             )
     refuse(lines)
-
-
-def _quantities(
-    asked: Collection[str] | Mapping[str, Callable[[np.ndarray], float] | None],
-) -> list[LayerQuantity]:
-    """Returns what is measured: what always is, and what is asked for."""
-    functions = asked if isinstance(asked, Mapping) else dict.fromkeys(asked)
-    ours = [str(name) for name, function in functions.items() if function is None]
-    own = {str(name): function for name, function in functions.items() if function is not None}
-    taken = {*TABLE, "spectrum", "rank_mean", "rank_mean_all", "collapsed", "epoch", "lr_now"}
-    allowed = ", ".join(FURTHER)
-    refuse(
-        [
-            *(
-                f"quantities: got '{printable(name)}'; allowed: {allowed}{nearest(name, FURTHER)}"
-                for name in ours
-                if name not in FURTHER
-            ),
-            *(
-                f"quantities: got the name '{printable(name)}' for a function; allowed: letters, "
-                "digits and _, and none that is ours"
-                for name in own
-                if not name.isidentifier() or name in taken
-            ),
-        ]
-    )
-    return recorded(ours) + [
-        LayerQuantity(name, name.replace("_", " "), function=function, kind="shape")
-        for name, function in own.items()
-    ]
 
 
 def _check_module(model: Any) -> None:

@@ -109,7 +109,8 @@ def test_the_workspace_of_a_sweep_is_saved_and_on_a_second_call_updated(
     assert (again.id, again.display_name, by) == (view.id, "Mine", ["lr.value"])
 
 
-def test_what_varies_is_found_in_the_runs_of_a_project(wandb_server, capsys):
+def test_what_varies_is_found_in_the_runs_of_a_project(wandb_server, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for seed, lr in enumerate((0.1, 0.2)):
         config = {"lr": lr, "depth": 5, "seed": seed, "sweep": "fig05"}
         place = {"entity": "tester", "project": "ranks", "id": f"9ivv6x-000{seed}"}

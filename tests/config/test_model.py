@@ -231,7 +231,7 @@ def test_text_is_read_as_the_type_of_the_field(field: str, given: Any, read: Any
     assert type(got) is type(read)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(config=configs())
 def test_every_configuration_comes_back_from_its_file(config: Config, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "config.yaml"

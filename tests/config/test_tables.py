@@ -138,7 +138,9 @@ def test_what_a_data_sets_entry_says_is_refused(house, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["nadam"], pytest.param(["rmsprop", "--momentum=0.5"], marks=pytest.mark.slow)]
+    "words",
+    [["nadam"], pytest.param(["rmsprop", "--momentum=0.5"], marks=pytest.mark.slow)],
+    ids=" ".join,
 )
 def test_an_optimiser_is_an_entry(words, house, tmp_path):
     small = ["--width=8", "--depth=1", "--train_size=100", "--lr=0.001"]

@@ -30,6 +30,7 @@ from lowrank.config.arguments import parse
 from lowrank.launch.agents.packs import Failed, PackProcess, told
 from lowrank.launch.agents.points import Points
 from lowrank.launch.agents.status import Point, Row, Status, named
+from lowrank.launch.agents.worker import Worker, how_ended, pause
 from lowrank.launch.logs import cause, last_lines
 from lowrank.launch.processes import GRACE, Supervised
 from lowrank.launch.slots import Slot
@@ -47,7 +48,6 @@ GATHER = 10.0
 _LOOK = 0.25  # seconds between two looks at processes
 _REFRESH = 2.0  # seconds between two looks at run records
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # it has saved, and goes on
-_LONGEST_PAUSE = 60.0  # seconds before an agent that failed is started again
 
 
 def kill_delay() -> float:
@@ -96,50 +96,6 @@ class Plan:
     program: Path = Path("train.py")
 
 
-class _Worker:
-    """One slot: its agent, the point it works on and what has become of earlier ones.
-
-    Where points are trained in packs it is one of several with the same ``pack``.
-    """
-
-    def __init__(self, slot: Slot, log: Path, start_at: float, pack: PackProcess | None) -> None:
-        self.slot = slot
-        self.pack = pack
-        self.pack_died = ""
-        self.log = log
-        self.start_at: float | None = start_at
-        self.agent: Supervised | None = None
-        self.channel: socket.socket | None = None
-        self.unread = b""
-        self.state = "waiting"
-        self.asks = False
-        self.granted = False
-        self.handed: dict[str, Any] | None = None
-        self.dismissed = False
-        self.point: Point | None = None
-        self.last_offset = 0
-        self.done = 0
-        self.failed = 0
-        self.lost: list[str] = []
-        self.interrupted: list[str] = []
-        self.agent_failures = 0
-        self.failures_in_a_row = 0
-        self.stopped = False
-        self.is_told = False
-
-    @property
-    def is_over(self) -> bool:
-        return self.agent is None and self.start_at is None
-
-    def answer(self, word: str) -> None:
-        assert self.channel is not None
-        self.asks = False
-        try:
-            self.channel.sendall(f"{word}\n".encode())
-        except OSError:  # its agent has died, which the next look shows
-            return
-
-
 class Launcher:
     """Runs agents.
 
@@ -161,13 +117,13 @@ class Launcher:
         self._started: set[str] = set()
         self._sockets = tempfile.TemporaryDirectory(prefix="lowrank-", ignore_cleanup_errors=True)
         self.packs: list[PackProcess] = []
-        self.workers: list[_Worker] = []
+        self.workers: list[Worker] = []
         now = time.monotonic()
         for i, slot in enumerate(plan.slots):
             pack = self._pack(slot) if plan.pack > 1 else None
             members = [replace(slot, name=f"{slot.name}-{member}") for member in range(plan.pack)]
             self.workers += [
-                _Worker(each, self._log(each), now + i * plan.stagger, pack)
+                Worker(each, self._log(each), now + i * plan.stagger, pack)
                 for each in (members if pack else [slot])
             ]
 
@@ -268,7 +224,7 @@ class Launcher:
     def _environment(self, slot: Slot) -> dict[str, str]:
         return {**os.environ, **slot.environment(), **self.plan.environment}
 
-    def _start(self, worker: _Worker) -> None:
+    def _start(self, worker: Worker) -> None:
         here, there = socket.socketpair()
         command = [sys.executable, "-P", str(AGENT), str(there.fileno())]
         command += [str(self.points.directory), worker.slot.name, self.plan.sweep]
@@ -289,7 +245,7 @@ class Launcher:
         worker.state = "starting"
         self._selector.register(here, selectors.EVENT_READ, worker)
 
-    def _hear(self, worker: _Worker) -> bool:
+    def _hear(self, worker: Worker) -> bool:
         """Takes in what an agent has reported.
 
         Returns:
@@ -320,7 +276,7 @@ class Launcher:
                 worker.dismissed = True
         return True
 
-    def _hang_up(self, worker: _Worker) -> None:
+    def _hang_up(self, worker: Worker) -> None:
         if worker.channel is not None:
             self._selector.unregister(worker.channel)
             worker.channel.close()
@@ -348,10 +304,10 @@ class Launcher:
                 # Until then another's leave may come back unused.
                 self._dismiss(worker)
 
-    def _members(self, pack: PackProcess) -> list[_Worker]:
+    def _members(self, pack: PackProcess) -> list[Worker]:
         return [worker for worker in self.workers if worker.pack is pack]
 
-    def _may_join(self, worker: _Worker) -> bool:
+    def _may_join(self, worker: Worker) -> bool:
         """Returns whether a point that is taken now is trained soon: in a pack that is gathered.
 
         W&B hands out a point again whose run has not begun within the hour. So all members of a
@@ -379,25 +335,25 @@ class Launcher:
             return
         for member in members:
             if member.point is not None:
-                member.pack_died = _how(code)
+                member.pack_died = how_ended(code)
         pack.failures += 1
-        how = _how(code)
+        how = how_ended(code)
         if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
             how += ", perhaps as memory ran out, of which a smaller --pack needs less"
         self._say(pack, f"the process of the pack failed: {how}; {pack.log}")
         if pack.failures < self.plan.max_failures:
-            pack.start_again(_pause(pack.failures))
+            pack.start_again(pause(pack.failures))
             return
         pack.end(signal.SIGTERM)
         for member in members:
             member.stopped = member.is_told = True
         self._say_stopped(pack, pack.failures, pack.log_offset)
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _dismiss(self, worker: Worker) -> None:
         worker.dismissed = True
         worker.answer("end")
 
-    def _point_started(self, worker: _Worker, report: Mapping[str, Any]) -> None:
+    def _point_started(self, worker: Worker, report: Mapping[str, Any]) -> None:
         worker.granted, worker.handed, worker.pack_died = False, None, ""
         self._started.add(report["run_id"])
         worker.last_offset = worker.log.stat().st_size
@@ -426,11 +382,11 @@ class Launcher:
         except (InputError, SystemExit):  # train.py says so, or it is another program
             return None
 
-    def _point_ended(self, worker: _Worker, code: int, *, stopped: bool, who: str = "") -> None:
+    def _point_ended(self, worker: Worker, code: int, *, stopped: bool, who: str = "") -> None:
         point, worker.point = worker.point, None
         if point is None:
             return
-        how = worker.pack_died or _how(code)
+        how = worker.pack_died or how_ended(code)
         who = "the process of its pack, " if worker.pack_died else who
         point.look()
         took = duration(time.monotonic() - point.started)
@@ -452,7 +408,7 @@ class Launcher:
         else:
             worker.failed += 1
             if not who and code not in _STOPPED:
-                self.points.fail(point.run_id, _how(code))
+                self.points.fail(point.run_id, how_ended(code))
             else:
                 worker.interrupted.append(point.run_id)
             if why := cause(last_lines(worker.log, point.log_offset, LAST_LINES)):
@@ -465,7 +421,7 @@ class Launcher:
                 worker.pack.untold.append(Failed(point.run_id, f"{who}{how}", point.started))
             self._count_failure(worker)
 
-    def _agent_ended(self, worker: _Worker, code: int) -> None:
+    def _agent_ended(self, worker: Worker, code: int) -> None:
         while worker.channel is not None and self._hear(worker):
             pass
         self._hang_up(worker)
@@ -478,7 +434,7 @@ class Launcher:
             self._point_ended(worker, code or 1, stopped=False, who="its agent, ")
         elif code != 0 and not self.ending and not worker.dismissed:
             worker.agent_failures += 1
-            self._say(worker, f"the agent failed: {_how(code)}; {worker.log}")
+            self._say(worker, f"the agent failed: {how_ended(code)}; {worker.log}")
             self._count_failure(worker)
         if self.ending or worker.stopped:
             worker.state = "stopped" if worker.stopped else "ended"
@@ -486,9 +442,9 @@ class Launcher:
             worker.state = "done"
         else:
             worker.state = "failed"
-            worker.start_at = time.monotonic() + _pause(worker.failures_in_a_row)
+            worker.start_at = time.monotonic() + pause(worker.failures_in_a_row)
 
-    def _untouched(self, worker: _Worker) -> list[dict[str, Any]]:
+    def _untouched(self, worker: Worker) -> list[dict[str, Any]]:
         """Returns the points that an agent took or was handed before it died, and did not start."""
         if worker.handed is not None:
             return [worker.handed]
@@ -499,7 +455,7 @@ class Launcher:
             if note not in self._left
         ]
 
-    def _count_failure(self, worker: _Worker) -> None:
+    def _count_failure(self, worker: Worker) -> None:
         worker.failures_in_a_row += 1
         if worker.failures_in_a_row < self.plan.max_failures:
             return
@@ -527,7 +483,7 @@ class Launcher:
             for member in stopped:
                 self._say_stopped(member, member.failures_in_a_row, member.last_offset)
 
-    def _say_stopped(self, what: _Worker | PackProcess, failures: int, offset: int) -> None:
+    def _say_stopped(self, what: Worker | PackProcess, failures: int, offset: int) -> None:
         count = len(self.packs if isinstance(what, PackProcess) else self.workers)
         others = "; the others go on" if count > 1 else ""
         self._say(
@@ -548,7 +504,7 @@ class Launcher:
             if worker.agent is not None:
                 worker.agent.send_signal(number)
 
-    def _say(self, what: _Worker | PackProcess, text: str) -> None:
+    def _say(self, what: Worker | PackProcess, text: str) -> None:
         self.status.line(f"{time.strftime('%H:%M:%S')} {what.slot.name}: {text}")
 
     def _rows(self) -> list[Row]:
@@ -582,15 +538,3 @@ class Launcher:
         self.status.line(f"{points}, {failed} failed{more}; logs in {self.plan.logs}")
         if left:
             self.status.line(f"the same command goes on with {named(left)}")
-
-
-def _pause(failures: int) -> float:
-    return min(_LONGEST_PAUSE, 5.0 * 2.0 ** (failures - 1))
-
-
-def _how(code: int) -> str:
-    number = -code if code < 0 else code - 128
-    try:
-        return f"killed by {signal.Signals(number).name}"
-    except ValueError:
-        return f"exit code {code}"

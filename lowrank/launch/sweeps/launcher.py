@@ -14,9 +14,10 @@ from typing import Any
 from lowrank.common.errors import Failure
 from lowrank.common.signals import Interruption
 from lowrank.launch.logs import last_lines
+from lowrank.launch.sweeps.points import Ended, Point, Tally, name_of
 from lowrank.launch.sweeps.pool import Worker
 from lowrank.launch.sweeps.progress import Progress
-from lowrank.launch.sweeps.study import Ended, Point, SweepStudy, Tally, name_of
+from lowrank.launch.sweeps.study import SweepStudy
 from lowrank.runs.directory import ENDED
 from lowrank.runs.find import Run, load_run
 from lowrank.runs.format import RecordError
@@ -339,6 +340,8 @@ class Launcher:
         """Returns points, and tells of them."""
         for point, ended in ends:
             self._study.finish(point, ended)
+        if not ends:
+            return
         tally = self._study.tally()
         alike: dict[object, list[tuple[Point, Ended]]] = {}
         for point, ended in ends:

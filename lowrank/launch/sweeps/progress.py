@@ -15,8 +15,8 @@ import numpy as np
 
 from lowrank.common.terminal import Display, duration
 from lowrank.launch.logs import cause
+from lowrank.launch.sweeps.points import LOST, Ended, Point, Tally, name_of
 from lowrank.launch.sweeps.search import described
-from lowrank.launch.sweeps.study import LOST, Ended, Point, Tally, name_of
 from lowrank.runs.find import load_run
 from lowrank.runs.format import RecordError
 

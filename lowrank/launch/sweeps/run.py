@@ -26,12 +26,13 @@ from lowrank.launch.slots import Slot
 from lowrank.launch.sweeps.identity import Identity, begin
 from lowrank.launch.sweeps.launcher import Launcher
 from lowrank.launch.sweeps.packs import AUTO, OFF, Packs
+from lowrank.launch.sweeps.points import Tally
 from lowrank.launch.sweeps.pool import workers_on
 from lowrank.launch.sweeps.presence import Presence
 from lowrank.launch.sweeps.progress import Progress
 from lowrank.launch.sweeps.search import Search
 from lowrank.launch.sweeps.storage import file_url, open_storage, without_password
-from lowrank.launch.sweeps.study import SweepStudy, Tally
+from lowrank.launch.sweeps.study import SweepStudy
 from lowrank.tracking.segments import uploaded
 
 MOST_LOST = 20

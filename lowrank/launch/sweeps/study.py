@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from lowrank.launch.sweeps.identity import READY, Identity
 from lowrank.launch.sweeps.packs import OFF, Packs
+from lowrank.launch.sweeps.points import LOST, Ended, Point, Tally
 from lowrank.launch.sweeps.presence import Presence
 from lowrank.launch.sweeps.search import Proposal, Search
 from lowrank.launch.sweeps.storage import patient
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial, TrialState
 
-LOST = ("collapsed", "dead")
-"""Outcomes of a run that is done and has no value."""
-
 GRACE = 3
 """Heartbeats without a sign of life until a launcher is taken for dead."""
 
@@ -46,84 +44,6 @@ TORN = 2.0
 """Seconds in which nobody takes more of a torn pack until the rest of it is taken."""
 
 _SIZE, _LIMIT = "pack_size ", "pack_limit "  # attributes of the study, with a kind behind
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point, taken by this launcher.
-
-    Attributes:
-        index: Its number in the sweep, from 0.
-        run_id: Of its run, the same at every attempt.
-        values: Of every parameter, without overrides.
-        trial: Optuna's number of this attempt.
-        attempt: 1 for the first; only failures count.
-    """
-
-    index: int
-    run_id: str
-    values: Mapping[str, Any]
-    trial: int
-    attempt: int
-
-
-def name_of(points: Sequence[Point]) -> str:
-    """Returns what points are called that train together.
-
-    Args:
-        points: One or several.
-
-    Example:
-        >>> name_of([Point(n, f"ab-000{n}", {}, n, 1) for n in range(3)])
-        'ab-0000+2'
-    """
-    return points[0].run_id + (f"+{len(points) - 1}" if len(points) > 1 else "")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How an attempt ended.
-
-    Attributes:
-        outcome: ``finished``, ``collapsed``, ``dead``, ``failed`` or ``stopped``.
-        value: Of the sweep's metric; None where there is none.
-        why: Last lines of a failure, or how the run was lost.
-        log: The file with the rest.
-    """
-
-    outcome: str
-    value: float | None = None
-    why: str = ""
-    log: str = ""
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How a sweep stands.
-
-    Attributes:
-        size: Points in all.
-        done: Of these finished, collapsed or dead.
-        running: Here and elsewhere.
-        failed: Last attempt of each point that failed too often, by point number.
-        lost: How each of those ended that are done and have no rank, by point number.
-    """
-
-    size: int
-    done: int
-    running: int
-    failed: Mapping[int, Ended]
-    lost: Mapping[int, Ended] = field(default_factory=dict)
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.done + len(self.failed) == self.size
-
-    @property
-    def losses(self) -> Counter[str]:
-        """How many points were lost, by outcome."""
-        return Counter(ended.outcome for ended in self.lost.values())
 
 
 class SweepStudy:

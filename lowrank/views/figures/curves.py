@@ -16,16 +16,17 @@ from lowrank.views.figures.style import (
     COLUMN_WIDTH,
     DARK_TO_LIGHT,
     PAGE_WIDTH,
-    PLAIN,
     TEXT,
     TICKS,
     bar_of,
-    by_rows,
     colours,
+    columns_of,
     continuous,
     dress,
+    fitting,
     full_rank,
     in_lines,
+    key_above,
     key_below,
     marker,
     seeds_of,
@@ -61,11 +62,11 @@ def curves_figure(
         The figure.
     """
     count = len(table.panels)
-    columns = count if count <= 4 else -(-count // 2) if count <= 8 else 4
+    columns = columns_of(count)
     rows = -(-count // columns)
     scale = continuous(table.values)
     wide = width or (COLUMN_WIDTH + (1.2 if scale else 0) if columns == 1 else PAGE_WIDTH)
-    lines = 0 if scale else -(-len(table.labels) // _fitting(table.labels, wide))
+    lines = 0 if scale else -(-len(table.labels) // fitting(table.labels, wide))
     has_accuracy = any(_shown(table, name) for name in ACCURACIES)
     tall = 0.65 + 0.16 * lines + rows * (2.65 if has_accuracy else 1.85)
     figure = Figure(figsize=(wide, height or tall), layout=tight())
@@ -112,11 +113,6 @@ def curves_figure(
         bar_of(figure, [*upper, *lower], scale, DARK_TO_LIGHT, table.by)
     _legends(figure, table, shades, of_full, scale is None)
     return figure
-
-
-def _fitting(labels: Sequence[str], inches: float) -> int:
-    """Returns how many entries of a legend are in a row."""
-    return max(1, int((inches - 0.2) / (0.42 + 0.058 * max(map(len, labels)))))
 
 
 def _shown(table: CurvesTable, name: str) -> bool:
@@ -233,17 +229,8 @@ def _legends(
     """Names the values above the panels, and the kinds of line below them."""
     curves = [curve for _, found in table.panels for curve in found]
     if named and len(table.labels) > 1:
-        handles = [
-            Line2D([], [], color=shade, marker=marker(place), markersize=3, linewidth=1.3)
-            for place, shade in enumerate(shades)
-        ]
-        fitting = _fitting(table.labels, figure.get_size_inches()[0])
-        columns = -(-len(handles) // -(-len(handles) // fitting))
         fixed = f" ({table.title})" if table.title and len(table.panels) > 1 else ""
-        figure.legend(
-            by_rows(handles, columns), by_rows(table.labels, columns), title=f"{table.by}{fixed}",
-            loc="outside upper center", ncols=columns, **PLAIN,
-        )  # fmt: skip
+        key_above(figure, shades, table.labels, f"{table.by}{fixed}")
     key: list[tuple[Any, str]] = []
     grey: dict[str, Any] = {"color": "0.25", "linewidth": 1.1}
     if _shown(table, "test_accuracy"):

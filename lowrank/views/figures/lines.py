@@ -16,14 +16,15 @@ from lowrank.views.figures.style import (
     COLUMN_WIDTH,
     DARK_TO_LIGHT,
     PAGE_WIDTH,
-    PLAIN,
     TEXT,
     bar_of,
-    by_rows,
     colours,
+    columns_of,
     continuous,
     dress,
+    fitting,
     in_lines,
+    key_above,
     key_below,
     marker,
     plain_numbers,
@@ -50,12 +51,11 @@ def lines_figure(
         The figure.
     """
     count = len(table.panels)
-    columns = count if count <= 4 else -(-count // 2) if count <= 8 else 4
+    columns = columns_of(count)
     rows = -(-count // columns)
     scale = continuous(table.values)
     wide = width or (COLUMN_WIDTH + (1.2 if scale else 0) if columns == 1 else PAGE_WIDTH)
-    fitting = max(1, int((wide - 0.2) / (0.42 + 0.058 * max(map(len, table.labels)))))
-    above = 0 if scale or not table.by else -(-len(table.labels) // fitting)
+    above = 0 if scale or not table.by else -(-len(table.labels) // fitting(table.labels, wide))
     size = (wide, height or 0.75 + 0.16 * above + 2.0 * rows)
     figure = Figure(figsize=size, layout=tight())
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -84,7 +84,7 @@ def lines_figure(
     for axes in grid[count:]:
         axes.set_visible(False)
     _limit(grid[0], table)
-    _keys(figure, table, shades, fitting, scale, list(grid[:count]))
+    _keys(figure, table, shades, scale, list(grid[:count]))
     return figure
 
 
@@ -112,23 +112,13 @@ def _limit(axes: Axes, table: LinesTable) -> None:
         axes.set_ylim(bottom=max(0.5 * lowest, table.epsilon / 100))
 
 
-def _keys(
-    figure: Figure, table: LinesTable, shades: Any, fitting: int, scale: Any, panels: list[Axes]
-) -> None:
+def _keys(figure: Figure, table: LinesTable, shades: Any, scale: Any, panels: list[Axes]) -> None:
     """Names the values above the panels, or in a colour bar, and the other lines below."""
     fixed = f" ({table.title})" if table.title and len(table.panels) > 1 else ""
     if scale:
         bar_of(figure, panels, scale, DARK_TO_LIGHT, table.by)
     elif table.by:
-        handles = [
-            Line2D([], [], color=shade, marker=marker(place), markersize=3, linewidth=1.2)
-            for place, shade in enumerate(shades)
-        ]
-        columns = -(-len(handles) // -(-len(handles) // fitting))
-        figure.legend(
-            by_rows(handles, columns), by_rows(table.labels, columns), title=f"{table.by}{fixed}",
-            loc="outside upper center", ncols=columns, **PLAIN,
-        )  # fmt: skip
+        key_above(figure, shades, table.labels, f"{table.by}{fixed}")
     key: list[tuple[Any, str]] = []
     if table.epsilon is not None:
         key.append((Line2D([], [], **_EPSILON), f"ε = {table.epsilon:g}"))

@@ -88,6 +88,50 @@ def tight() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, hspace=0.02, wspace=0.02)
 
 
+def columns_of(panels: int) -> int:
+    """Returns how many panels are beside each other.
+
+    Args:
+        panels: Their number, 1 or more.
+
+    Example:
+        >>> [columns_of(count) for count in (1, 4, 5, 8, 9)]
+        [1, 4, 3, 4, 4]
+    """
+    return panels if panels <= 4 else -(-panels // 2) if panels <= 8 else 4
+
+
+def fitting(labels: Sequence[str], inches: float) -> int:
+    """Returns how many entries of a legend are in a row.
+
+    Args:
+        labels: Of the entries.
+        inches: The width of the figure.
+    """
+    return max(1, int((inches - 0.2) / (0.42 + 0.058 * max(map(len, labels)))))
+
+
+def key_above(figure: Figure, shades: Sequence[Any], labels: Sequence[str], title: str) -> None:
+    """Names the values that lines stand for, in rows above the panels.
+
+    Args:
+        figure: With its final width.
+        shades: The colour of each.
+        labels: Their words.
+        title: Above them.
+    """
+    handles = [
+        Line2D([], [], color=shade, marker=marker(place), markersize=3, linewidth=1.3)
+        for place, shade in enumerate(shades)
+    ]
+    rows = -(-len(handles) // fitting(labels, figure.get_size_inches()[0]))
+    columns = -(-len(handles) // rows)
+    figure.legend(
+        by_rows(handles, columns), by_rows(labels, columns), title=title,
+        loc="outside upper center", ncols=columns, **PLAIN,
+    )  # fmt: skip
+
+
 def by_rows(entries: Sequence[Any], columns: int) -> list[Any]:
     """Returns the entries of a legend so that it reads row by row; matplotlib fills columns.
 

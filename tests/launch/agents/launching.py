@@ -145,6 +145,15 @@ class Launch:
                     found.append(process)
         return found
 
+    def have_noted(self) -> bool:
+        """Returns whether each program that runs has noted its point."""
+        names = {name for name, *_ in noted("points")}
+        for process in self.running("train.py"):
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("WANDB_RUN_ID") not in names:
+                    return False
+        return True
+
     def signal(self, number: signal.Signals) -> None:
         """Sends the launcher a signal."""
         self.process.send_signal(number)

@@ -277,12 +277,12 @@ def test_whatever_of_a_slot_is_killed_the_sweep_goes_on(launch, wandb_server):
     moments = random.Random(1)
     run.wait_for("points")
     for program in ("train.py", "processes.py", "agent.py", "train.py"):
-        wait_until(lambda program=program: run.running(program))[0].kill()
+        # A training that is killed before it notes its point would look like one never begun.
+        wait_until(lambda program=program: run.have_noted() and run.running(program))[0].kill()
         time.sleep(moments.uniform(1, 3))
     assert run.wait() == 1
-    assert len(wandb_server.runs) == 8  # every point was begun
-    found = {number for _, number, *_ in noted("points")}
-    assert len(found) >= 8 - 4  # a training may be killed, with its slot or alone, before it notes
+    assert len(wandb_server.runs) == 8
+    assert {number for _, number, *_ in noted("points")} == set("01234567")
     assert run.tree.alive() == []
 
 

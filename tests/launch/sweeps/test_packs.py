@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lowrank.launch.logs import last_lines
 from lowrank.launch.sweeps import study as study_module
 from lowrank.launch.sweeps.packs import Packs, form
-from lowrank.launch.sweeps.study import Ended
+from lowrank.launch.sweeps.points import Ended
 from lowrank.launch.sweeps.worker import estimate, run
 from tests.launch.sweeps.helpers import (
     TINY,

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from lowrank.launch.sweeps import progress
+from lowrank.launch.sweeps.points import Ended, Point, Tally
 from lowrank.launch.sweeps.progress import Progress
-from lowrank.launch.sweeps.study import Ended, Point, Tally
 from tests.views.table.records import make_run
 
 

@@ -19,10 +19,11 @@ import yaml
 from lowrank.common.errors import InputError
 from lowrank.config.sweepfile import load_sweep_file
 from lowrank.launch.sweeps.identity import begin
+from lowrank.launch.sweeps.points import Ended
 from lowrank.launch.sweeps.presence import Presence
 from lowrank.launch.sweeps.search import Search
 from lowrank.launch.sweeps.storage import file_url, open_storage, without_password
-from lowrank.launch.sweeps.study import Ended, SweepStudy
+from lowrank.launch.sweeps.study import SweepStudy
 
 HEARTBEAT = 1
 

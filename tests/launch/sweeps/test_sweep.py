@@ -6,9 +6,11 @@ complete. Faults are made by a train.py that fails where a file tells it to.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import re
+import shlex
 import signal
 import time
 from collections import Counter
@@ -16,7 +18,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from lowrank import load_run
+from lowrank import cli, load_run
 from tests.launch.sweeps.helpers import (
     TINY,
     assert_complete,
@@ -82,6 +84,12 @@ def test_a_sweep_survives_its_runs_and_goes_on_with_what_is_missing(tmp_path):
     assert_complete(runs(tmp_path), CONFIGS)
     assert {run: runs(tmp_path)[run].path.read_bytes() for run in before} == before
     assert not list((tmp_path / "runs" / ".launchers").iterdir())
+
+    # What it says last shows these runs.
+    (line,) = re.findall("see them with: lowrank (.*)", last.stdout)
+    with contextlib.chdir(tmp_path):
+        assert cli.main(shlex.split(line)) == 0
+    assert all(run in (tmp_path / "report.html").read_text(encoding="utf-8") for run in before)
 
 
 @pytest.mark.slow
