@@ -43,7 +43,9 @@ class Sweep(Options):
         "auto|off|N",
         f"auto, off, or a whole number from 1 to {LARGEST}",
     )
-    dry_run: bool = option(False, "lists the points, their commands and packs")
+    dry_run: bool = option(
+        False, "lists the points, their commands and packs, and says how many count already"
+    )
     storage: str | None = option(
         None,
         "where the points are kept; default a SQLite file in output_dir;\nmachines share a sweep "
@@ -106,7 +108,7 @@ def run(options: Sweep) -> int:
     pack = int(options.pack) if options.pack and options.pack.isdigit() else options.pack
     slots = find_slots(options.gpus, options.per_gpu)
     if options.dry_run:
-        list_points(search, options.search_seed, slots, pack)
+        list_points(search, options.search_seed, slots, pack, options.storage)
         return 0
     with Interruption() as interruption:
         try:

@@ -34,3 +34,17 @@ OPTIMIZERS = {
 
 FORMULAS = [name for name, entry in OPTIMIZERS.items() if entry.formula]
 """Those that packs and compiled steps may have."""
+
+
+def keeps_state(optimizer: str, momentum: float) -> bool:
+    """Returns whether an optimiser goes on only with what it remembers of its steps.
+
+    Args:
+        optimizer: Its name.
+        momentum: The field.
+
+    Example:
+        >>> keeps_state("sgd", 0.0), keeps_state("sgd", 0.9), keeps_state("adam", 0.0)
+        (False, True, True)
+    """
+    return optimizer != "sgd" or momentum != 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lowrank.common.errors import InputError, out_of_memory
 from lowrank.config.families import FAMILIES
+from lowrank.config.optimizers import keeps_state
 from lowrank.measure.watcher import Watcher
 from lowrank.runs import checkpoints
 from lowrank.runs.directory import check_origin, open_record, open_run_directory
@@ -429,7 +430,7 @@ class Member:
             self.directory.checkpoint.unlink(missing_ok=True)
         elif self.config.keep_checkpoint == "weights":
             whole = self._whole(state)
-            if _optimizer_keeps_state(self.config):
+            if keeps_state(self.config.optimizer, self.config.momentum):
                 del whole["optimizer"]
             whole["watcher"]["previous"] = {}
             checkpoints.save(self.directory.checkpoint, whole)
@@ -456,7 +457,7 @@ def read_checkpoint(config: Config, path: Path, device: torch.device) -> dict[st
         state = checkpoints.load(path, map_location=device)
     check_origin(path, state.get("config"), config)
     goes_on = state["epoch"] < config.epochs
-    if goes_on and "optimizer" not in state and _optimizer_keeps_state(config):
+    if goes_on and "optimizer" not in state and keeps_state(config.optimizer, config.momentum):
         raise InputError(
             f"epochs={config.epochs}: run {path.parent.name} finished and kept only its weights, "
             "but its optimizer needs its state to go on; start a new run with keep_checkpoint=all"
@@ -482,10 +483,6 @@ def pictures(run: Run) -> dict[str, Figure]:
 def _described(pack: Mapping[str, Any]) -> dict[str, Any]:
     """Returns of a pack what W&B's table of runs is to show."""
     return {name: value for name, value in pack.items() if name != "members"}
-
-
-def _optimizer_keeps_state(config: Config) -> bool:
-    return config.optimizer != "sgd" or config.momentum != 0
 
 
 def _was_measured(row: Mapping[str, float]) -> bool:

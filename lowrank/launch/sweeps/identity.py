@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lowrank.common.errors import InputError
@@ -25,7 +25,8 @@ READY = "ready"
 NEWER: Mapping[str, Any] = {"environment": {}}
 """What definitions hold that were not written always."""
 
-_IDENTITY = "sweep"  # attribute of the study
+_IDENTITY, _GROWN = "sweep", "grown"  # attributes of the study
+_SETTLING = 1.0  # seconds after which of two launchers that let a sweep grow at once one has won
 _BEGINNING = 10.0  # seconds without a new point until who began a sweep is taken for dead
 _ABSENT = "absent"
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -40,12 +41,28 @@ class Identity:
         search_seed: Of random and Bayesian search.
         heartbeat: Seconds between signs of life.
         prefix: Start of every run id.
+        grown: The definitions that followed, as the sweep grew.
     """
 
     definition: Mapping[str, Any]
     search_seed: int
     heartbeat: int
     prefix: str
+    grown: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def definitions(self) -> list[dict[str, Any]]:
+        """What the sweep was and is, the oldest first."""
+        return [{**NEWER, **each} for each in (self.definition, *self.grown)]
+
+
+Contradictions = Callable[[Mapping[str, Any]], Mapping[str, str]]
+"""Why an earlier definition cannot grow to the present one, by name; nothing where it can."""
+
+
+def _all(definition: Mapping[str, Any]) -> dict[str, str]:
+    """Returns that a sweep cannot grow, whatever it was."""
+    return dict.fromkeys(definition, "")
 
 
 def begin(
@@ -56,8 +73,9 @@ def begin(
     definition: Mapping[str, Any],
     search_seed: int | None,
     heartbeat: int | None,
+    contradictions: Contradictions = _all,
 ) -> tuple[Study, Identity]:
-    """Opens the study of a sweep, or begins it.
+    """Opens the study of a sweep, begins it, or lets it grow.
 
     Args:
         storage: Where.
@@ -66,6 +84,7 @@ def begin(
         definition: What decides the points; JSON types.
         search_seed: The seed asked for; None takes the stored one, or draws one.
         heartbeat: Seconds asked for; None takes the stored number, or `HEARTBEAT`.
+        contradictions: Says whether a sweep that is another one may grow to this one.
 
     Returns:
         The study, and what it says of the sweep.
@@ -90,14 +109,67 @@ def begin(
             heartbeat=heartbeat or HEARTBEAT,
             prefix="".join(secrets.choice(_ALPHABET) for _ in range(6)),
         )
-        study.set_user_attr(_IDENTITY, asdict(fresh))
-    identity = Identity(**study.user_attrs[_IDENTITY])
-    lines = [
-        f"{place} was {before}, not {now}"
-        for place, before, now in _differences(
-            {**NEWER, **identity.definition}, {**NEWER, **definition}
-        )
-    ]
+        kept = asdict(fresh)
+        del kept["grown"]
+        study.set_user_attr(_IDENTITY, kept)
+    identity = stored_identity(study)
+    assert identity is not None
+    if check(identity, name, definition, search_seed, heartbeat, contradictions):
+        grown = [*identity.grown, definition]
+        study.set_user_attr(_GROWN, grown)
+        time.sleep(_SETTLING)
+        if study.user_attrs[_GROWN] != json.loads(json.dumps(grown)):
+            raise InputError(f"sweep {name} was changed elsewhere at this moment; start again")
+        identity = replace(identity, grown=grown)
+    return study, identity
+
+
+def stored_identity(study: Study) -> Identity | None:
+    """Returns what launchers have agreed on.
+
+    Args:
+        study: Of the sweep.
+
+    Returns:
+        None where no launcher has come so far.
+    """
+    kept = study.user_attrs
+    if _IDENTITY not in kept:
+        return None
+    return Identity(**kept[_IDENTITY], grown=kept.get(_GROWN, ()))
+
+
+def check(
+    identity: Identity,
+    name: str,
+    definition: Mapping[str, Any],
+    search_seed: int | None,
+    heartbeat: int | None,
+    contradictions: Contradictions,
+) -> bool:
+    """Finds out whether a sweep is the stored one.
+
+    Args:
+        identity: The stored one.
+        name: Of the sweep.
+        definition: As for `begin`.
+        search_seed: Likewise.
+        heartbeat: Likewise.
+        contradictions: Likewise.
+
+    Returns:
+        Whether it has grown.
+
+    Raises:
+        InputError: A line for everything that contradicts.
+    """
+    before = identity.definitions[-1]
+    differing = list(_differences(before, {**NEWER, **definition}))
+    lines = []
+    if differing and (found := contradictions(before)):
+        about = [each for each in differing if not found.keys().isdisjoint(each[0].split("."))]
+        lines = [f"{place} was {old}, not {new}" for place, old, new in about or differing]
+        lines += [f"{field}: {why}" for field, why in found.items() if why]
     for flag, asked, kept in (
         ("search_seed", search_seed, identity.search_seed),
         ("heartbeat", heartbeat, identity.heartbeat),
@@ -109,7 +181,7 @@ def begin(
             [f"sweep {name} was begun differently: {line}" for line in lines]
             + ["a changed sweep needs another name in its file, or another storage"]
         )
-    return study, identity
+    return bool(differing)
 
 
 def _await_beginning(study: Study) -> None:

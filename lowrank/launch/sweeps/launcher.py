@@ -231,11 +231,13 @@ class Launcher:
 
     def _recorded(self, point: Point) -> Ended | None:
         """Returns how a point's run ended if its record here says that it is done."""
+        epochs = self._study.search.epochs
         try:
             run = load_run(self._output_dir / point.run_id)
-            return self._end_of(run) if run.state in ENDED else None
         except RecordError:
             return None
+        is_long = epochs is None or int(run.config["epochs"]) >= epochs  # a sweep may have grown
+        return self._end_of(run) if run.state in ENDED and is_long else None
 
     def _end_of(self, run: Run) -> Ended:
         gone = lost(run)

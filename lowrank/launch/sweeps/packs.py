@@ -11,8 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lowrank.config import Config
-from lowrank.config.arguments import parse
 from lowrank.config.packs import pack_key, unpackable
 from lowrank.launch.sweeps.search import Search
 
@@ -60,7 +58,6 @@ class Packs:
     Args:
         search: The sweep's points.
         asked: `AUTO`, `OFF`, or the most members of a pack.
-        environment: What the environment sets at every point, by variable.
 
     Attributes:
         sizes: Members of a pack by kind, as `AUTO` has decided them. The launchers share them.
@@ -68,10 +65,9 @@ class Packs:
         reasons: Why points train alone that could not do otherwise, by point.
     """
 
-    def __init__(self, search: Search, asked: str | int, environment: Mapping[str, str]) -> None:
+    def __init__(self, search: Search, asked: str | int) -> None:
         self._search = search
         self._asked = asked
-        self._environment = dict(environment)
         self._kinds: dict[int, str | None] = {}
         self.sizes: dict[str, int] = {}
         self.limits: dict[str, int] = {}
@@ -114,7 +110,7 @@ class Packs:
             The kind; None if it can only train alone.
         """
         if number not in self._kinds:
-            config = self.config(values)
+            config = self._search.config(values)
             if reason := unpackable(config):
                 self.reasons[number] = reason
             key = hashlib.sha256(repr(pack_key(config)).encode()).hexdigest()[:12]
@@ -144,8 +140,8 @@ class Packs:
             if _ALL in self.sizes:
                 return found
             for number in range(min(self._search.size, _TRIED)):
-                values = self._search.point(self._search.propose(number, seed).params)
-                if unpackable(self.config(values)) is None:
+                values = self._search.point(number, self._search.propose(number, seed).params)
+                if unpackable(self._search.config(values)) is None:
                     return {_ALL: (self._command(values), self._search.size)}
             return found
         for number, values in enumerate(self._search.grid[: self._search.size]):
@@ -195,15 +191,6 @@ class Packs:
             f"{count} {'point trains' if count == 1 else 'points train'} alone: {reason}"
             for reason, count in Counter(self.reasons.values()).items()
         ]
-
-    def config(self, values: Mapping[str, Any]) -> Config:
-        """Returns the configuration of a point's run, as far as the sweep decides it.
-
-        Args:
-            values: Of every parameter.
-        """
-        words = self._command(values)
-        return parse(words, environ=self._environment, settle=Config.model_fields)
 
     def _command(self, values: Mapping[str, Any]) -> list[str]:
         return self._search.sweep.command(values, self._search.overrides)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from lowrank.common.errors import InputError
 from lowrank.common.files import expanded
 from lowrank.common.signals import Interruption
 from lowrank.common.terminal import say
-from lowrank.config import Config, Given
-from lowrank.config.settings import FREE_ON_RESUME, with_role
-from lowrank.config.sources import bad_values, of_machine
-from lowrank.config.sweepfile import COUPLED, Distribution
-from lowrank.config.sweepfile.parameters import fields_of, values_of
-from lowrank.config.values import read_value
+from lowrank.config.sources import of_machine
+from lowrank.config.sweepfile import Distribution
+from lowrank.config.sweepfile.parameters import values_of
 from lowrank.launch.programs import PROGRAM, find_program
 from lowrank.launch.slots import Slot
+from lowrank.launch.sweeps.growth import definition_of, grow, growth_lines, search_of
 from lowrank.launch.sweeps.identity import Identity, begin
 from lowrank.launch.sweeps.launcher import Launcher
 from lowrank.launch.sweeps.packs import AUTO, OFF, Packs
@@ -31,6 +27,7 @@ from lowrank.launch.sweeps.pool import workers_on
 from lowrank.launch.sweeps.presence import Presence
 from lowrank.launch.sweeps.progress import Progress
 from lowrank.launch.sweeps.search import Search
+from lowrank.launch.sweeps.standing import Standing, contradicting
 from lowrank.launch.sweeps.storage import file_url, open_storage, without_password
 from lowrank.launch.sweeps.study import SweepStudy
 from lowrank.tracking.segments import uploaded
@@ -67,12 +64,11 @@ def run_sweep(
         The exit code: 0 if every point is done, 1 if some failed too often, 130 and 143 by signal.
     """
     sweep = search.sweep
-    definition = _definition(search)
     tracked = _tracking(search) != {"disabled"}
     above = sweep.path.resolve().parent
     program = find_program(Path.cwd(), above, above.parent, command="lowrank sweep")
-    output_dir = expanded(search.overrides.get("output_dir") or of_machine("output_dir"))
-    url = storage_url or file_url(_storage_file(output_dir, sweep.name))
+    output_dir = output_dir_of(search)
+    url = storage_url or file_url(_storage_file(search))
     presence = Presence(output_dir)
     try:
         # The workers load torch while this process loads Optuna.
@@ -82,10 +78,14 @@ def run_sweep(
                 storage,
                 sweep.name,
                 direction=search.direction,
-                definition=definition,
+                definition=definition_of(search),
                 search_seed=search_seed,
                 heartbeat=heartbeat,
+                contradictions=partial(contradicting, search),
             )
+            before = [search_of(each, sweep) for each in identity.definitions[:-1]]
+            if before:
+                grow(search, before)
             packs = _packs(search, pack, slots)
             points = SweepStudy(storage, study, identity, search, presence, max_retries, packs)
             points.fill()
@@ -94,6 +94,8 @@ def run_sweep(
             with Progress(names, swept, search.metric, output_dir) as progress:
                 points.undecided()  # reads what is decided
                 _introduce(packs, search, identity, url, slots, progress.line)
+                for line in growth_lines(search, before[-1]) if before else ():
+                    progress.line(line)
                 launcher = Launcher(
                     points,
                     workers,
@@ -113,8 +115,7 @@ def _packs(search: Search, pack: str | int | None, slots: Sequence[Slot]) -> Pac
     """Returns how points are packed: by default as pays, on GPUs."""
     if pack is None:
         pack = AUTO if any(slot.visible is not None for slot in slots) else OFF
-    environment = environment_of(search).items()
-    return Packs(search, pack, {f"LOWRANK_{name.upper()}": str(v) for name, v in environment})
+    return Packs(search, pack)
 
 
 def _introduce(
@@ -134,7 +135,7 @@ def _introduce(
     line(f"sweep {sweep.name}: {size}, {how}, on {', '.join(s.name for s in slots)}")
     for told in packs.told():
         line(told)
-    for name, value in environment_of(search).items():
+    for name, value in search.environment.items():
         line(f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point")
     line(f"runs {identity.prefix}-NNNN, points in {without_password(url)}")
 
@@ -182,7 +183,11 @@ def _conclude(
 
 
 def list_points(
-    search: Search, seed: int | None, slots: Sequence[Slot], pack: str | int | None
+    search: Search,
+    seed: int | None,
+    slots: Sequence[Slot],
+    pack: str | int | None,
+    storage_url: str | None = None,
 ) -> None:
     """Prints the commands of the points that are known beforehand, and their packs.
 
@@ -191,7 +196,9 @@ def list_points(
         seed: Of random search.
         slots: Where they would run.
         pack: As for `run_sweep`. Memory is that of now and this machine.
+        storage_url: As for `run_sweep`. What counts already is said; nothing is changed there.
     """
+    counted = Standing(search, stored_at(search, storage_url), seed).counted()
     sweep, packs = search.sweep, _packs(search, pack, slots)
     if undecided := packs.undecided(seed or 0):
         from lowrank.launch.sweeps.worker import estimate
@@ -201,7 +208,9 @@ def list_points(
         packs.decide(undecided, members["members"], len(slots))
     size = f"{search.size} points" + (f" in {packs.described()}" if packs.on else "")
     say(f"sweep {sweep.name}: {size}, {sweep.method}")
-    for name, value in environment_of(search).items():
+    for line in counted:
+        say(line)
+    for name, value in search.environment.items():
         say(f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point")
     known = sweep.method == "grid" or (sweep.method == "random" and seed is not None)
     if not known:
@@ -213,7 +222,7 @@ def list_points(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     notes: list[str] = []
     points = {
-        number: search.point(search.propose(number, seed or 0).params)
+        number: search.point(number, search.propose(number, seed or 0).params)
         for number in range(search.size)
     }
     of = {n: f"{i:>4}" for i, members in enumerate(packs.of(points)) for n in members}
@@ -263,53 +272,29 @@ def _waiting(output_dir: Path, prefix: str) -> bool:
     return any(not uploaded(directory).exists() for directory in tracked)
 
 
-def environment_of(search: Search) -> dict[str, Any]:
-    """Returns what the environment decides of every point, as ``LOWRANK_BATCH_SIZE`` does.
+def output_dir_of(search: Search) -> Path:
+    """Returns where the runs of a sweep are written here.
 
     Args:
         search: The sweep's points.
+    """
+    return expanded(search.overrides.get("output_dir") or of_machine("output_dir"))
+
+
+def stored_at(search: Search, storage_url: str | None) -> str | None:
+    """Returns the address of a sweep's points.
+
+    Args:
+        search: The points.
+        storage_url: As for `run_sweep`.
 
     Returns:
-        Values by field, but for those that may differ by machine.
-
-    Raises:
-        InputError: A line for each value that is not allowed.
+        None if there is no such file.
     """
-    decided = {*search.overrides, *search.sweep.parameters, *FREE_ON_RESUME, *with_role("machine")}
-    coupled = search.sweep.parameters.get(COUPLED)
-    if coupled is not None and not isinstance(coupled, Distribution):
-        fields = [set(fields_of(COUPLED, value, "")) for value in values_of(coupled)]
-        decided |= set.intersection(*fields)
-    given = {
-        name: Given(value, variable)
-        for name in Config.model_fields
-        if name not in decided and (value := os.environ.get(variable := f"LOWRANK_{name.upper()}"))
-    }
-    if lines := bad_values(given).values():
-        raise InputError(lines)
-    values = {
-        name: read_value(Config.model_fields[name].annotation, value)
-        for name, (value, _) in given.items()
-    }
-    return dict(json.loads(json.dumps(values)))
+    file = _storage_file(search)
+    return storage_url or (file_url(file) if file.exists() else None)
 
 
-def _definition(search: Search) -> dict[str, Any]:
-    """Returns what decides a sweep's points, as JSON types, without what may differ by machine."""
-    raw = search.sweep.raw
-    overrides = {
-        name: read_value(Config.model_fields[name].annotation, value)
-        for name, value in search.overrides.items()
-        if name not in FREE_ON_RESUME
-    }
-    return {
-        "method": raw["method"],
-        "metric": raw.get("metric"),
-        "parameters": dict(raw["parameters"]),
-        "overrides": json.loads(json.dumps(overrides)),
-        "environment": environment_of(search),
-    }
-
-
-def _storage_file(output_dir: Path, name: str) -> Path:
-    return output_dir / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.sqlite"
+def _storage_file(search: Search) -> Path:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", search.sweep.name)
+    return output_dir_of(search) / f"{name}.sqlite"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import warnings
@@ -9,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lowrank.common.errors import InputError
+from lowrank.config import Config
+from lowrank.config.arguments import parse
 from lowrank.config.sweepfile import Distribution, Fixed, SweepFile, Values
 from lowrank.config.sweepfile.local import bounds, refusals
 from lowrank.config.sweepfile.parameters import choices
+from lowrank.config.values import read_value
+from lowrank.launch.sweeps.environment import environment_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -43,14 +48,20 @@ class Search:
         sweep: The file.
         overrides: Fields that have one value at every point.
         count: The most points, in place of the file's ``run_cap``; None leaves it to that.
+        environment: What the environment decides of every point; None asks this process's.
 
     Attributes:
         sweep: The file.
         overrides: As given.
-        grid: Every point of a grid; None for the other methods.
+        environment: As given, or found.
+        grid: Every point of a grid, by number; None for the other methods.
         size: Number of points in all.
         metric: Name of the metric that is a point's value.
         direction: ``minimize`` or ``maximize``.
+        varied: The parameters that do.
+        first_epochs: Those of the sweep's first runs, before it grew.
+        stood: At which values earlier points stood of those that did not vary then.
+        spelled: The name in Optuna's storage of each that varies, where it is another.
 
     Raises:
         InputError: A line for each thing that Optuna cannot express, for a point that the
@@ -58,7 +69,12 @@ class Search:
     """
 
     def __init__(
-        self, sweep: SweepFile, overrides: Mapping[str, Any], *, count: int | None = None
+        self,
+        sweep: SweepFile,
+        overrides: Mapping[str, Any],
+        *,
+        count: int | None = None,
+        environment: Mapping[str, Any] | None = None,
     ) -> None:
         lines = list(refusals(sweep.raw, sweep.parameters, overrides))
         if sweep.method != "grid":
@@ -67,17 +83,22 @@ class Search:
             raise InputError([f"{sweep.path}: {line}" for line in lines])
         self.sweep = sweep
         self.overrides = dict(overrides)
+        found = environment_of(sweep, overrides) if environment is None else environment
+        self.environment = dict(found)
         self.metric, goal = sweep.metric or DEFAULT_METRIC
         self.direction: Literal["minimize", "maximize"] = (
             "maximize" if goal == "maximize" else "minimize"
         )
-        self._varied = {
+        self.varied = {
             name: parameter
             for name, parameter in sweep.parameters.items()
             if name not in overrides and not isinstance(parameter, Fixed)
         }
+        self.first_epochs = self.epochs
+        self.stood: dict[str, Any] = {}
+        self.spelled: dict[str, str] = {}
         self._texts: dict[str, Any] = {}
-        for parameter in self._varied.values():
+        for parameter in self.varied.values():
             if isinstance(parameter, Values):
                 self._texts |= {_encode(v): v for v in parameter.values if _encode(v) is not v}
         # Each point once: overrides can make several the same.
@@ -91,6 +112,27 @@ class Search:
                 f"{sweep.path}: method {sweep.method} has no end; give it run_cap, or --count=N"
             )
         self.size = min(limits)
+
+    @property
+    def epochs(self) -> int | None:
+        """The epochs of every run; None where they vary."""
+        given = self.overrides.get("epochs", self.environment.get("epochs"))
+        if given is None and "epochs" in self.sweep.swept:
+            return None
+        field = Config.model_fields["epochs"]
+        if given is None:
+            given = self.sweep.fixed.get("epochs", field.default)
+        return int(read_value(field.annotation, given))
+
+    def config(self, values: Mapping[str, Any]) -> Config:
+        """Returns the configuration of a point's run, as far as the sweep decides it.
+
+        Args:
+            values: Of every parameter.
+        """
+        variables = {f"LOWRANK_{n.upper()}": str(value) for n, value in self.environment.items()}
+        words = self.sweep.command(values, self.overrides)
+        return parse(words, environ=variables, settle=Config.model_fields)
 
     def propose(self, index: int, seed: int, past: Sequence[FrozenTrial] = ()) -> Proposal:
         """Makes a point.
@@ -121,37 +163,82 @@ class Search:
             )
             study = optuna.create_study(sampler=sampler, direction=self.direction)
             if self.sweep.method == "bayes":
-                study.add_trials(past)
+                study.add_trials(self._seen(past, space))
             return Proposal(study.ask(dict(space)).params, space)
+
+    def _seen(
+        self, past: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]
+    ) -> list[FrozenTrial]:
+        """Returns trials as points of the present space, also those of a sweep that was smaller."""
+        import optuna
+
+        seen = []
+        for trial in past:
+            if trial.distributions == space:
+                seen.append(trial)
+                continue
+            values = self.stood | {_plain(name): value for name, value in trial.params.items()}
+            with contextlib.suppress(ValueError):  # a value that the search cannot draw
+                seen.append(
+                    optuna.create_trial(
+                        state=trial.state,
+                        value=trial.value,
+                        params={name: _encode(values[name]) for name in space},
+                        distributions=dict(space),
+                    )
+                )
+        return seen
 
     def space(self) -> dict[str, BaseDistribution]:
         """Returns Optuna's distribution of each parameter that varies."""
         from optuna.distributions import CategoricalDistribution
 
         space: dict[str, BaseDistribution] = {}
-        for name, parameter in self._varied.items():
+        for name, parameter in self.varied.items():
             if isinstance(parameter, Values) or self.grid is not None:
                 space[name] = CategoricalDistribution([_encode(v) for v in choices(parameter)])
             elif isinstance(parameter, Distribution):
                 space[name] = _distribution(parameter)
         return space
 
-    def point(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def stored(self, proposal: Proposal) -> Proposal:
+        """Returns a point as the storage takes it: there a list of choices has a name for ever.
+
+        Args:
+            proposal: The point.
+
+        Returns:
+            The point, with `spelled` names.
+        """
+        return Proposal(
+            *({self.spelled.get(n, n): each for n, each in of.items()} for of in proposal)
+        )
+
+    def point(self, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the value of every parameter at a point, without overrides.
 
         Args:
-            params: As Optuna keeps them.
+            number: Of the point.
+            params: Of a search, as Optuna keeps them.
 
         Returns:
             Values by name, in the file's order.
         """
+        if self.grid is not None:
+            point = self.grid[number]
+            return {name: point[name] for name in self.sweep.parameters}
         fixed = {n: p.value for n, p in self.sweep.parameters.items() if isinstance(p, Fixed)}
         values = {
-            name: self._texts.get(value, value) if isinstance(value, str) else value
+            _plain(name): self._texts.get(value, value) if isinstance(value, str) else value
             for name, value in params.items()
         }
-        known = fixed | values
+        known = fixed | self.stood | values
         return {name: known[name] for name in self.sweep.parameters if name in known}
+
+
+def _plain(name: str) -> str:
+    """Returns the parameter that a name in the storage is of."""
+    return name.partition("#")[0]
 
 
 def _distribution(parameter: Distribution) -> BaseDistribution:

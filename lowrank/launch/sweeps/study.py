@@ -18,11 +18,8 @@ attribute ``ended``, which a trial whose launcher died lacks.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lowrank.launch.sweeps.identity import READY, Identity
@@ -31,14 +28,21 @@ from lowrank.launch.sweeps.points import LOST, Ended, Point, Tally
 from lowrank.launch.sweeps.presence import Presence
 from lowrank.launch.sweeps.search import Proposal, Search
 from lowrank.launch.sweeps.storage import patient
+from lowrank.launch.sweeps.trials import (
+    EPOCHS,
+    Trials,
+    by_point,
+    failures,
+    is_live,
+    is_running,
+    point_of,
+    tally_of,
+)
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import RDBStorage
-    from optuna.trial import FrozenTrial, TrialState
-
-GRACE = 3
-"""Heartbeats without a sign of life until a launcher is taken for dead."""
+    from optuna.trial import FrozenTrial
 
 TORN = 2.0
 """Seconds in which nobody takes more of a torn pack until the rest of it is taken."""
@@ -75,19 +79,16 @@ class SweepStudy:
         max_retries: int,
         packs: Packs | None = None,
     ) -> None:
-        self._storage = storage
+        self.trials = Trials(storage, study, presence, identity.heartbeat)
         self._study = study
-        self._study_id = storage.get_study_id_from_name(study.study_name)
         self._prefix = identity.prefix
         self._seed = identity.search_seed
         self.search = search
-        self.packs = packs or Packs(search, OFF, {})
-        self._presence = presence
+        self.packs = packs or Packs(search, OFF)
         self.max_retries = max_retries
+        self._known: dict[int, FrozenTrial] = {}  # the first trial of each point
         self._torn: dict[tuple[int, ...], float] = {}
         self.heartbeat = identity.heartbeat
-        storage.heartbeat_interval = identity.heartbeat
-        storage.grace_period = GRACE * identity.heartbeat
 
     @patient
     def fill(self) -> None:
@@ -117,7 +118,7 @@ class SweepStudy:
             for pack in self._packs(points, waiting):
                 left = [number for number in pack if number in waiting]
                 free = [number for number in left if is_free(self.run_id(number))]
-                if free == left and not any(_is_running(points[number]) for number in pack):
+                if free == left and not any(is_running(points[number]) for number in pack):
                     if taken := self._take_all(free, waiting, points):
                         return taken
                 elif free:
@@ -150,7 +151,7 @@ class SweepStudy:
             states = {trial.state.name for trial in points[number]}
             live = "elsewhere" if states & {"RUNNING", "WAITING"} else "failed"
             how = "done" if states & {"COMPLETE", "PRUNED"} else live
-            values = self.search.point(trial.params)
+            values = self.search.point(number, trial.params)
             found.append((Point(number, self.run_id(number), values, trial.number, 0), how))
         return found
 
@@ -210,10 +211,9 @@ class SweepStudy:
         """
         import optuna
 
-        for point in running:
-            self._storage.record_heartbeat(self._trial_id(point.trial))
-        self._fail_dead()
-        trials = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
+        running = list(running)
+        self.trials.beat(point.trial for point in running)
+        trials = {trial.number: trial for trial in self.trials.all()}
         state = optuna.trial.TrialState.RUNNING
         return [point for point in running if trials[point.trial].state is not state]
 
@@ -231,30 +231,12 @@ class SweepStudy:
         state = TrialState.FAIL if not done else TrialState.PRUNED
         if done and ended.value is not None:
             state = TrialState.COMPLETE
-        self._end(point.trial, state, ended)
+        self.trials.end(point.trial, state, ended)
 
     @patient
     def tally(self) -> Tally:
         """Returns how the sweep stands."""
-        from optuna.trial import TrialState
-
-        done = running = 0
-        failed: dict[int, Ended] = {}
-        lost: dict[int, Ended] = {}
-        for number, trials in self._points().items():
-            states = {trial.state for trial in trials}
-            ends = [trial.user_attrs["ended"] for trial in trials if "ended" in trial.user_attrs]
-            if states & {TrialState.COMPLETE, TrialState.PRUNED}:
-                done += 1
-                for end in ends:
-                    if end["outcome"] in LOST:
-                        lost[number] = Ended(**end)
-            elif TrialState.RUNNING in states:
-                running += 1
-            elif TrialState.WAITING not in states and _failures(trials) > self.max_retries:
-                last = [end for end in ends if end["outcome"] == "failed"][-1]
-                failed[number] = Ended(**last)
-        return Tally(self.search.size, done, running, failed, lost)
+        return tally_of(self._points(), self.search.size, self.max_retries)
 
     def run_id(self, number: int) -> str:
         """Returns the id of a point's run.
@@ -266,11 +248,10 @@ class SweepStudy:
 
     def _points(self) -> dict[int, list[FrozenTrial]]:
         """Returns the trials of every point, in the order in which they were made."""
-        points = defaultdict(list)
-        for trial in self._study.get_trials(deepcopy=False):
-            if _number(trial) < self.search.size:
-                points[_number(trial)].append(trial)
-        return dict(points)
+        trials = self.trials.all()
+        for trial in trials:
+            self._known.setdefault(point_of(trial), trial)
+        return by_point(trials, self.search)
 
     def _waiting(self, points: Mapping[int, Sequence[FrozenTrial]]) -> dict[int, FrozenTrial]:
         """Returns the trial of each point that waits to be taken, and ends what is surplus."""
@@ -278,10 +259,10 @@ class SweepStudy:
 
         waiting = {}
         for number, trials in points.items():
-            live = [trial for trial in trials if _is_live(trial)]
+            live = [trial for trial in trials if is_live(trial)]
             for trial in live[1:]:
                 if trial.state is TrialState.WAITING:
-                    self._end(trial.number, TrialState.FAIL, Ended("surplus"))
+                    self.trials.end(trial.number, TrialState.FAIL, Ended("surplus"))
             if live and live[0].state is TrialState.WAITING:
                 waiting[number] = live[0]
         return waiting
@@ -292,7 +273,7 @@ class SweepStudy:
         """Returns the packs that have points waiting, the longest waiting first, or all."""
         if waiting and not self.packs.on:
             return [(n,) for n, _ in sorted(waiting.items(), key=lambda item: item[1].number)]
-        values = {n: self.search.point(trials[0].params) for n, trials in points.items()}
+        values = {n: self.search.point(n, trials[0].params) for n, trials in points.items()}
         packs = self.packs.of(values)
         if not waiting:
             return packs
@@ -313,14 +294,14 @@ class SweepStudy:
         taken: list[Point] = []
         for number in numbers:
             trial = waiting[number]
-            if self._take(trial.number):
+            if self.trials.take(trial.number):
                 taken.append(
                     Point(
                         index=number,
                         run_id=self.run_id(number),
-                        values=self.search.point(trial.params),
+                        values=self.search.point(number, trial.params),
                         trial=trial.number,
-                        attempt=1 + _failures(points[number]),
+                        attempt=1 + failures(points[number]),
                     )
                 )
             elif not taken:
@@ -348,8 +329,8 @@ class SweepStudy:
         missing = [
             number
             for number in known
-            if not any(_is_live(trial) for trial in points.get(number, ()))
-            and _failures(points.get(number, ())) <= self.max_retries
+            if not any(is_live(trial) for trial in points.get(number, ()))
+            and failures(points.get(number, ())) <= self.max_retries
         ]
         if self.search.sweep.method == "bayes":
             missing = missing[:1]  # the next one knows of it
@@ -362,8 +343,8 @@ class SweepStudy:
         import optuna
         from optuna.trial import TrialState
 
-        if points.get(number):
-            first = points[number][0]
+        if number in self._known:
+            first = self._known[number]
             proposal = Proposal(first.params, first.distributions)
         else:
             known = (TrialState.COMPLETE, TrialState.RUNNING)
@@ -377,77 +358,8 @@ class SweepStudy:
                 for t in trials
                 if t.state is TrialState.WAITING
             ]
-            proposal = self.search.propose(number, self._seed, past)
-        self._study.add_trial(
-            optuna.create_trial(
-                state=TrialState.WAITING,
-                params=dict(proposal.params),
-                distributions=dict(proposal.distributions),
-                user_attrs={"point": number, "run_id": self.run_id(number)},
-            )
-        )
-
-    def _take(self, number: int) -> bool:
-        """Makes a waiting trial this launcher's.
-
-        Returns:
-            Whether nobody else was faster.
-        """
-        import optuna
-
-        trial_id = self._trial_id(number)
-        try:
-            # Before the trial runs: a launcher that dies in between leaves no trial for ever.
-            self._storage.record_heartbeat(trial_id)
-            self._storage.set_trial_user_attr(trial_id, "launcher", self._presence.id)
-            taken = self._storage.set_trial_state_values(
-                trial_id, state=optuna.trial.TrialState.RUNNING
-            )
-            if taken:  # the loser of a race may have put its name there
-                self._storage.set_trial_user_attr(trial_id, "launcher", self._presence.id)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            return False
-        return taken
-
-    def _end(self, number: int, state: TrialState, ended: Ended) -> None:
-        """Ends a trial, unless others have done so meanwhile."""
-        import optuna
-
-        trial_id = self._trial_id(number)
-        values = None if ended.value is None else [ended.value]
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(trial_id, "ended", asdict(ended))
-            self._storage.set_trial_state_values(trial_id, state=state, values=values)
-
-    def _fail_dead(self) -> None:
-        """Ends the running trials of dead launchers: `_queue_missing` queues their points."""
-        import optuna
-        from optuna.trial import TrialState
-
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if self._presence.is_dead(trial.user_attrs.get("launcher", "")):
-                with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-                    self._storage.set_trial_state_values(
-                        self._trial_id(trial.number), state=TrialState.FAIL
-                    )
-        optuna.storages.fail_stale_trials(self._study)
-
-    def _trial_id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-
-
-def _number(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs["point"])
-
-
-def _is_live(trial: FrozenTrial) -> bool:
-    """Returns whether a trial waits, runs or is done."""
-    return trial.state.name != "FAIL"
-
-
-def _failures(trials: Iterable[FrozenTrial]) -> int:
-    return sum(trial.user_attrs.get("ended", {}).get("outcome") == "failed" for trial in trials)
-
-
-def _is_running(trials: Iterable[FrozenTrial]) -> bool:
-    return any(trial.state.name == "RUNNING" for trial in trials)
+            proposal = self.search.stored(self.search.propose(number, self._seed, past))
+        notes = {"point": number, "run_id": self.run_id(number)}
+        if self.search.epochs is not None:
+            notes[EPOCHS] = self.search.epochs
+        self.trials.add(proposal, notes)

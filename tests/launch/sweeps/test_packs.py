@@ -75,7 +75,7 @@ def free(_run_id):
 def packed(directory, size, **options):
     """Joins a sweep as a launcher does that packs points."""
     study = join(directory, **options)
-    study.packs = Packs(study.search, size, {})
+    study.packs = Packs(study.search, size)
     return study
 
 
@@ -111,14 +111,14 @@ def test_a_failed_member_is_tried_again_without_the_others(tmp_path):
 
 def test_a_launcher_that_loses_the_first_point_of_a_pack_takes_another(tmp_path, monkeypatch):
     one, other = packed(tmp_path, 4, lrs=LRS), packed(tmp_path, 4, lrs=LRS)
-    take, raced = one._take, []
+    take, raced = one.trials.take, []
 
     def late(number):
         if not raced:  # between what was seen and what is taken
             raced.append(other.claim(free))
         return take(number)
 
-    monkeypatch.setattr(one, "_take", late)
+    monkeypatch.setattr(one.trials, "take", late)
     assert [point.index for point in one.claim(free)] == [4, 5, 6, 7]
     assert [point.index for point in raced[0]] == [0, 1, 2, 3]
 

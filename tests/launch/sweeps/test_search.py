@@ -27,13 +27,13 @@ def load(tmp_path):
 
 
 def drawn(search, name, count=400, seed=0):
-    return [search.point(search.propose(i, seed).params)[name] for i in range(count)]
+    return [search.point(i, search.propose(i, seed).params)[name] for i in range(count)]
 
 
 def test_a_grid_has_wandbs_points_in_wandbs_order(load):
     parameters = {"seed": {"values": [2, 0]}, "lr": {"values": [0.1, 0.2, 0.3]}}
     search = Search(load(parameters, "grid"), {})
-    points = [search.point(search.propose(i, 0).params) for i in range(search.size)]
+    points = [search.point(i, search.propose(i, 0).params) for i in range(search.size)]
     # W&B sorts parameters by name; the last changes fastest.
     expected = [(lr, seed) for lr in (0.1, 0.2, 0.3) for seed in (2, 0)]
     assert [(point["lr"], point["seed"]) for point in points] == expected
@@ -50,7 +50,7 @@ def test_lists_and_coupled_values_survive_optuna(load):
         "config": {"values": [{"lr": 0.1, "depth": 2}, "{lr: 0.2}"]},
     }
     search = Search(load(parameters, "grid"), {})
-    points = [search.point(search.propose(i, 0).params) for i in range(search.size)]
+    points = [search.point(i, search.propose(i, 0).params) for i in range(search.size)]
     assert [point["milestones"] for point in points[:3]] == [[1, 2], [], [3]]
     assert points[0]["config"] == {"lr": 0.1, "depth": 2}
     assert points[-1]["config"] == "{lr: 0.2}"

@@ -165,8 +165,8 @@ def test_a_silent_launcher_elsewhere_is_taken_for_dead_after_the_grace(tmp_path)
 
 def test_a_launcher_that_died_while_it_took_a_point_leaves_it_to_others(tmp_path):
     study = join(tmp_path, lrs=(0.1,))
-    storage = study._storage  # the moment between two writes cannot be hit from outside
-    trial = storage.get_trial_id_from_study_id_trial_number(study._study_id, 0)
+    storage = study.trials._storage  # the moment between two writes cannot be hit from outside
+    trial = storage.get_trial_id_from_study_id_trial_number(study.trials._study_id, 0)
     storage.record_heartbeat(trial)
     import optuna
 
