@@ -22,7 +22,7 @@ from lowrank.views.figures.layout import (
     landscape_layouts,
 )
 from lowrank.views.figures.lines import lines_figure
-from lowrank.views.figures.matrices import EVERY, lines_csv, ratio_table, spectra_table
+from lowrank.views.figures.matrices import lines_csv, ratio_table, spectra_table
 from lowrank.views.figures.scatter import scatter_figure
 from lowrank.views.figures.style import save
 from lowrank.views.figures.tables import (
@@ -37,6 +37,7 @@ from lowrank.views.figures.tables import (
 from lowrank.views.published.figures import Point as Published
 from lowrank.views.table.factors import Factor
 from lowrank.views.table.fields import words
+from lowrank.views.table.matrices import EVERY
 from lowrank.views.table.points import Sweep
 from lowrank.views.table.rows import Definition
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -12,19 +11,15 @@ import numpy as np
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import csv_text, nearest, printable
-from lowrank.config.datasets import DATASETS
-from lowrank.measure.ranks import NORMS
-from lowrank.runs.find import Run, load_run
+from lowrank.runs.find import load_run
 from lowrank.runs.lost import COLLAPSED, DEAD
 from lowrank.views.figures.layout import Layout
+from lowrank.views.table.matrices import EVERY, norm_ratios, relative_spectra, usual_layer
 from lowrank.views.table.points import Point
 from lowrank.views.table.rows import Definition, Floats, RunRow
 
 LOGARITHMIC = 100.0
 """From this factor between the largest and the least value on, an axis is logarithmic."""
-
-EVERY = 10
-"""Epochs over which a ratio of norms is taken, as in the paper's Figures 5 and 17."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +98,15 @@ def spectra_table(
         InputError: If no run has such a matrix, or was measured at that epoch.
     """
     name = _known_layer(points, layer)
-    norm = NORMS[definition.rank_norm]
 
     def of_row(row: RunRow) -> tuple[Floats, Floats, Floats] | None:
         run = load_run(row.path)
         at = row.epochs[-1] if epoch is None and row.epochs.size else epoch
         if at is None or at not in row.epochs or name not in run.spectra:
             return None
-        values = run.spectra_at([int(at)])[name][0]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            relative = values / norm(values)
-        places = np.arange(1.0, len(values) + 1)
-        return places, relative, np.full(len(values), np.nan)
+        relative = relative_spectra(run, [int(at)], definition.rank_norm)[name][0]
+        places = np.arange(1.0, len(relative) + 1)
+        return places, relative, np.full(len(relative), np.nan)
 
     panels = _panels(points, layout, of_row)
     if not panels:
@@ -165,15 +157,11 @@ def ratio_table(
         wanted = [
             each.name for each in run.layers if each.name == name or (each.counted and not name)
         ]
-        ends = np.intersect1d(row.epochs[row.epochs % every == 0], row.epochs + every)
-        if not wanted or not ends.size:
+        if not wanted:
             return None
-        norms = norms_of(run, wanted)
-        now, then = (np.searchsorted(run.epochs, ends - shift) for shift in (0, every))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratios = np.mean(norms[:, now] / norms[:, then], axis=0)
+        ends, of_layers, decay = norm_ratios(run, row.epochs, wanted, every)
+        ratios = np.mean(of_layers, axis=0)
         kept = np.isfinite(ratios)
-        decay = np.array([pure_decay(run, int(end) - every, int(end)) for end in ends])
         return ends[kept], ratios[kept], decay[kept]
 
     panels = _panels(points, layout, of_row)
@@ -192,47 +180,6 @@ def ratio_table(
         x=("epoch", "epoch"),
         y=("norm_ratio", f"‖W‖ / ‖W‖ of {every} epoch{'s' if every > 1 else ''} before"),
     )
-
-
-def norms_of(run: Run, layers: Sequence[str]) -> Floats:
-    """Returns the recorded Frobenius norms of some matrices.
-
-    Args:
-        run: The run.
-        layers: The names.
-
-    Returns:
-        Shape (L, E), NaN where there is none.
-    """
-    names = [f"frobenius_norm/{layer}" for layer in layers]
-    run.preload(names)
-    absent = np.full(len(run.epochs), np.nan)
-    return np.array([run.metrics.get(name, absent) for name in names])
-
-
-def pure_decay(run: Run, start: int, end: int) -> float:
-    """Returns Π(1 − μ·wd) over the steps from one epoch to another.
-
-    Args:
-        run: The run.
-        start: After how many epochs.
-        end: Until after how many.
-
-    Returns:
-        The product; NaN where it is not known: for another optimiser than SGD without momentum or
-        AdamW, or an unknown number of steps.
-    """
-    config = run.config
-    is_plain = config.get("optimizer") == "sgd" and not config.get("momentum")
-    examples = _examples(run)
-    if not (is_plain or config.get("optimizer") == "adamw") or examples is None:
-        return math.nan
-    steps = math.ceil(examples / int(config["batch_size"]))
-    absent = np.full(len(run.epochs), np.nan)
-    rates = run.metrics.get("lr_now", absent)[(run.epochs > start) & (run.epochs <= end)]
-    if len(rates) != end - start or not np.isfinite(rates).all():
-        return math.nan
-    return float(np.exp(steps * np.log1p(-rates * float(config["weight_decay"])).sum()))
 
 
 def lines_csv(table: LinesTable) -> str:
@@ -300,24 +247,11 @@ def _known_layer(points: Iterable[Point], asked: str) -> str:
         for path in dict.fromkeys(row.path for point in points for row in point.rows)
         for layer in load_run(path).layers
     ]
-    names = list(dict.fromkeys(layer.name for layer in layers if layer.counted or asked))
-    if not names or (asked and asked not in names):
+    names = list(dict.fromkeys(layer.name for layer in layers))
+    usual = usual_layer(layers)
+    if asked not in names and (asked or not usual):
         raise InputError(f"layer: no run has '{printable(asked)}'{nearest(asked[:60], names)}")
-    return asked or names[len(names) // 2]
-
-
-def _examples(run: Run) -> int | None:
-    """Returns how many examples an epoch has: as configured, as known, or as its time tells."""
-    size = run.config.get("train_size") or getattr(
-        DATASETS.get(str(run.config.get("dataset"))), "train_size", None
-    )
-    if size is None:
-        absent = np.full(len(run.epochs), np.nan)
-        names = ("time/train", "throughput/images_per_second")
-        seconds, rate = (run.metrics.get(name, absent) for name in names)
-        each = (seconds * rate)[np.isfinite(seconds * rate)]
-        size = round(float(np.median(each))) if each.size else None
-    return size
+    return asked or usual
 
 
 def _values(layout: Layout) -> list[Hashable]:

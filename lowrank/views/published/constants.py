@@ -23,7 +23,7 @@ from lowrank.measure.ranks import effective_rank, rank, stable_rank
 from lowrank.measure.spectra import Spectrum, singular_values
 from lowrank.models import build_model
 from lowrank.runs.find import Run
-from lowrank.views.figures.matrices import norms_of, pure_decay
+from lowrank.views.table.matrices import norms_of, pure_decay
 
 SQUARE = 500
 """N of the random square matrix."""

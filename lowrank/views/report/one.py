@@ -12,11 +12,11 @@ import numpy as np
 from lowrank.common.secrets import redact
 from lowrank.measure.metrics import at
 from lowrank.measure.quantities import TABLE
-from lowrank.measure.ranks import NORMS
 from lowrank.measure.theory import Theory
 from lowrank.runs.find import Run
 from lowrank.views.report.many import further_metrics
 from lowrank.views.report.packing import Floats, Places, pack, spread
+from lowrank.views.table.matrices import relative_spectra
 from lowrank.views.table.rows import definitions
 
 SECTION_BYTES = 3_200_000
@@ -125,14 +125,11 @@ def _spectra(run: Run, measured: Places, budget: float) -> dict[str, Any]:
     per_epoch = max(1, sum(map(len, places.values())))
     count = int(np.clip(budget / per_epoch, FEWEST_EPOCHS, SLIDER_EPOCHS))
     epochs = run.epochs[measured[spread(len(measured), count)]]
-    norm = NORMS[run.config.get("rank_norm", "frobenius")]
-    layers = []
-    for name, values in run.spectra_at(epochs).items():
-        kept = values[..., places[name]] if len(epochs) else np.empty((0, len(places[name])))
-        sizes = np.asarray(norm(values)) if len(epochs) else np.empty(0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            relative = kept / sizes[..., None]
-        layers.append({"indices": pack(places[name] + 1), "values": pack(relative)})
+    found = relative_spectra(run, epochs, run.config.get("rank_norm", "frobenius"))
+    layers = [
+        {"indices": pack(places[name] + 1), "values": pack(values[:, places[name]])}
+        for name, values in found.items()
+    ]
     return {"epochs": pack(epochs), "layers": layers}
 
 

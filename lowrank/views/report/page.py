@@ -17,7 +17,9 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-SCRIPTS = ("base.js", "panel.js", "many.js", "settings.js", "table.js", "run.js", "main.js")
+SCRIPTS = (
+    "base.js", "panel.js", "many.js", "settings.js", "matrices.js", "table.js", "run.js", "main.js",
+)  # fmt: skip
 """The page's program, in the order in which its parts build on each other."""
 
 # A script block ends at "</script", and before "<!--" its end may be missed: neither can occur in

@@ -18,6 +18,7 @@ from lowrank.runs.find import Run
 from lowrank.runs.format import RecordError
 from lowrank.views.report import MOST_SECTIONS
 from lowrank.views.report.many import overview
+from lowrank.views.report.matrices import matrices
 from lowrank.views.report.one import section
 from lowrank.views.report.packing import spread
 from lowrank.views.report.page import page
@@ -51,13 +52,19 @@ def write_report(
             output.
     """
     runs, _, unread = find_of([str(path) for path in paths], sweep)
-    rows, damaged = read_rows(runs, common_definition(runs))
+    definition = common_definition(runs)
+    rows, damaged = read_rows(runs, definition)
     if not rows:
         raise InputError([*unread, *damaged])
     by_path = {each.path: each for each in runs}
     runs = [by_path[row.path] for row in rows]
     named = [_named(each.path) for each in runs]
     data: dict[str, Any] = overview(runs, rows, named)
+    data["matrices"] = None
+    if len(runs) > 1:
+        groups = [row["group"] for row in data["runs"]]
+        data["matrices"], lines = matrices(runs, rows, groups, definition)
+        damaged += lines
     chosen = _chosen(runs, rows, sections)
     data["sections"] = []
     for place in chosen:

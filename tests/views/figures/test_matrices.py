@@ -20,7 +20,8 @@ from lowrank.runs.writer import Record
 from lowrank.views.figures.draw import layouts_of
 from lowrank.views.figures.layout import Wishes
 from lowrank.views.figures.lines import lines_figure
-from lowrank.views.figures.matrices import lines_csv, pure_decay, ratio_table, spectra_table
+from lowrank.views.figures.matrices import lines_csv, ratio_table, spectra_table
+from lowrank.views.table.matrices import pure_decay
 from lowrank.views.table.points import sweep_of
 from lowrank.views.table.rows import Definition, read_rows
 from tests.views.figures.legible import assert_legible, drawn_texts

@@ -204,6 +204,44 @@ def test_the_landscape_follows_its_selectors(browser, many, sweep):
         assert {row["n"] for row in rows} <= {"0", "1", "2"}
 
 
+def test_spectra_and_norm_ratios_follow_layer_colour_and_filter(browser, many, sweep):
+    with opened(browser, many) as page:
+        runs = [load_run(sweep / name) for name in ("run04", "run05")]  # differ in their seed
+        page.get_by_label("Filter").fill("batch_size=8")
+        page.wait_for_function("() => document.querySelectorAll('#runs tbody tr').length === 6")
+        panel = page.locator("figure[data-name=spectra-of-runs]")
+        panel.locator("select").select_option(label="linear3")
+        relative = [s / np.sqrt((s**2).sum()) for s in (run.spectra["linear3"][-1] for run in runs)]
+        drawn = plot(page, "spectra-of-runs")
+        assert drawn["layout"]["yaxis"]["type"] == "log"
+        assert [shape["y0"] for shape in drawn["layout"]["shapes"]] == [1e-3, 1e-2]
+        assert drawn["layout"]["shapes"][0]["line"]["dash"] == "dash"
+        lines = [t for t in drawn["data"] if t["mode"] == "lines" and len(t["x"]) == 33]
+        assert [t["legendgroup"] for t in lines] == ["0", "1"]  # that of 0.02 collapsed
+        np.testing.assert_allclose(lines[1]["y"][:-1], np.mean(relative, 0), rtol=1e-5)
+        assert lines[1]["x"][:-1] == list(range(1, 33))
+        rows = csv_of(page, panel)
+        own = [row for row in rows if row["point"] == "weight_decay=0.01 batch_size=8"]
+        np.testing.assert_allclose([float(row["sd"]) for row in own], np.std(relative, 0, ddof=1),
+                                   rtol=1e-3, atol=1e-7)  # fmt: skip
+        panel = page.locator("figure[data-name=ratios]")
+        panel.locator("select").select_option(label="linear1")
+        norms = np.mean([run.metrics["frobenius_norm/linear1"] for run in runs[:1]], 0)
+        page.get_by_label("mean ± sd over seeds").uncheck()
+        rows = csv_of(page, panel)
+        own = [float(row["norm_ratio"]) for row in rows if row["run"] == "run04"]
+        np.testing.assert_allclose(own, norms[2::2] / norms[:-2:2], rtol=1e-6)
+        dashed = [
+            t for t in plot(page, "ratios")["data"]
+            if t["line"].get("dash") == "dash" and t["x"][0] is not None
+        ]  # fmt: skip
+        decay = (1 - 0.1 * 0.01) ** (2 * 180)  # two epochs of 1,440 digits in batches of 8
+        np.testing.assert_allclose(dashed[1]["y"][:5], np.full(5, decay), rtol=1e-6)
+        before = picture(page, "spectra-of-runs")
+        selector(page, "Colour by").select_option(label="seed")
+        assert picture(page, "spectra-of-runs") != before
+
+
 def column(page, name):
     heads = page.locator("#runs th").all_inner_texts()
     (place,) = [i for i, head in enumerate(heads) if head.rstrip(" ▲▼").replace("\n", " ") == name]

@@ -59,11 +59,15 @@ function overview() {
   };
   const quantities = Object.entries(DATA.quantities);
   const all = () => [curves, landscape, settings, parallel, scatter].filter((panel) => shownPanels.includes(panel));
-  const mean = element("input", { type: "checkbox", onchange: () => { view.mean = mean.checked; curves.update(); } });
+  const ofLines = () => [curves, ...matrices];
+  const mean = element("input", {
+    type: "checkbox", onchange: () => { view.mean = mean.checked; for (const panel of ofLines()) panel.update(); },
+  });
+  mean.checked = view.mean;
   const curves = new Panel({
     title: "Rank and accuracy over epochs", name: "curves", draw: () => drawCurves(runs),
-    controls: [element("label", {}, mean, " mean ± sd over seeds")],
   });
+  const matrices = matrixPanels(() => runs);
   const landscape = new Panel({
     title: "Landscape of the last rank", name: "landscape", draw: () => drawLandscape(runs),
     controls: FIELDS.length > 1 ? [choice("Across", names, view.x, set("x", () => [landscape])), choice("Up", names, view.y, set("y", () => [landscape]))] : [],
@@ -86,19 +90,21 @@ function overview() {
   const refilter = () => {
     runs = passing();
     count.textContent = runs.length === DATA.runs.length ? "" : `${runs.length} of ${DATA.runs.length} runs`;
-    for (const part of [table, ...all()]) part.update();
+    for (const part of [table, ...all(), ...matrices]) part.update();
   };
   const bar = element("nav", { class: "controls toolbar", "aria-label": "What is shown" },
     quantities.length > 1 ? choice("Rank", quantities, view.quantity, set("quantity", all)) : null,
     !HAS_ACCURACY ? null : choice("Accuracy", [["test_accuracy", "test"], ["train_accuracy", "train"]], view.accuracy, set("accuracy", all)),
-    FIELDS.length ? choice("Colour by", names, view.field, set("field", () => (HAS_ACCURACY ? [curves, scatter] : [curves]))) : null,
+    FIELDS.length ? choice("Colour by", names, view.field, set("field", () => [...ofLines(), ...(HAS_ACCURACY ? [scatter] : [])])) : null,
+    HAS_SEEDS ? element("label", {}, mean, " mean ± sd over seeds") : null,
     element("label", {}, "Filter ", filter),
     ends().length > 1 ? choice("Ended", [["", "any"], ...ends().map(([end, n]) => [end, `${end} (${n})`])], "", (value) => { view.state = value; refilter(); }) : null,
     count);
   return {
     nodes: [bar, ...shownPanels.map((panel) => panel.node),
+      element("div", { class: matrices.length > 1 ? "halves" : "" }, ...matrices.map((panel) => panel.node)),
       element("h2", {}, "Runs"), table.node],
-    draw: () => { for (const part of [table, ...shownPanels]) part.update(); },
+    draw: () => { for (const part of [table, ...shownPanels, ...matrices]) part.update(); },
   };
 }
 

@@ -14,7 +14,6 @@ const view = {
   quantity: Object.keys(DATA.quantities)[0],
   accuracy: DATA.runs.some((run) => "test_accuracy" in run.curves) ? "test_accuracy" : "train_accuracy",
   field: Math.max(0, FIELDS.findIndex((field) => field.name === "weight_decay")),
-  mean: false,
   x: FIELDS.findIndex((field) => field.name !== "seed"),
   y: FIELDS.findLastIndex((field) => field.name !== "seed"),
   filter: "",
@@ -66,56 +65,59 @@ function levelNames(field) {
 
 // ---------------------------------------------------------------------------------- curves
 
-// Lines by level of the coloured setting: one trace for each, with gaps between its runs.
-function curveLines(runs, name, factor) {
-  const lines = new Map();
-  for (const index of runs) {
-    const run = DATA.runs[index];
-    const values = curve(index, name);
-    if (!values) continue;
-    const level = levelOf(run, view.field);
-    if (!lines.has(level)) lines.set(level, { x: [], y: [], text: [] });
-    const line = lines.get(level);
-    line.x.push(...AXES[run.axis], null);
-    line.y.push(...scaled(values, factor), null);
-    line.text.push(...new Array(values.length + 1).fill(runText(run)));
-  }
-  return lines;
+function curveOf(index, name, factor) {
+  const values = curve(index, name);
+  return values ? { x: AXES[DATA.runs[index].axis], y: scaled(values, factor) } : null;
 }
 
-// Mean and deviation over the seeds of every point, at the epochs of its longest run.
-function meanLines(runs, name, factor) {
-  const groups = new Map();
+// The runs of every point, which differ in their seeds only.
+function pointsOf(runs) {
+  const points = new Map();
   for (const index of runs) {
-    if (!curve(index, name)) continue;
     const key = DATA.runs[index].group;
-    if (!groups.has(key)) groups.set(key, []);
-    groups.get(key).push(index);
+    if (!points.has(key)) points.set(key, []);
+    points.get(key).push(index);
   }
-  return [...groups.values()].map((members) => {
-    const at = new Map();
-    for (const index of members) {
-      const values = scaled(curve(index, name), factor);
-      AXES[DATA.runs[index].axis].forEach((epoch, i) => {
-        if (values[i] === null) return;
-        if (!at.has(epoch)) at.set(epoch, []);
-        at.get(epoch).push(values[i]);
-      });
-    }
-    const longest = members.reduce((best, index) =>
-      AXES[DATA.runs[index].axis].length > AXES[DATA.runs[best].axis].length ? index : best);
-    const epochs = AXES[DATA.runs[longest].axis].filter((epoch) => at.has(epoch));
-    const first = DATA.runs[members[0]];
-    return {
-      epochs,
-      level: levelOf(first, view.field),
-      text: FIELDS.map((field, i) => `${field.name}=${levelText(first, i)}`)
-        .filter((_, i) => FIELDS[i].name !== "seed").join(" "),
-      mean: epochs.map((epoch) => average(at.get(epoch))),
-      deviation: epochs.map((epoch) => deviation(at.get(epoch))),
-      count: epochs.map((epoch) => at.get(epoch).length),
-    };
-  });
+  return [...points.values()];
+}
+
+const HAS_SEEDS = pointsOf(DATA.runs.map((_, index) => index)).some((members) => members.length > 1);
+view.mean = HAS_SEEDS;
+const isAveraged = () => view.mean && (FIELDS[view.field] || {}).name !== "seed";
+
+// Mean and deviation over runs at the places that all have; seriesOf(index) gives {x, y}.
+function meanOf(members, seriesOf) {
+  const at = new Map();
+  for (const index of members) {
+    const { x, y } = seriesOf(index);
+    x.forEach((place, i) => {
+      if (y[i] === null) return;
+      if (!at.has(place)) at.set(place, []);
+      at.get(place).push(y[i]);
+    });
+  }
+  const x = [...at.keys()].filter((place) => at.get(place).length === members.length).sort((a, b) => a - b);
+  const first = DATA.runs[members[0]];
+  return {
+    x, n: members.length,
+    level: levelOf(first, view.field),
+    point: FIELDS.map((field, i) => `${field.name}=${levelText(first, i)}`)
+      .filter((_, i) => FIELDS[i].name !== "seed").join(" "),
+    y: x.map((place) => average(at.get(place))),
+    deviation: x.map((place) => deviation(at.get(place))),
+  };
+}
+
+// What is drawn: means over the finished runs of each point and the others one by one, as in
+// figures, or every run. A run that collapsed, died or is not finished is in no mean.
+function meansAndRuns(runs, seriesOf) {
+  const able = runs.filter(seriesOf);
+  if (!isAveraged()) return { means: [], single: able };
+  const whole = able.filter((index) => IS_WHOLE(DATA.runs[index]));
+  return {
+    means: pointsOf(whole).map((members) => meanOf(members, seriesOf)),
+    single: able.filter((index) => !IS_WHOLE(DATA.runs[index])),
+  };
 }
 
 // Whether no curve has more than one point, so that lines would show nothing.
@@ -123,17 +125,13 @@ function isolated(x) {
   return x.every((value, i) => value === null || (x[i + 1] ?? null) === null && (x[i - 1] ?? null) === null);
 }
 
-function bandTraces(groups, yaxis) {
+function bandTraces(means, yaxis, least) {
   const byLevel = new Map();
-  for (const group of groups) {
-    const kept = group.epochs.map((_, i) => i).filter((i) => isNumber(group.mean[i]));
-    if (!byLevel.has(group.level)) byLevel.set(group.level, { x: [], y: [] });
-    const outline = byLevel.get(group.level);
-    const there = kept.map((i) => group.mean[i] + (group.deviation[i] || 0));
-    const back = kept.map((i) => group.mean[i] - (group.deviation[i] || 0)).reverse();
-    const epochs = kept.map((i) => group.epochs[i]);
-    outline.x.push(...epochs, ...epochs.slice().reverse(), null);
-    outline.y.push(...there, ...back, null);
+  for (const { x, y, deviation: sd, level } of means.filter((mean) => mean.n > 1)) {
+    if (!byLevel.has(level)) byLevel.set(level, { x: [], y: [] });
+    const outline = byLevel.get(level);
+    outline.x.push(...x, ...x.slice().reverse(), null);
+    outline.y.push(...y.map((v, i) => v + sd[i]), ...y.map((v, i) => Math.max(least, v - sd[i])).reverse(), null);
   }
   return [...byLevel].map(([level, { x, y }]) => ({
     type: "scatter", mode: "lines", x, y, yaxis, fill: "toself", hoverinfo: "skip",
@@ -142,28 +140,33 @@ function bandTraces(groups, yaxis) {
   }));
 }
 
-function lineTraces(runs, name, factor, yaxis) {
-  let lines = curveLines(runs, name, factor);
-  const bands = view.mean ? meanLines(runs, name, factor) : [];
-  if (view.mean) {
-    lines = new Map();
-    for (const group of bands) {
-      if (!lines.has(group.level)) lines.set(group.level, { x: [], y: [], text: [] });
-      const line = lines.get(group.level);
-      line.x.push(...group.epochs, null);
-      line.y.push(...group.mean, null);
-      line.text.push(...group.count.map((n, i) =>
-        plain(`${group.text} · sd ${shown(group.deviation[i])}, n = ${n}`)), "");
-    }
+// One trace for each level of the coloured setting, with gaps between its lines.
+function lineTraces(runs, seriesOf, { yaxis = "y", hover = "epoch %{x}: %{y:.4~g}", band = true, line = {}, least = -Infinity } = {}) {
+  const { means, single } = meansAndRuns(runs, seriesOf);
+  const found = [
+    ...means.map((mean) => ({ ...mean, text: mean.x.map((_, i) =>
+      plain(`${mean.point} · sd ${shown(mean.deviation[i])}, n = ${mean.n}`)) })),
+    ...single.map((index) => {
+      const { x, y } = seriesOf(index);
+      return { x, y, level: levelOf(DATA.runs[index], view.field), text: x.map(() => runText(DATA.runs[index])) };
+    }),
+  ];
+  const lines = new Map();
+  for (const { x, y, text, level } of found) {
+    if (!lines.has(level)) lines.set(level, { x: [], y: [], text: [] });
+    const of = lines.get(level);
+    of.x.push(...x, null);
+    of.y.push(...y, null);
+    of.text.push(...text, "");
   }
-  const many = runs.length > 40 && !view.mean;
+  const many = found.length > 40;
   const levels = [...lines.keys()].sort((a, b) => a - b);
-  return [...bandTraces(bands, yaxis), ...levels.map((level) => ({
+  return [...(band ? bandTraces(means, yaxis, least) : []), ...levels.map((level) => ({
     type: "scatter", mode: isolated(lines.get(level).x) ? "markers" : "lines",
     ...lines.get(level), yaxis, legendgroup: String(level), showlegend: false,
     opacity: many ? 0.65 : 1,
-    line: { color: levelColour(view.field, level), width: many ? 1.1 : 2 },
-    hovertemplate: "%{text}<br>epoch %{x}: %{y:.4~g}<extra></extra>",
+    line: { color: levelColour(view.field, level), width: many ? 1.1 : 2, ...line },
+    hovertemplate: `%{text}<br>${hover}<extra></extra>`,
   }))];
 }
 
@@ -174,7 +177,6 @@ function withoutRank(runs) {
 
 // Where curves stop before their end: × without rank, ○ not finished.
 function endTraces(runs) {
-  if (view.mean) return [];
   const kinds = [
     [`${withoutRank(runs)}: no rank from there on`, "x", (run) => !HAS_RANK(run)],
     ["not finished (failed, killed, stopped or running)", "circle-open", (run) => HAS_RANK(run) && !IS_WHOLE(run)],
@@ -221,48 +223,50 @@ function drawCurves(runs) {
   const accuracy = view.accuracy === "test_accuracy" ? "test" : "train";
   const traces = [
     ...key.traces,
-    ...lineTraces(runs, view.quantity, 1, "y"),
+    ...lineTraces(runs, (index) => curveOf(index, view.quantity, 1)),
     ...endTraces(runs),
-    ...(HAS_ACCURACY ? lineTraces(runs, view.accuracy, 100, "y2") : []),
+    ...(HAS_ACCURACY ? lineTraces(runs, (index) => curveOf(index, view.accuracy, 100), { yaxis: "y2" }) : []),
   ];
   return {
     traces,
     height: HAS_ACCURACY ? 560 : 400,
     layout: {
       legend: legendBelow(key.title),
-      margin: { l: 70, r: 20, t: 60, b: 48 },
+      margin: { l: 70, r: 20, t: 60, b: 54 },
       xaxis: epochAxis(epochs, HAS_ACCURACY ? { anchor: "y2" } : {}),
       yaxis: axis(DATA.quantities[view.quantity] || "rank", {
         domain: [HAS_ACCURACY ? 0.37 : 0, 1], rangemode: isRank(view.quantity) ? "tozero" : "normal",
       }),
       ...(HAS_ACCURACY ? { yaxis2: axis(`${accuracy} accuracy in %`, { domain: [0, 0.31], range: [0, 102] }) } : {}),
     },
-    table: () => curvesTable(runs),
+    table: () => linesTable(runs, [view.quantity, view.accuracy].map((name) => [name, (index) => curveOf(index, name, 1)]), "epoch"),
     remark: DATA.stride > 1
       ? `Every ${DATA.stride}th measured epoch and the last are drawn; the records hold all.` : "",
   };
 }
 
-function curvesTable(runs) {
-  if (view.mean) {
-    const rows = [];
-    for (const [name, factor] of [[view.quantity, 1], [view.accuracy, 1]]) {
-      for (const group of meanLines(runs, name, factor)) {
-        group.epochs.forEach((epoch, i) => rows.push(
-          [group.text, name, epoch, group.mean[i], group.deviation[i], group.count[i]]));
-      }
-    }
-    return { columns: ["point", "quantity", "epoch", "mean", "sd", "n"], rows };
+// The numbers of lines: quantities as columns or, where lines are means, one below the other.
+function linesTable(runs, quantities, place) {
+  const fields = FIELDS.map((field) => field.name);
+  if (isAveraged()) {
+    const rows = quantities.flatMap(([name, seriesOf]) => {
+      const { means, single } = meansAndRuns(runs, seriesOf);
+      const alone = single.flatMap((index) => {
+        const [run, { x, y }] = [DATA.runs[index], seriesOf(index)];
+        return x.map((at, i) => [pointText(run), run.id, run.ends, name, at, y[i], null, 1]);
+      });
+      return [...means.flatMap((mean) => mean.x.map((at, i) =>
+        [mean.point, null, "finished", name, at, mean.y[i], mean.n > 1 ? mean.deviation[i] : null, mean.n])), ...alone];
+    });
+    return { columns: ["point", "run", "ended", "quantity", place, "mean", "sd", "n"], rows };
   }
   const rows = runs.flatMap((index) => {
-    const run = DATA.runs[index];
-    const first = curve(index, view.quantity) || [];
-    const second = curve(index, view.accuracy) || [];
-    return AXES[run.axis].map((epoch, i) =>
-      [run.id, ...FIELDS.map((_, f) => levelText(run, f)), epoch, first[i], second[i]]);
+    const found = quantities.map(([, seriesOf]) => seriesOf(index));
+    const [{ x } = { x: [] }] = found.filter(Boolean);
+    return x.map((at, i) => [DATA.runs[index].id, ...FIELDS.map((_, f) => levelText(DATA.runs[index], f)), at,
+      ...found.map((series) => (series ? series.y[i] : null))]);
   });
-  const fields = FIELDS.map((field) => field.name);
-  return { columns: ["run", ...fields, "epoch", view.quantity, view.accuracy], rows };
+  return { columns: ["run", ...fields, place, ...quantities.map(([name]) => name)], rows };
 }
 
 // ------------------------------------------------------------------------------- landscape
@@ -379,7 +383,7 @@ function drawScatter(runs) {
     height: 420,
     layout: {
       legend: legendBelow(key.title),
-      margin: { l: 70, r: 20, t: 50, b: 48 },
+      margin: { l: 70, r: 20, t: 50, b: 54 },
       xaxis: axis(DATA.quantities[view.quantity], { rangemode: "tozero" }),
       yaxis: axis(`${accuracy} accuracy in %`),
     },

@@ -27,7 +27,7 @@ class Panel {
     this.table = table;
     this.remark.textContent = remark || "";
     const full = {
-      font: FONT, margin: { l: 70, r: 20, t: 10, b: 48 }, height, hovermode: "closest",
+      font: FONT, margin: { l: 70, r: 20, t: 10, b: 54 }, height, hovermode: "closest",
       paper_bgcolor: "white", plot_bgcolor: "white", hoverlabel: { align: "left" }, ...layout,
     };
     const config = {
@@ -49,6 +49,23 @@ function epochAxis(epochs, more = {}) {
 }
 
 const axis = (text, more = {}) => ({ ...GRID, title: { text: axisText(text), standoff: 8 }, ...more });
+
+// Readable ticks of a logarithmic axis: powers of ten, with 2 and 5 between where there are few.
+const POWERS = { type: "log", exponentformat: "power", dtick: 1 };
+
+// Thresholds as dashed lines with their names at the right end.
+function dashedLines(epsilons) {
+  return {
+    shapes: epsilons.map((value) => ({
+      type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value,
+      line: { color: "#555", width: 1, dash: "dash" },
+    })),
+    annotations: epsilons.map((value) => ({
+      text: `ε = ${value}`, xref: "paper", x: 1, xanchor: "right", y: Math.log10(value),
+      yanchor: "bottom", showarrow: false, font: { size: 11 },
+    })),
+  };
+}
 
 function emptyPlot(text) {
   return {

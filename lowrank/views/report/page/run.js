@@ -86,7 +86,7 @@ class RunSection {
   }
 
   margins() {
-    return { l: 70, r: 20, t: 10, b: this.narrow && this.names.length <= MOST_NAMED ? 130 : 48 };
+    return { l: 70, r: 20, t: 10, b: this.narrow && this.names.length <= MOST_NAMED ? 130 : 54 };
   }
 
   layerRows(columns, rowsOf) {
@@ -229,16 +229,9 @@ class RunSection {
         // Beyond 1 there is room for the names of the dashed lines.
         xaxis: axis("index / number of singular values", { range: [0, this.narrow ? 1.16 : 1.1] }),
         yaxis: axis(`σ / ${this.section.norm}`, {
-          type: "log", range: [Math.log10(lowest), 0.15], dtick: 1, exponentformat: "power",
+          ...POWERS, range: [Math.log10(lowest), 0.15],
         }),
-        shapes: this.section.epsilons.map((value) => ({
-          type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value,
-          line: { color: "#555", width: 1, dash: "dash" },
-        })),
-        annotations: this.section.epsilons.map((value) => ({
-          text: `ε = ${value}`, xref: "paper", x: 1, xanchor: "right", y: Math.log10(value),
-          yanchor: "bottom", showarrow: false, font: { size: 11 },
-        })),
+        ...dashedLines(this.section.epsilons),
       },
       table: () => this.layerRows(["epoch", "index", "sigma_over_norm"], (i) =>
         layers[i].indices.map((index, k) => [epochs[this.at], index, rows[i][k]])),
@@ -281,7 +274,7 @@ class RunSection {
       }],
       height: 300,
       layout: {
-        margin: { l: 70, r: 20, t: 34, b: 48 }, xaxis: epochAxis(epochs),
+        margin: { l: 70, r: 20, t: 34, b: 54 }, xaxis: epochAxis(epochs),
         yaxis: axis(this.metric),
       },
       table: () => ({ columns: ["epoch", this.metric], rows: epochs.map((epoch, e) => [epoch, values[e]]) }),
@@ -304,7 +297,7 @@ class RunSection {
       height: 300,
       layout: {
         legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
-        margin: { l: 70, r: 20, t: 34, b: 48 },
+        margin: { l: 70, r: 20, t: 34, b: 54 },
         xaxis: epochAxis(epochs),
         yaxis: kind === "accuracy" ? axis("accuracy in %", { range: [0, 102] }) : axis("loss (mean over examples)", { range: this.range((peer) => names.flatMap((name) => (peer.section.scalars[name] ? unpack(peer.section.scalars[name]) : []))) }),
       },

@@ -74,7 +74,7 @@ function drawScatteredLandscape(runs, x, y) {
   return {
     traces, height: 460,
     layout: {
-      xaxis: settingAxis(x), yaxis: settingAxis(y), margin: { l: 70, r: 20, t: 34, b: 48 },
+      xaxis: settingAxis(x), yaxis: settingAxis(y), margin: { l: 70, r: 20, t: 34, b: 54 },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
     },
     table: () => lastRows(runs),
@@ -92,7 +92,7 @@ function drawSettings(runs) {
   const accuracies = placed.map((index) => { const a = DATA.runs[index].last[view.accuracy]; return isNumber(a) ? 100 * a : null; });
   const coloured = accuracies.some(isNumber);
   const traces = [];
-  const layout = { margin: { l: 70, r: 20, t: 34, b: 48 }, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" } };
+  const layout = { margin: { l: 70, r: 20, t: 34, b: 54 }, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" } };
   SWEPT.forEach((field, place) => {
     const [row, column] = [Math.floor(place / columns), place % columns];
     const suffix = place ? String(place + 1) : "";

@@ -1,0 +1,131 @@
+"""What single matrices of a run do: their spectra, and the ratio of their norms over epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from lowrank.config.datasets import DATASETS
+from lowrank.measure.layers import Layer
+from lowrank.measure.ranks import NORMS
+from lowrank.runs.find import Run
+from lowrank.views.table.rows import Floats
+
+EVERY = 10
+"""Epochs over which a ratio of norms is taken, as in the paper's Figures 5 and 17."""
+
+
+def usual_layer(layers: Iterable[Layer]) -> str:
+    """Returns which matrix is shown where none is asked for: the middle one that is counted.
+
+    Args:
+        layers: Of one or several runs.
+
+    Returns:
+        Its name; empty where none is counted.
+    """
+    names = list(dict.fromkeys(layer.name for layer in layers if layer.counted))
+    return names[len(names) // 2] if names else ""
+
+
+def relative_spectra(run: Run, epochs: Iterable[int], rank_norm: str) -> dict[str, Floats]:
+    """Returns σ/‖W‖ of every layer at some epochs.
+
+    Args:
+        run: The run.
+        epochs: Measured ones.
+        rank_norm: Which norm ‖W‖ is.
+
+    Returns:
+        Layer name -> descending values, shape (E, k); NaN where a matrix was not finite or is zero.
+    """
+    norm = NORMS[rank_norm]
+    found = {}
+    for name, values in run.spectra_at(epochs).items():
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found[name] = values / np.asarray(norm(values))[:, None] if len(values) else values
+    sizes = {layer.name: min(layer.shape) for layer in run.layers}
+    return {name: values.reshape(-1, sizes[name]) for name, values in found.items()}
+
+
+def norm_ratios(
+    run: Run, epochs: Floats, layers: Sequence[str], every: int = EVERY
+) -> tuple[Floats, Floats, Floats]:
+    """Returns ‖W(t)‖/‖W(t−k)‖ over k epochs, beside what weight decay alone would leave.
+
+    Args:
+        run: The run.
+        epochs: The measured ones.
+        layers: The names of L matrices.
+        every: The number k of epochs.
+
+    Returns:
+        The N epochs t that are multiples of k, the ratios (L, N), NaN where there is none, and
+        Π(1 − μ·wd) over the steps between, as `pure_decay` has it, (N,).
+    """
+    ends = np.intersect1d(epochs[epochs % every == 0], epochs + every)
+    if not ends.size:
+        return ends, np.empty((len(layers), 0)), np.empty(0)
+    norms = norms_of(run, layers)
+    now, then = (np.searchsorted(run.epochs, ends - shift) for shift in (0, every))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = norms[:, now] / norms[:, then]
+    decay = np.array([pure_decay(run, int(end) - every, int(end)) for end in ends])
+    return ends, ratios, decay
+
+
+def norms_of(run: Run, layers: Sequence[str]) -> Floats:
+    """Returns the recorded Frobenius norms of some matrices.
+
+    Args:
+        run: The run.
+        layers: The names.
+
+    Returns:
+        Shape (L, E), NaN where there is none.
+    """
+    names = [f"frobenius_norm/{layer}" for layer in layers]
+    run.preload(names)
+    absent = np.full(len(run.epochs), np.nan)
+    return np.array([run.metrics.get(name, absent) for name in names])
+
+
+def pure_decay(run: Run, start: int, end: int) -> float:
+    """Returns Π(1 − μ·wd) over the steps from one epoch to another.
+
+    Args:
+        run: The run.
+        start: After how many epochs.
+        end: Until after how many.
+
+    Returns:
+        The product; NaN where it is not known: for another optimiser than SGD without momentum or
+        AdamW, or an unknown number of steps.
+    """
+    config = run.config
+    is_plain = config.get("optimizer") == "sgd" and not config.get("momentum")
+    examples = _examples(run)
+    if not (is_plain or config.get("optimizer") == "adamw") or examples is None:
+        return math.nan
+    steps = math.ceil(examples / int(config["batch_size"]))
+    absent = np.full(len(run.epochs), np.nan)
+    rates = run.metrics.get("lr_now", absent)[(run.epochs > start) & (run.epochs <= end)]
+    if len(rates) != end - start or not np.isfinite(rates).all():
+        return math.nan
+    return float(np.exp(steps * np.log1p(-rates * float(config["weight_decay"])).sum()))
+
+
+def _examples(run: Run) -> int | None:
+    """Returns how many examples an epoch has: as configured, as known, or as its time tells."""
+    size = run.config.get("train_size") or getattr(
+        DATASETS.get(str(run.config.get("dataset"))), "train_size", None
+    )
+    if size is None:
+        absent = np.full(len(run.epochs), np.nan)
+        names = ("time/train", "throughput/images_per_second")
+        seconds, rate = (run.metrics.get(name, absent) for name in names)
+        each = (seconds * rate)[np.isfinite(seconds * rate)]
+        size = round(float(np.median(each))) if each.size else None
+    return size
