@@ -28,6 +28,9 @@ from lowrank.common.terminal import duration, say
 from lowrank.common.texts import nearest, one_of
 from lowrank.runs.environment import available_cores
 
+CUT_OFF = 124
+"""Exit code of a program that had no more time, as that of timeout(1)."""
+
 HERE = Path(__file__).resolve().parent
 PROGRAMS = {
     "cpu": ("spectra", "images", "packs", "earlier", "epoch_cost", "startup", "memory", "sweep"),
@@ -81,7 +84,10 @@ def choose(only: str | None, device: str) -> list[str]:
 
 
 def run_program(
-    name: str, flags: Sequence[str], output: IO[str] | None = None
+    name: str,
+    flags: Sequence[str],
+    output: IO[str] | None = None,
+    seconds: float | None = None,
 ) -> tuple[list[Row], int]:
     """Runs one program.
 
@@ -89,16 +95,20 @@ def run_program(
         name: Of the program.
         flags: For it.
         output: Where it prints; None: where this process does.
+        seconds: After which it is ended; None: never.
 
     Returns:
-        Its rows, none if it failed, and its exit code.
+        The rows that it came to, and its exit code, `CUT_OFF` if it was ended.
     """
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "rows.json"
         command = [sys.executable, "-m", f"benchmarks.{name}", *flags, f"--rows={file}"]
-        code = subprocess.run(
-            command, cwd=HERE.parent, stdout=output, stderr=output, check=False
-        ).returncode
+        try:
+            code = subprocess.run(
+                command, cwd=HERE.parent, stdout=output, stderr=output, check=False, timeout=seconds
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = CUT_OFF
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     return [Row.from_json(row) for row in found], code
 
@@ -110,30 +120,52 @@ def _run(options: argparse.Namespace) -> int:
     flags += [f"--data_dir={options.data_dir}"] if options.data_dir else []
     if options.quick:
         return _try_out(names, [*flags, "--quick"])
+    flags += ["--brief"] if options.brief else []
+    return fill_in(names, options.device, flags)
+
+
+def fill_in(
+    names: Sequence[str], device: str, flags: Sequence[str], seconds: float | None = None
+) -> int:
+    """Runs programs one after the other and writes what they measure into the table.
+
+    Args:
+        names: Of the programs.
+        device: Whose columns are filled.
+        flags: For the programs.
+        seconds: For all of them; None: as long as they take. Of a program that does not come to
+            its end the rows are kept that it came to, unless there are more of an earlier time.
+
+    Returns:
+        The exit code: 0; 1 if a program failed or was cut off, or a target is missed.
+    """
     results = table.load(HERE / "results.json")
-    earlier = {name: of.seconds for name, of in results[options.device].items()}
-    failed, started = [], time.perf_counter()
+    earlier = {name: of.seconds for name, of in results[device].items()}
+    failed, measured, started = [], [], time.perf_counter()
     for place, name in enumerate(names):
-        left = _left(names[place:], earlier)
-        say(f"\n[{place + 1}/{len(names)}] {name}{left}")
+        say(f"\n[{place + 1}/{len(names)}] {name}{_left(names[place:], earlier)}")
         before = time.perf_counter()
-        rows, code = run_program(name, flags)
-        if not rows:
-            failed.append(f"{name} failed with exit code {code}")
-            continue
+        left = None if seconds is None else max(0.0, seconds - (before - started))
+        rows, code = run_program(name, flags, seconds=left)
         taken = time.perf_counter() - before
-        results[options.device][name] = Results(describe_place(options.device), taken, rows)
+        least = 1
+        if code and not any(row.met is False for row in rows):
+            how = "had no more time" if code == CUT_OFF else f"failed with exit code {code}"
+            failed.append(f"{name} {how}, after {len(rows)} rows")
+            least = max(least, len(results[device][name].rows) if name in results[device] else 0)
+        if len(rows) >= least:
+            results[device][name] = Results(describe_place(device), taken, rows)
+            measured += rows
     say(f"\n{len(names)} programs in {duration(time.perf_counter() - started)}")
     for line in failed:
         print(f"benchmarks: {line}", file=sys.stderr)
     order = {name: place for place, name in enumerate(PROGRAMS["cpu"])}
-    for device, of in results.items():
-        results[device] = dict(sorted(of.items(), key=lambda item: order[item[0]]))
+    for each, of in results.items():
+        results[each] = dict(sorted(of.items(), key=lambda item: order[item[0]]))
     table.save(HERE / "results.json", results)
     table.write_readme(HERE / "README.md", results)
     say(f"{table.markdown(results)}\n\nwritten: benchmarks/README.md and results.json beside it")
-    missed = [row.what for n in names if n in results[options.device]
-              for row in results[options.device][n].rows if row.met is False]  # fmt: skip
+    missed = [row.what for row in measured if row.met is False]
     for what in missed:
         say(f"missed: {what}")
     return int(bool(failed or missed))

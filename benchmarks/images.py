@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -47,19 +47,21 @@ TOLERANCE = 1e-4
 """Largest relative difference of losses from the plain loop's."""
 
 
-def measure(options: Options) -> list[Row]:
+def measure(options: Options) -> Iterator[Row]:
     """Measures every row.
 
     Args:
         options: How.
 
-    Returns:
+    Yields:
         The rows.
     """
-    rows = [row for batch_size in (16, 128) for row in of_mlp(options, batch_size)]
+    for batch_size in (16, 128):
+        yield from of_mlp(options, batch_size)
     if options.device == "cuda":
-        return [*rows, of_resnet18_on_gpu(options)]
-    return rows + of_resnet18(options)
+        yield of_resnet18_on_gpu(options)
+    else:
+        yield from of_resnet18(options)
 
 
 def of_mlp(options: Options, batch_size: int) -> list[Row]:

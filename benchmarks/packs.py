@@ -11,6 +11,7 @@ not timed.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from benchmarks import ours
 from benchmarks.program import Options, run
@@ -28,16 +29,17 @@ ROWS: dict[str, tuple[tuple[int, int, bool, float | None], ...]] = {
 """Members, batch size, whether compiled, and the speed-up that is wanted."""
 
 
-def measure(options: Options) -> list[Row]:
+def measure(options: Options) -> Iterator[Row]:
     """Measures every row.
 
     Args:
         options: How.
 
-    Returns:
+    Yields:
         The rows.
     """
-    return [of_members(options, *row) for row in ROWS[options.device]]
+    for row in ROWS[options.device]:
+        yield of_members(options, *row)
 
 
 def of_members(

@@ -6,13 +6,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from benchmarks.timing import Row
 from lowrank.common.errors import InputError
+from lowrank.common.files import write_atomically
 from lowrank.common.program import exit_code_of
 from lowrank.common.terminal import aligned, say
 from lowrank.runs.environment import describe_environment
@@ -29,15 +30,17 @@ class Options:
         quick: Small sizes: only whether it runs, nothing is judged.
         device: ``cpu`` or ``cuda``.
         data_dir: An image folder, for programs that train on images; None makes images up.
+        brief: Everything in full size, but twice at most.
     """
 
     quick: bool
     device: str
     data_dir: str | None
+    brief: bool = False
 
     def repetitions(self, count: int) -> int:
-        """Returns how often something is measured: so often, or once if quick."""
-        return 1 if self.quick else count
+        """Returns how often something is measured: so often, or less if quick or brief."""
+        return 1 if self.quick else min(count, 2) if self.brief else count
 
     @property
     def warmups(self) -> int:
@@ -47,7 +50,7 @@ class Options:
 
 def run(
     name: str,
-    measure: Callable[[Options], Sequence[Row]],
+    measure: Callable[[Options], Iterable[Row]],
     *,
     devices: Sequence[str] = ("cpu",),
     argv: Sequence[str] | None = None,
@@ -70,19 +73,21 @@ def run(
     add_flags(parser)
     parser.add_argument("--rows", type=Path, help="file for the rows as JSON")
     given = parser.parse_args(argv)
-    options = Options(given.quick, given.device, given.data_dir)
+    options = Options(given.quick, given.device, given.data_dir, given.brief)
 
     def work() -> int:
         check_device(options.device, devices)
         if options.quick:
             say("quick: small stand-ins for the sizes named, the numbers mean nothing")
-        rows = measure(options)
+        rows: list[Row] = []
+        for row in measure(options):
+            rows.append(row)
+            if given.rows is not None:  # at once: what is cut off keeps what it has
+                write_atomically(given.rows, json.dumps([each.to_json() for each in rows]))
         print(
             f"\n{text_table(rows, judged=not options.quick)}\n\n{describe_place(options.device)}",
             flush=True,
         )
-        if given.rows is not None:
-            given.rows.write_text(json.dumps([row.to_json() for row in rows]), encoding="utf-8")
         return 0 if options.quick else int(any(row.met is False for row in rows))
 
     return exit_code_of(f"benchmarks.{name}", work)
@@ -95,6 +100,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         parser: Gets them.
     """
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing is judged")
+    parser.add_argument("--brief", action="store_true", help="everything twice at most")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--data_dir", help="folder of images with train/ and test/; default: none")
 

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -216,19 +217,12 @@ def run_agents(directory: Path, setting: Mapping[str, object], points: int, slot
     Returns:
         What was measured; creating the sweep is not counted.
     """
-    from tests.wandb_server import WandbServer
-
     runs = directory / "agent_runs"
-    server = WandbServer(directory / "server")
-    try:
-        environment = {**_environment(directory), **server.environment, "WANDB_PROJECT": "bench"}
+    file = write_sweep(directory / "agents.yaml", setting, points)
+    with served(directory, file) as (environment, sweep):
         environment |= {"LOWRANK_OUTPUT_DIR": str(runs), "LOWRANK_THREADS": "1"}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        file = write_sweep(directory / "agents.yaml", setting, points)
-        wandb_command = _python("from wandb.cli.cli import cli; cli()")
-        _run([*wandb_command, "sweep", str(file)], environment, directory / "create.log")
-        sweep = server.sweeps[-1]
-        agent = [*wandb_command, "agent", f"{sweep.entity}/{sweep.project}/{sweep.id}"]
+        agent = [*_WANDB, "agent", sweep]
         log = directory / "agents.log"
         started = time.perf_counter()
         with log.open("wb") as output:
@@ -241,9 +235,30 @@ def run_agents(directory: Path, setting: Mapping[str, object], points: int, slot
             for process in agents:
                 process.wait()
         seconds = time.perf_counter() - started
+    return _result("wandb agent", seconds, load_sweep(runs), points, slots)
+
+
+@contextmanager
+def served(directory: Path, file: Path) -> Iterator[tuple[dict[str, str], str]]:
+    """Makes a sweep on a server of this machine, that of the tests.
+
+    Args:
+        directory: For its files.
+        file: The sweep's.
+
+    Yields:
+        Variables for its clients, and the sweep's path.
+    """
+    from tests.wandb_server import WandbServer
+
+    server = WandbServer(directory / "server")
+    try:
+        environment = {**_environment(directory), **server.environment, "WANDB_PROJECT": "bench"}
+        _run([*_WANDB, "sweep", str(file)], environment, directory / "create.log")
+        sweep = server.sweeps[-1]
+        yield environment, f"{sweep.entity}/{sweep.project}/{sweep.id}"
     finally:
         server.close()
-    return _result("wandb agent", seconds, load_sweep(runs), points, slots)
 
 
 def write_sweep(path: Path, setting: Mapping[str, object], points: int) -> Path:
@@ -289,6 +304,9 @@ def _moment(text: str) -> float:
 
 def _python(program: str) -> list[str]:
     return [sys.executable, "-c", f"import sys; {program}"]
+
+
+_WANDB = _python("from wandb.cli.cli import cli; cli()")
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ import torch
 from torch import nn
 
 from benchmarks import images, memory, plain, spectra
-from benchmarks.__main__ import HERE, PROGRAMS, choose, main
+from benchmarks.__main__ import CUT_OFF, HERE, PROGRAMS, choose, fill_in, main, run_program
 from benchmarks.program import Options, run
+from benchmarks.table import load
 from benchmarks.timing import Row, Spread
 from lowrank.common.errors import Failure, InputError
 from lowrank.measure.matrices import weight_matrices
@@ -78,6 +80,55 @@ def test_quick_runs_all_shows_what_fails_and_writes_nothing(monkeypatch, capsys)
     assert printed.count("1 rows in") == len(PROGRAMS["cpu"]) - 1
     assert "output of memory\nmemory: failed with exit code 3" in printed
     assert (HERE / "results.json").read_bytes() == before
+
+
+def in_table(tmp_path, monkeypatch, found):
+    """Lets the programs of a table in a folder find this, and returns how to fill it in."""
+    (tmp_path / "README.md").write_text("<!-- written by make bench -->\n<!-- end -->\n")
+    monkeypatch.setattr("benchmarks.__main__.HERE", tmp_path)
+    monkeypatch.setattr("benchmarks.__main__.run_program", lambda name, *_, **__: found[name])
+    return lambda: fill_in(tuple(found), "cuda", ["--device=cuda", "--brief"], 60)
+
+
+def test_a_program_that_is_cut_off_keeps_its_rows_unless_there_were_more(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("benchmarks.__main__.describe_place", lambda _: "a card")
+    rows = [replace(a_row(1.0, 2.0), what=what) for what in ("one", "two")]
+    found = {"packs": (rows, 0), "images": (rows[:1], CUT_OFF), "spectra": ([], 3)}
+    fill = in_table(tmp_path, monkeypatch, found)
+    assert fill() == 1
+    told = capsys.readouterr().err
+    assert "images had no more time, after 1 rows" in told
+    assert "spectra failed with exit code 3, after 0 rows" in told
+    stored = load(tmp_path / "results.json")["cuda"]
+    assert {name: [row.what for row in of.rows] for name, of in stored.items()} == {
+        "images": ["one"],
+        "packs": ["one", "two"],
+    }
+    assert "| one | b |" in (tmp_path / "README.md").read_text()
+
+    found |= {"packs": (rows[1:], CUT_OFF), "images": (rows, 0)}
+    assert fill() == 1
+    stored = load(tmp_path / "results.json")["cuda"]
+    assert [len(stored[name].rows) for name in ("packs", "images")] == [2, 2]
+
+
+def test_a_program_writes_each_row_as_it_is_measured(tmp_path):
+    file = tmp_path / "rows.json"
+
+    def measure(options):
+        assert options.repetitions(7) == 2
+        yield a_row(1.0, None)
+        assert len(json.loads(file.read_text())) == 1
+        yield a_row(1.0, None)
+
+    assert run("name", measure, argv=["--brief", f"--rows={file}"]) == 0
+    assert len(json.loads(file.read_text())) == 2
+
+
+def test_a_program_that_takes_too_long_is_ended():
+    assert run_program("images", ["--quick"], seconds=0.01) == ([], CUT_OFF)
 
 
 def started(program):
