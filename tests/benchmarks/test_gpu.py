@@ -50,7 +50,8 @@ def test_the_checks_and_the_speed_fit_into_the_time(monkeypatch):
     asked = []
     monkeypatch.setattr(gpu, "check_device", lambda _: None)
     monkeypatch.setattr(gpu, "describe_place", lambda _: "a card")
-    monkeypatch.setattr(gpu, "go_through", lambda *given: asked.append(given[1:]) or [])
+    result = gpu.Result("one", "ok", "fine", 1.0)
+    monkeypatch.setattr(gpu, "go_through", lambda *given: asked.append(given[1:]) or [result])
     monkeypatch.setattr(gpu, "measure_speed", lambda *given: asked.append(given) or 1)
     assert gpu.main(["--device=cuda", "--seconds=300"]) == 0
     (of_checks, place), (device, of_speed) = asked
