@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lowrank.measure import bounds, positions, ranks, spectra, theory
     from lowrank.measure.matrices import WeightMatrix, describe, weight_matrices
     from lowrank.measure.watcher import Watcher
+    from lowrank.runs.compressed import load_compressed
     from lowrank.runs.find import load_run, load_sweep
     from lowrank.runs.reader import Run
     from lowrank.watch import watch
@@ -29,6 +30,7 @@ __all__ = [
     "WeightMatrix",
     "bounds",
     "describe",
+    "load_compressed",
     "load_run",
     "load_sweep",
     "positions",
@@ -44,6 +46,7 @@ _HOME = {
     "Watcher": "measure.watcher",
     "WeightMatrix": "measure.matrices",
     "describe": "measure.matrices",
+    "load_compressed": "runs.compressed",
     "load_run": "runs.find",
     "load_sweep": "runs.find",
     "watch": "watch",

@@ -72,6 +72,10 @@ COMMANDS = {
         "FILE... [--model=NAME] [--NAME=VALUE ...]",
         "Measures the weight matrices of checkpoints on disk; two files are compared.",
     ),
+    "compress": Command(
+        "RUN [--energy=E] [--share=S] [-o model.pt] [--data_dir=DIR]",
+        "Writes a run's network with layers of low rank as products of two.",
+    ),
 }
 """Each is a file of that name in commands/, with a model of its options and a ``run`` for them."""
 

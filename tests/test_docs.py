@@ -23,6 +23,7 @@ import pytest
 import torch
 import wandb
 
+from lowrank import cli
 from lowrank.watch import LoggingWatcher
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,6 +117,8 @@ def test_the_examples_run(file, namespace):
 
         options = ["--run_id=ID", "--epochs=1", "--train_size=100", "--width=10"]
         assert train.main([*options, "--tracking=disabled"]) == 0
+    if "load_compressed" in file.read_text(encoding="utf-8"):
+        assert cli.main(["compress", "runs/ID", "--share=0.2"]) == 0
     plain = [example for example in examples(file) if not example.kind]
     assert plain
     for example in plain:

@@ -404,6 +404,30 @@ def test_epochs_0_measures_initialisation(train, tmp_path):
     assert lowrank.load_run(tmp_path / "runs/a").epochs.tolist() == [0]
 
 
+def test_truncation_every_records_a_curve_that_a_stop_does_not_change(train, tmp_path):
+    flags = ("--truncation_every=2", "--seed=0")
+    assert train(*flags, "--run_id=a", "--epochs=4") == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    curves = {name: values for name, values in run.metrics.items() if "truncated" in name}
+    assert len(curves) == 20
+    for values in curves.values():
+        assert np.isfinite(values).tolist() == [True, False, True, False, True]
+    whole = run.metrics["test_accuracy"][::2]
+    assert np.abs(curves["truncated_accuracy@share_1"][::2] - whole).max() < 0.01
+    assert train(*flags, "--run_id=b", "--epochs=3") == 0
+    assert train(*flags, "--run_id=b", "--epochs=4") == 0
+    assert not differences(tmp_path / "runs/a", tmp_path / "runs/b")
+
+
+def test_a_collapsed_matrix_has_no_truncated_rank(train, tmp_path):
+    flags = ("--lr=0.4", "--weight_decay=2.4", "--batch_size=2", "--batch_norm=False")
+    assert train(*flags, "--truncation_every=1", "--epochs=1", "--run_id=a") == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    assert run.metrics["collapsed"].tolist() == [0, 3]
+    for name in (n for n in run.metrics if "truncated" in n):
+        assert np.isfinite(run.metrics[name]).tolist() == [True, False]
+
+
 def test_measure_every_leaves_epochs_unmeasured_but_not_the_last(train, tmp_path):
     assert train("--run_id=a", "--measure_every=2", "--epochs=5") == 0
     run = lowrank.load_run(tmp_path / "runs/a")

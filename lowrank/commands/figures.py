@@ -24,13 +24,16 @@ class Figures(Options):
     """What ``lowrank figures`` is asked for."""
 
     paths: tuple[str, ...] = run_paths("figures")
-    kind: Literal["curves", "landscape", "scatter", "spectra", "ratio", "all"] | None = option(
+    kind: (
+        Literal["curves", "landscape", "scatter", "spectra", "ratio", "truncation", "all"] | None
+    ) = option(
         None,
         "curves: average rank over epochs by the value of a setting, with train and test "
         "accuracies below; landscape: average rank over two settings; scatter: average rank "
         "against each setting; spectra: singular values of a matrix by the value of a setting; "
-        "ratio: norms over those some epochs before, beside pure decay; all (default): curves and "
-        "landscape, or scatter where many points form no grid",
+        "ratio: norms over those some epochs before, beside pure decay; truncation: test "
+        "accuracy at lower ranks by the value of a setting; all (default): curves and landscape, "
+        "or scatter where many points form no grid",
         "KIND",
     )
     by: str = option(
@@ -55,7 +58,7 @@ class Figures(Options):
     contours: bool = option(False, "landscapes as contours instead of a heat map")
     epoch: int | None = option(
         None,
-        "the epoch of landscapes and spectra; default: the last one",
+        "the epoch of landscapes, spectra and lower ranks; default: the last one",
         "N",
         "a whole number from 0",
         ge=0,
@@ -181,7 +184,7 @@ named below, as is every point that is missing.
         """
         if self.kind in ("curves", "ratio") and self._of_landscapes:
             yield "x, y, epoch and contours are of landscapes; allowed: kind=landscape or all"
-        if self.kind == "spectra" and (self.x or self.y or self.contours):
+        if self.kind in ("spectra", "truncation") and (self.x or self.y or self.contours):
             yield "x, y and contours are of landscapes; allowed: kind=landscape or all"
         if self.kind == "landscape" and self.by:
             yield "by is of curves; allowed: kind=curves or all"

@@ -72,6 +72,15 @@ class Spectra(Options):
         "a file that ends with .png, .pdf or .svg",
     )
 
+    truncate: bool = option(
+        False,
+        "also the test accuracy of each network with its counted matrices at lower ranks; of run "
+        "directories only",
+    )
+    data_dir: str | None = option(
+        None, "where their data set is here; default: the run's own", "DIR", "a path"
+    )
+
     @field_validator("plot")
     @classmethod
     def _is_picture(cls, path: Path) -> Path:
@@ -85,6 +94,10 @@ class Spectra(Options):
         """
         if self.csv and self.as_json:
             yield "--json and --csv both go to the standard output; allowed: one of them"
+        if self.truncate and self.csv:
+            yield "--truncate is of networks and --csv of matrices; allowed: --json"
+        if self.data_dir is not None and not self.truncate:
+            yield "data_dir is for --truncate; allowed: both"
 
 
 def run(options: Spectra) -> int:
@@ -101,10 +114,15 @@ def run(options: Spectra) -> int:
     """
     from lowrank.views.spectra.quantities import measure, to_csv, to_json
     from lowrank.views.spectra.shards import together
-    from lowrank.views.spectra.table import comparison, remarks, table
+    from lowrank.views.spectra.table import comparison, remarks, table, truncation
     from lowrank.views.spectra.weights import read_weights
 
+    if options.truncate:
+        from lowrank.training.trained import load_trained
+        from lowrank.training.truncation import truncation_metrics
+
     # All are opened before the first is measured: a mistake is answered at once.
+    trained = [load_trained(file, options.data_dir) for file in options.files if options.truncate]
     files = [
         read_weights(paths, model=options.model, key=options.key)
         for paths in together(options.files)
@@ -128,8 +146,9 @@ def run(options: Spectra) -> int:
             )
             for weights in files
         ]
+    truncated = [truncation_metrics(each.learner)[0] for each in trained]
     if options.as_json:
-        print(to_json(measured))
+        print(to_json(measured, truncated))
     elif options.csv:
         print(to_csv(measured), end="")
         for each in measured:
@@ -139,6 +158,10 @@ def run(options: Spectra) -> int:
         say(comparison(*measured))
     else:
         say("\n\n".join(table(each) for each in measured))
+    if not options.as_json:
+        for of_run, metrics in zip(trained, truncated, strict=True):
+            where = f"{printable(str(of_run.path), None)}, epoch {of_run.epoch}"
+            say(f"\n{where}: {truncation(metrics)}")
     if options.plot:
         from lowrank.views.spectra.figure import spectra_figure
 

@@ -110,6 +110,12 @@ def conflicts(config: Any, defaults: Mapping[str, Any]) -> Conflicts:
             f"compile=True, but a compiled step has optimizer={one_of(FORMULAS)} only, not "
             f"{config.optimizer}",
         )
+    if config.truncation_every and config.truncation_every % config.measure_every:
+        yield (
+            ("truncation_every", "measure_every"),
+            f"truncation_every={config.truncation_every}: its epochs are measured too; allowed: "
+            f"multiples of measure_every={config.measure_every}",
+        )
     if config.precision == "tf32" and config.device == "cpu":
         yield ("precision", "device"), "precision=tf32 exists on CUDA only, not with device=cpu"
     if config.resume == "must" and config.run_id is None:

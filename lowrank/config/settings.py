@@ -203,6 +203,13 @@ class Config(BaseModel):
     measure_every: int = _measurement(
         1, "epochs from one measurement to the next", ge=1, le=LARGEST_WHOLE
     )
+    truncation_every: int | None = _measurement(
+        None,
+        "epochs from one test of the network with matrices of lower rank to the next, 0 among "
+        "them; None never",
+        ge=1,
+        le=LARGEST_WHOLE,
+    )
     on_collapse: Literal["continue", "stop"] = _measurement(
         "continue", "what happens when a matrix has collapsed or the run is dead"
     )

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from lowrank.measure import ranks
 from lowrank.measure.layers import Layer
 from lowrank.measure.quantities import TABLE, LayerQuantity, described, recorded
+from lowrank.measure.truncation import is_of_truncation
 
 HISTOGRAM_EDGES = np.linspace(-8.0, 0.0, 65)
 """Edges of the bins of log10(σ/‖W‖): the same in every epoch, layer and run."""
@@ -36,8 +37,8 @@ def is_hidden(name: str) -> bool:
     """Returns whether W&B shall not draw a panel for a metric by itself.
 
     Args:
-        name: Of any metric. Hidden are the means of further ε and all per layer but
-            ``rank/<layer>``.
+        name: Of any metric. Hidden are the means of further ε, those of truncated networks, and all
+            per layer but ``rank/<layer>``.
 
     Returns:
         Whether it is one that would bury the others.
@@ -47,7 +48,7 @@ def is_hidden(name: str) -> bool:
         ['rank@0.01/head', 'spectrum/head']
     """
     quantity, _, layer = name.partition("/")
-    if quantity.startswith(("rank@", "rank_mean@")):
+    if quantity.startswith(("rank@", "rank_mean@")) or is_of_truncation(name):
         return True
     known = TABLE.get(quantity)
     return bool(layer) and (quantity == "spectrum" or (known is not None and known.is_hidden))

@@ -23,7 +23,7 @@ from lowrank.runs.format import RECORD_NAME, RecordError, RecordWriteError
 from lowrank.runs.lock import LOCK_NAME, lock
 from lowrank.runs.writer import Record
 
-CONFIG_NAME = "config.yaml"
+CONFIG_NAME, CHECKPOINT_NAME = "config.yaml", "checkpoint.pt"
 
 OF_A_BEGINNING = {
     *(LOCK_NAME, "wandb", CONFIG_NAME),
@@ -63,7 +63,7 @@ class RunDirectory:
     @property
     def checkpoint(self) -> Path:
         """The latest checkpoint."""
-        return self.path / "checkpoint.pt"
+        return self.path / CHECKPOINT_NAME
 
 
 @contextmanager

@@ -131,13 +131,14 @@ class Learner:
         self.epochs, self.steps, self._generators = numbers, [0] * len(numbers), []
 
     def evaluate(
-        self, split: Split, proceed: Callable[[], bool]
+        self, split: Split, proceed: Callable[[], bool], pack: nn.Module | None = None
     ) -> tuple[Sequence[float], Sequence[float]]:
         """Returns mean loss and accuracy over all examples of a split, in evaluation mode.
 
         Args:
             split: The examples.
             proceed: Called after every batch; evaluation is given up when it returns False.
+            pack: Networks that take the place of those that learn; None takes these.
 
         Returns:
             Losses and accuracies of each member.
@@ -149,7 +150,7 @@ class Learner:
         batches = self._batches(split, max(1, min(most, EVALUATION_ROWS // len(self.configs))))
         in_order = torch.arange(len(split), device=split.labels.device)[None]
         return steps.evaluate(
-            self.pack,
+            self.pack if pack is None else pack,
             self.loss,
             batches.epoch(in_order),
             precision=self.config.precision,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lowrank.common.errors import InputError, out_of_memory
 from lowrank.config.families import FAMILIES
 from lowrank.config.optimizers import keeps_state
+from lowrank.measure.truncation import is_of_truncation
 from lowrank.measure.watcher import Watcher
 from lowrank.runs import checkpoints
 from lowrank.runs.directory import check_origin, open_record, open_run_directory
@@ -314,6 +315,8 @@ class Member:
         if measurement is not None:
             row["time/spectra"] = seconds
             row |= measurement.metrics
+            if row["collapsed"]:  # which is no low rank at which it works
+                row |= {name: math.nan for name in row if is_of_truncation(name)}
             self._train_accuracies[number] = row["train_accuracy"]
             dead = steps.is_dead(list(self._train_accuracies.values()), self._num_classes)
             row["dead"] = float(dead)
@@ -329,6 +332,15 @@ class Member:
         self._log(number, row, spectra, is_last)
         if epoch.weights is not None:
             self.watcher.advance(epoch.weights)
+
+    def is_truncated(self, epoch: int) -> bool:
+        """Returns whether the network is evaluated at lower ranks, too.
+
+        Args:
+            epoch: Epochs trained.
+        """
+        every = self.config.truncation_every
+        return every is not None and epoch % every == 0
 
     def interrupt(self, learner: Learner, index: int) -> None:
         """Writes a checkpoint within an epoch.

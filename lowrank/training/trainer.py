@@ -19,6 +19,7 @@ from lowrank.training.console import Console, epoch_line, layer_table, member_ta
 from lowrank.training.member import Outcome
 from lowrank.training.members import close_all
 from lowrank.training.memory import remedy
+from lowrank.training.truncation import truncation_metrics
 
 if TYPE_CHECKING:
     from lowrank.common.signals import Interruption
@@ -144,6 +145,7 @@ class Trainer:
                 split, self.interruption.proceed
             )
         evaluated = time.perf_counter() - started
+        truncated = self._truncated(indices)
         self._background.wait()
         if not self.interruption.proceed():
             raise InterruptedError
@@ -154,6 +156,7 @@ class Trainer:
                 continue
             row = {name: of_each[index] for name, of_each in found.items()}
             row["time/evaluate"] = evaluated
+            row |= truncated.get(index, {})
             if learner.epochs[index]:
                 row["time/train"] = learner.seconds
                 row["throughput/images_per_second"] = learner.images_per_second
@@ -162,6 +165,20 @@ class Trainer:
             # In one go: what tensors share, as those of a pack do, is copied once.
             kept = copy.deepcopy(closing)
             self._background.submit(lambda: self._write(kept))
+
+    def _truncated(self, indices: Sequence[int]) -> dict[int, dict[str, float]]:
+        """Evaluates the networks of those whose epoch asks for it at lower ranks.
+
+        Returns:
+            Metrics by member.
+        """
+        asked = [i for i in indices if self.members[i].is_truncated(self.learner.epochs[i])]
+        if not asked:
+            return {}
+        started = time.perf_counter()
+        found = truncation_metrics(self.learner, self.interruption.proceed)
+        seconds = time.perf_counter() - started
+        return {index: {**found[index], "time/truncation": seconds} for index in asked}
 
     def _write(self, epochs: Mapping[int, Epoch]) -> None:
         """Measures, checkpoints, records and logs, in the background."""

@@ -401,7 +401,7 @@ ROLES = {
     "place": "data_dir download output_dir",
     "machine": "device threads compile deterministic",
     "tracking": "tracking project entity group tags name checkpoint_every keep_checkpoint",
-    "measurement": "epsilons rank_norm quantities measure_every on_collapse",
+    "measurement": "epsilons rank_norm quantities measure_every truncation_every on_collapse",
 }
 
 

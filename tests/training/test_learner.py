@@ -25,7 +25,10 @@ MLP = {"depth": 1, "width": 6}
 def learner_of(members=1, **fields):
     fields = {"dataset": "synthetic", "train_size": 1100, "batch_size": 100, **fields}
     configs = [Config(**fields, seed=seed) for seed in range(members)]
-    dataset = load_dataset(configs[0].dataset, train_size=configs[0].train_size)
+    first = configs[0]
+    dataset = load_dataset(
+        first.dataset, train_size=first.train_size, image_size=first.resolved_image_size
+    )
     pack = build(configs, dataset.image_shape, dataset.num_classes, CPU)
     return Learner(configs, dataset, pack)
 

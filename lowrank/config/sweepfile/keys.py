@@ -25,7 +25,13 @@ METRICS = (
 )
 """What a search may be about: the scalars of W&B's summary, but for those of single layers."""
 
-TIMES = ("time/train", "time/evaluate", "time/spectra", "throughput/images_per_second")
+TIMES = (
+    "time/train",
+    "time/evaluate",
+    "time/spectra",
+    "time/truncation",
+    "throughput/images_per_second",
+)
 """Further scalars: what a machine's speed decides."""
 
 _OF_LAYERS = (

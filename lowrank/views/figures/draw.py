@@ -22,7 +22,7 @@ from lowrank.views.figures.layout import (
     landscape_layouts,
 )
 from lowrank.views.figures.lines import lines_figure
-from lowrank.views.figures.matrices import lines_csv, ratio_table, spectra_table
+from lowrank.views.figures.matrices import lines_csv, ratio_table, spectra_table, truncation_table
 from lowrank.views.figures.scatter import scatter_figure
 from lowrank.views.figures.style import save
 from lowrank.views.figures.tables import (
@@ -53,7 +53,7 @@ class Look:
         width: Inches; None for the default.
         height: Inches; None for the default.
         dpi: Dots per inch.
-        epoch: Of landscapes and spectra; None for the last.
+        epoch: Of landscapes, spectra and truncated networks; None for the last.
         contours: Landscapes as contours.
         csv: Writes the numbers beside the figures.
         layer: Of spectra and norm ratios; empty for the default.
@@ -80,9 +80,9 @@ def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layou
 
     Args:
         sweep: The runs.
-        kinds: curves, landscape or both, scatter, spectra or ratio. Curves and landscape are one
-            scatter figure where there are many points that form neither a grid nor a star, and
-            nothing else is asked for.
+        kinds: curves, landscape or both, scatter, spectra, ratio or truncation. Curves and
+            landscape are one scatter figure where there are many points that form neither a grid
+            nor a star, and nothing else is asked for.
         wishes: What curves, panels and axes stand for.
 
     Returns:
@@ -97,7 +97,7 @@ def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layou
             raise InputError("no scatter figure: nothing varies")
         return [Layout(Factor(), kind="scatter")]
     layouts: list[Layout] = []
-    for kind in set(kinds) & {"curves", "spectra", "ratio"}:
+    for kind in set(kinds) & {"curves", "spectra", "ratio", "truncation"}:
         found = curves_layouts(sweep.fields, sweep.points, wishes)
         layouts += [replace(layout, kind=kind) for layout in found]
     if "landscape" in kinds:
@@ -166,6 +166,12 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
         by = f" by {lines.by}" if lines.by else ""
         shown = f"norm ratio over {look.every} epochs{by} ({lines.title})"
         numbers, panels = lines_csv(lines), len(lines.panels)
+    elif layout.kind == "truncation":
+        lines = truncation_table(sweep.points, layout, look.epoch)
+        figure = lines_figure(lines, look.width, look.height)
+        by = f" by {lines.by}" if lines.by else ""
+        shown = f"test accuracy at lower ranks{by} ({lines.title})"
+        numbers, panels = lines_csv(lines), len(lines.panels)
     elif layout.kind == "curves":
         curves = curves_table(sweep.points, layout, definition, look.published)
         figure = curves_figure(curves, look.width, look.height)
@@ -191,7 +197,7 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
     if stem.name not in (look.stem, layout.name):
         shown += "; too many settings for the file's name, which is cut"
     files = ", ".join(str(path) for path in written)
-    if layout.kind != "ratio":
+    if layout.kind not in ("ratio", "truncation"):
         shown += f"; {definition}"
     return f"{files}: {shown}, {count} run{'s' if count > 1 else ''}"
 

@@ -32,7 +32,8 @@ class Layout:
         by_panel: What panels stand for; None for one panel.
         fixed: What is the same in the whole figure, with its level.
         along_arm: Whether that is the centre of a star, of which there is one.
-        kind: curves, landscape, scatter (every network against each setting), spectra or ratio.
+        kind: curves, landscape, scatter (every network against each setting), spectra, ratio or
+            truncation.
     """
 
     across: Factor

@@ -1,4 +1,4 @@
-"""Spectra and norm ratios as lines by the value of a setting."""
+"""Spectra, norm ratios and accuracies at lower ranks as lines by the value of a setting."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from lowrank.views.figures.style import (
     seeds_of,
     tight,
 )
+from lowrank.views.figures.truncation import share_axis
 
 _FEW = 16  # places on the x-axis that each get a marker
 _DECAY: dict[str, Any] = {"linestyle": (0, (3, 1.5)), "linewidth": 0.9}
@@ -71,6 +72,9 @@ def lines_figure(
             _draw(axes, line, shades[line.value], "" if scale else marker(line.value))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         axes.margins(x=0.02)
+        if table.is_share:
+            share_axis(axes)
+            axes.set_ylim(0, 103)
         if table.epsilon is not None:
             axes.axhline(table.epsilon, zorder=0, **_EPSILON)
         if title or count == 1:

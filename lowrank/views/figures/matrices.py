@@ -1,4 +1,4 @@
-"""Tables of what single matrices do: their spectra, and the ratio of their norms over epochs."""
+"""Tables of what matrices do: spectra, ratios of norms over epochs, accuracy at lower ranks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import csv_text, nearest, printable
+from lowrank.measure.truncation import LADDER
 from lowrank.runs.find import load_run
 from lowrank.runs.lost import COLLAPSED, DEAD
 from lowrank.views.figures.layout import Layout
@@ -57,6 +58,7 @@ class LinesTable:
         y: Likewise at the y-axis.
         is_logarithmic: Whether the y-axis is.
         epsilon: Threshold that is drawn; None for none.
+        is_share: Whether the x-axis has halves, quarters, … of one.
     """
 
     title: str
@@ -68,6 +70,7 @@ class LinesTable:
     y: tuple[str, str]
     is_logarithmic: bool = False
     epsilon: float | None = None
+    is_share: bool = False
 
     @property
     def lines(self) -> list[Line]:
@@ -182,6 +185,58 @@ def ratio_table(
     )
 
 
+def truncation_table(
+    points: Sequence[Point], layout: Layout, epoch: int | None = None
+) -> LinesTable:
+    """Makes the table of one figure of test accuracy against the share of full rank that is kept.
+
+    Args:
+        points: Those that the layout was chosen for.
+        layout: What lines and panels stand for.
+        epoch: Of the networks; None for each run's last with `truncation_every`.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: If no network was truncated at that epoch.
+    """
+    steps = [kept for kept in LADDER if kept.kind == "share"]
+
+    def of_row(row: RunRow) -> tuple[Floats, Floats, Floats] | None:
+        run = load_run(row.path)
+        names = [kept.accuracy for kept in steps]
+        if not set(names) <= set(run.metrics):
+            return None
+        run.preload(names)
+        accuracies = np.array([run.metrics[name] for name in names])
+        usable = np.isfinite(accuracies).all(axis=0) & np.isin(
+            run.epochs, run.epochs if epoch is None else epoch
+        )
+        if not usable.any():
+            return None
+        shares = np.array([kept.amount for kept in steps])
+        last = np.flatnonzero(usable)[-1]
+        return shares, 100 * accuracies[:, last], np.full(len(shares), np.nan)
+
+    panels = _panels(points, layout, of_row)
+    when = "last epoch" if epoch is None else f"epoch {epoch}"
+    if not panels:
+        raise InputError(
+            f"epoch: no network was truncated at {when}; allowed: runs with truncation_every"
+        )
+    return LinesTable(
+        title=", ".join(filter(None, [when, layout.title])),
+        by=layout.across.name,
+        values=_values(layout),
+        labels=layout.across.labels,
+        panels=panels,
+        x=("share_kept", "rank kept / full rank of every counted matrix"),
+        y=("test_accuracy", "test accuracy in %"),
+        is_share=True,
+    )
+
+
 def lines_csv(table: LinesTable) -> str:
     """Writes what such a figure shows: a line per panel, value and place on the x-axis.
 
@@ -199,7 +254,7 @@ def lines_csv(table: LinesTable) -> str:
             start = [title, *([table.labels[line.value]] if table.by else []), line.seeds]
             for x, *numbers in zip(line.x, line.mean, line.deviation, line.decay, strict=True):
                 shown = ["" if np.isnan(each) else repr(float(each)) for each in numbers]
-                rows.append([*start, int(x), *(shown if has_decay else shown[:2])])
+                rows.append([*start, f"{x:g}", *(shown if has_decay else shown[:2])])
     return csv_text(rows)
 
 

@@ -21,6 +21,7 @@ from matplotlib.transforms import blended_transform_factory
 from lowrank.runs.find import Run
 from lowrank.views.figures.shades import SMALL, shade, steps
 from lowrank.views.figures.spectrum import Floats, spectrum_over_time
+from lowrank.views.figures.truncation import truncation_figure
 
 LEGEND_LAYERS = 12
 """Up to so many layers are named in a legend; more are a colour bar of depth."""
@@ -93,7 +94,8 @@ def final_figures(run: Run) -> dict[str, Figure]:
         run: As `lowrank.load_run` gives it, with that epoch.
 
     Returns:
-        ``rank_heatmap`` and ``spectrum_over_time``.
+        ``rank_heatmap`` and ``spectrum_over_time``; and ``accuracy_by_rank`` of a run with
+        ``truncation_every``.
     """
     measured = np.isfinite(run.metrics["collapsed"])
     spectra = {layer.name: run.spectra[layer.name][measured] for layer in run.layers}
@@ -104,7 +106,9 @@ def final_figures(run: Run) -> dict[str, Figure]:
         rank_norm=run.config["rank_norm"],
         title=run.id,
     )
-    return {"rank_heatmap": rank_heatmap(RankTable.of(run)), "spectrum_over_time": spectrum}
+    figures = {"rank_heatmap": rank_heatmap(RankTable.of(run)), "spectrum_over_time": spectrum}
+    truncated = truncation_figure(run)
+    return figures if truncated is None else figures | {"accuracy_by_rank": truncated}
 
 
 def rank_heatmap(table: RankTable) -> Figure:

@@ -38,7 +38,7 @@ def spectrum_over_time(
     Returns:
         The figure, one small plot per layer on common axes.
     """
-    shown = _early(len(epochs), SHOWN_EPOCHS)
+    shown = early(len(epochs), SHOWN_EPOCHS)
     dashed = ", ".join(f"{epsilon:g}" for epsilon in epsilons)
     found = multiples(
         [f"{name} ({values.shape[-1]})" for name, values in spectra.items()],
@@ -69,6 +69,14 @@ def _relative(values: Floats, rank_norm: str) -> Floats:
     return np.asarray(values / np.where(norms > 0, norms, np.nan)[:, None])
 
 
-def _early(length: int, count: int) -> NDArray[np.int64]:
-    """Returns at most `count` of `length` positions, denser at the start, where ranks fall."""
+def early(length: int, count: int) -> NDArray[np.int64]:
+    """Returns some of many positions, denser at the start, where ranks fall.
+
+    Args:
+        length: How many there are.
+        count: How many to return, at most.
+
+    Returns:
+        Positions, ascending, the first and the last among them.
+    """
     return np.unique((np.linspace(0, 1, count) ** 2 * (length - 1)).round().astype(np.int64))

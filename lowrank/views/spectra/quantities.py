@@ -169,16 +169,17 @@ def _why_no_rank(s: Spectrum, largest_norm: float) -> str:
     return ""
 
 
-def to_json(files: Sequence[Measured]) -> str:
+def to_json(files: Sequence[Measured], truncated: Sequence[Mapping[str, float]] = ()) -> str:
     """Returns everything that was measured, spectra included.
 
     Args:
         files: One or more.
+        truncated: What each came to at lower ranks, by name of the metric; or nothing.
 
     Returns:
         A JSON document: under ``files`` one object per file; null stands for NaN.
     """
-    documents = [
+    documents: list[dict[str, Any]] = [
         {
             "file": measured.weights.path,
             "model": measured.weights.model,
@@ -200,6 +201,8 @@ def to_json(files: Sequence[Measured]) -> str:
         }
         for measured in files
     ]
+    for document, metrics in zip(documents, truncated, strict=False):
+        document["truncated"] = metrics
     return as_json({"files": _without_nan(documents)})
 
 

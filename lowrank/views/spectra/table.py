@@ -11,6 +11,7 @@ import numpy as np
 
 from lowrank.common.terminal import aligned, column_widths
 from lowrank.measure.quantities import described
+from lowrank.measure.truncation import LADDER
 from lowrank.views.spectra.quantities import Measured, Row
 
 WIDTH = 80
@@ -109,6 +110,25 @@ def comparison(then: Measured, now: Measured) -> str:
     for label, measured in (("then", then), ("now", now)):
         lines += [f"{label}: {line}" for line in remarks(measured) if line]
     return "\n".join(lines)
+
+
+def truncation(metrics: Mapping[str, float]) -> str:
+    """Lists the accuracy of a network at lower ranks.
+
+    Args:
+        metrics: By name, of every step of `lowrank.measure.truncation.LADDER`.
+
+    Returns:
+        Lines.
+    """
+    rows = [("kept of every counted matrix", "mean rank", "test accuracy")]
+    for kept in LADDER:
+        what = f"{kept.amount:g} of ‖W‖²"
+        if kept.kind == "share":
+            what = f"1/{1 / kept.amount:.0f} of full rank" if kept.amount < 1 else "full rank"
+        accuracy, rank = metrics[kept.accuracy], metrics[kept.mean_rank]
+        rows.append((what, _number(rank, ".1f"), _number(100 * accuracy, ".2f") + " %"))
+    return "\n".join(["accuracy at lower ranks", *aligned(rows, left=[0])])
 
 
 def remarks(measured: Measured) -> list[str]:

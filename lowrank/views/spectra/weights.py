@@ -29,11 +29,9 @@ from lowrank.measure.matrices import Skipped, WeightMatrix, skipped_parameters, 
 from lowrank.measure.tensors import unusable, unused_name
 from lowrank.models import FAMILIES, build_model
 from lowrank.runs.checkpoints import verify
-from lowrank.runs.directory import CONFIG_NAME
+from lowrank.runs.directory import CHECKPOINT_NAME, CONFIG_NAME
 from lowrank.views.spectra.shards import files_of, missing_shards
 from lowrank.views.spectra.tensor_files import FORMATS, StateDict, read_file, state_dict
-
-CHECKPOINT_NAME = "checkpoint.pt"
 
 _EMBEDDING = re.compile(
     r"(?i)(^|[_a-z])(emb|embed|embeddings?)(_?(table|layer))?\d*$"
