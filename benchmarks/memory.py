@@ -16,10 +16,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.program import ROOT, Options, quiet_environment, run
+from benchmarks.resident import resident
 from benchmarks.timing import Row, spread
 from lowrank.common.errors import Failure
 
@@ -80,7 +80,7 @@ def train_ours(batch_size: int, images: int) -> None:
 
     for name in IMPORTS:
         importlib.import_module(name)
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     synthetic.TEST_SIZE = batch_size  # a short evaluation
     with tempfile.TemporaryDirectory() as place:
         code = train.main([
@@ -103,7 +103,7 @@ def train_plainly(batch_size: int, images: int) -> None:
     from benchmarks import plain
     from lowrank.data import load_dataset
 
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     dataset = load_dataset("synthetic", train_size=images)
     network = plain.resnet18(3, dataset.num_classes)
     optimizer = plain.sgd(network, 0.1, 5e-4)
@@ -150,17 +150,7 @@ def _in_process(name: str, batch_size: int, images: int) -> tuple[float, float]:
 
 def _tell(before: float) -> None:
     """Prints peak and earlier size of this process for the one that started it."""
-    print(f"\n{json.dumps([_resident('VmHWM'), before])}", flush=True)
-
-
-def _resident(field: str) -> float:
-    """Returns a size of this process in MiB from Linux's table of it.
-
-    ``getrusage`` would not do: its peak includes what the starting process had.
-    """
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (line,) = (line for line in lines if line.startswith(f"{field}:"))
-    return int(line.split()[1]) / 1024
+    print(f"\n{json.dumps([resident(), before])}", flush=True)
 
 
 if __name__ == "__main__":

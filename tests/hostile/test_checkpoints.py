@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import resource
 import subprocess
 import sys
 import zipfile
@@ -23,6 +22,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.resident import forget_peak, resident
 from lowrank import cli
 from lowrank.common.errors import InputError
 from lowrank.config import Config
@@ -118,20 +118,21 @@ BOMBS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 IN_ONE_PROCESS = """\
 import resource, sys
+from benchmarks.resident import forget_peak, resident
 from lowrank.cli import main
 resource.setrlimit(resource.RLIMIT_AS, (24 * 2**30, 24 * 2**30))
 import lowrank.views.spectra.quantities, lowrank.views.spectra.weights
 for file in sys.argv[1:]:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = forget_peak()
     print(file, file=sys.stderr)
     code = main(["spectra", file])
-    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    more = round(resident() - before)
     print("answer", code, more, file=sys.stderr)
 """
 
 
 def test_small_files_take_neither_memory_nor_time(tmp_path):
-    """All in one process, whose largest size is looked at after each."""
+    """All in one process, whose peak begins anew with each."""
     files = {name: tmp_path / f"{number}.pt" for number, name in enumerate(BOMBS)}
     for name, file in files.items():
         BOMBS[name][0](file)
@@ -165,10 +166,10 @@ def test_a_sealed_checkpoint_that_is_a_bomb_is_refused(tmp_path):
     rewritten(path, lambda n, data: zeros if n.endswith("pkl") else data, zipfile.ZIP_DEFLATED)
     with path.open("r+b") as file:
         checkpoints._seal(file)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = forget_peak()
     with pytest.raises(InputError, match="could take any amount of memory"):
         checkpoints.load(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+    assert resident() - before < 50
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])

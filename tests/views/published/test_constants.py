@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from lowrank.views.published.constants import (
     Check,
     as_markdown,
     at_initialisation,
+    count_above,
     published_ratios,
 )
 
@@ -29,6 +31,14 @@ def test_all_initialisations_are_those_of_the_figures():
     found = list(at_initialisation(wide=True))
     assert [check for check in found if not check.holds] == []
     assert sum(check.what == "MLP-BN-2-10000" for check in found) == 2
+
+
+@pytest.mark.parametrize("shape", [(60, 60), (30, 90), (90, 30)])
+def test_counts_by_inertia_are_those_of_an_svd(shape):
+    matrix = np.random.default_rng(0).uniform(-1, 1, shape)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    for threshold in (0.5 * values[-1], *(values[:-1] + values[1:]) / 2, 2 * values[0]):
+        assert count_above(torch.from_numpy(matrix), threshold) == (values > threshold).sum()
 
 
 def test_published_ratios_are_those_of_pure_decay():
