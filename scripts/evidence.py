@@ -1,10 +1,10 @@
-"""Writes the README's evidence: a star and a landscape on CIFAR-10, and the paper's constants.
+"""Writes the README's evidence: a star, a landscape, and the paper's constants and Figure 7.
 
     make evidence                                                   # CIFAR-10, downloaded
     make evidence FLAGS='--dataset=imagefolder --data_dir=DIR'      # images in folders
 
 Interrupted and started again it trains what is missing. Flags go to ``lowrank sweep``, which trains
-runs of one batch size as packs.
+runs of one batch size as packs. Figure 7 alone takes five hours of a core.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ from lowrank.common.errors import InputError
 from lowrank.common.texts import one_of
 from lowrank.measure.bounds import forgetting_efolds
 from lowrank.views.published import constants
+from lowrank.views.published.comparison import compare
+from lowrank.views.published.figures import of_figure
+from lowrank.views.published.table import Tolerance, as_csv, as_markdown, notes, summary, title
 from lowrank.views.table.listing import to_csv
 from lowrank.views.table.rows import Definition, read_row
 
 ROOT = Path(__file__).resolve().parent.parent
 SWEEP, LANDSCAPE = "sweeps/smoke_cifar10.yaml", "sweeps/landscape_cifar10.yaml"
+PUBLISHED, FIGURE = "7 B 128", "sweeps/fig07_b128.yaml"
 CENTRE = {"weight_decay": 4e-3, "lr": 0.2, "batch_size": 16}
 NAMES = {"weight_decay": "weight decay", "lr": "learning rate", "batch_size": "batch size"}
 FALLS = {"weight_decay": "stronger", "lr": "larger", "batch_size": "smaller"}
@@ -406,6 +410,55 @@ def checks_section(run: Run, *, wide: bool) -> str:
     ])  # fmt: skip
 
 
+def figure(flags: Sequence[str], root: Path) -> str:
+    """Trains the points of a published figure, and compares.
+
+    Args:
+        flags: For ``lowrank sweep``.
+        root: The repository.
+
+    Returns:
+        The README's section.
+
+    Raises:
+        StoppedError: The sweep fails.
+    """
+    place, flags = _placed(flags, root)
+    output = f"{place}/{Path(FIGURE).stem}"
+    if code := lowrank(["sweep", str(root / FIGURE), *flags, f"--output_dir={output}"]):
+        raise StoppedError(code)
+    runs = load_sweep(output)
+    numbers = as_csv([compare(of_figure(PUBLISHED), runs)], Tolerance())
+    (root / "docs" / "evidence" / f"{Path(FIGURE).stem}.csv").write_text(numbers, encoding="utf-8")
+    return figure_section(runs)
+
+
+def figure_section(runs: Sequence[Run]) -> str:
+    """Makes what the README says of a published figure beside our runs.
+
+    Args:
+        runs: Of its sweep.
+
+    Returns:
+        Markdown: as many runs as have come to the figure's epoch, and what is missing.
+    """
+    points, tolerance = of_figure(PUBLISHED), Tolerance()
+    ours = compare(points, runs)
+    parts = [as_markdown(ours, tolerance), f"{title(ours)}: {summary(ours, tolerance)}."]
+    for what, other in (
+        ("At ε = 0.001", compare(points, runs, epsilon=1e-3)),
+        ("With momentum 0.9", compare(points, runs, {"momentum": 0.9})),
+    ):
+        means = [row for row in other.rows if row.series == "mean"]
+        at = "; ".join(
+            f"weight decay {row.point.x:g} {row.mean:.1f} (published {row.published:.1f})"
+            for row in means
+        )
+        if means:
+            parts.append(f"{what}, mean rank at {at}.")
+    return "\n\n".join([*parts, *notes(ours)])
+
+
 def written(page: str, name: str, text: str) -> str:
     """Puts a section between its marks.
 
@@ -445,6 +498,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT, *, wide: bool = T
         "": lambda: star(flags, root),
         "landscape": lambda: landscape(flags, root),
         "constants": lambda: checks(root, wide=wide),
+        "figure": lambda: figure(flags, root),
     }
     for name, make in sections.items():
         try:

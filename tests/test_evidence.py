@@ -5,6 +5,7 @@ The trends are computed here anew, with numpy. Run with ``pytest tests/test_evid
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import re
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import lowrank
+from lowrank.views.published.figures import published
 
 ROOT = Path(__file__).resolve().parent.parent
 CSV = ROOT / "docs" / "evidence" / "runs.csv"
@@ -126,6 +128,25 @@ def test_the_readmes_constants_are_ours():
     assert held == [(all_, all_) for _, all_ in held]
 
 
+def test_the_readmes_published_figure_is_that_of_its_runs():
+    (block,) = re.findall(r"<!-- written by make evidence: figure -->(.*?)<!-- end -->", README,
+                          flags=re.DOTALL)  # fmt: skip
+    rows = list(csv.DictReader((ROOT / "docs/evidence/fig07_b128.csv").open(encoding="utf-8")))
+    of_paper = {
+        (point.x, series): value
+        for point in published() if (point.figure, point.panel) == ("7", "B 128")
+        for series, value in point.values.items()
+    }  # fmt: skip
+    shown = [line.strip("| ").split(" | ") for line in block.splitlines() if line[:1] == "|"][2:]
+    assert len(shown) == len(rows) > 0
+    for row, cells in zip(rows, shown, strict=True):
+        theirs, ours = float(row["published"]), float(row["ours"])
+        assert theirs == of_paper[float(row["x"]), row["series"]]
+        scale, limit = (100, 0.02) if row["series"].endswith("accuracy") else (1, 5)
+        assert cells[-2] == f"{scale * (ours - theirs):+.1f}"
+        assert cells[-1] == ("yes" if abs(ours - theirs) <= limit else "no")
+
+
 def test_a_readme_without_the_place_is_told(evidence):
     page = "a\n<!-- written by make evidence: constants -->\nold\n<!-- end -->\nb\n"
     assert evidence.written(page, "constants", "new\\1").splitlines()[2] == "new\\1"
@@ -140,7 +161,8 @@ def test_one_command_makes_it_anew(evidence, tmp_path):
     (tmp_path / "README.md").write_text(
         "before\n<!-- written by make evidence -->\nold\n<!-- end -->\n"
         "<!-- written by make evidence: landscape -->\nold\n<!-- end -->\n"
-        "<!-- written by make evidence: constants -->\nold\n<!-- end -->\nafter\n",
+        "<!-- written by make evidence: constants -->\nold\n<!-- end -->\n"
+        "<!-- written by make evidence: figure -->\nold\n<!-- end -->\nafter\n",
         encoding="utf-8",
     )
     tiny = "--dataset=synthetic --train_size=60 --epochs=2 --milestones=[] --depth=1 --width=8"

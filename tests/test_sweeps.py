@@ -13,6 +13,7 @@ import importlib.util
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -348,15 +349,21 @@ NARROW = {"mlp_wide_bound": {"width": 64}, "convnet_cross_entropy": {"width": 16
           "fig07_b128": {"measure_every": 1}}  # fmt: skip
 
 
-def deep(path: Path) -> bool:
-    """Tells whether a file trains a ResNet or a VGG, whose spectra take seconds."""
-    return PAPER[path.stem].fixed["model"] in ("resnet18", "vgg16")
+def trained() -> Iterator[Any]:
+    """Yields the files: of those with one ResNet or VGG, whose spectra take seconds, the first."""
+    seen = set()
+    for path in FILES:
+        fixed = PAPER[path.stem].fixed
+        deep = fixed["model"] in ("resnet18", "vgg16")
+        kind = tuple(
+            fixed.get(name) for name in ("model", "activation", "dropout", "optimizer", "loss")
+        )
+        if not deep or kind not in seen:
+            yield pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * deep)
+        seen.add(kind)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * deep(path)) for path in FILES],
-)
+@pytest.mark.parametrize("path", list(trained()))
 def test_the_first_point_trains_an_epoch(path, tmp_path):
     found = load_sweep_file(path)
     point = found.points()[0]
