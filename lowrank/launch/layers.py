@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lowrank.common.errors import InputError
@@ -23,21 +23,31 @@ OF_A_NETWORK = {
 }
 """Fields that decide which layers there are."""
 
+OF_A_STEP = {
+    *OF_A_NETWORK,
+    *(name for name in Config.model_fields if declared(name)["group"] in ("data", "machine")),
+    *("batch_size", "optimizer", "loss"),
+}
+"""Fields that decide what a step computes, of what, and how much memory that takes."""
+
 MOST_NAMES = 12
 """Layers that are named where none is meant."""
 
 
 def networks_of(
-    parameters: Mapping[str, Parameter], overrides: Mapping[str, Any]
+    parameters: Mapping[str, Parameter],
+    overrides: Mapping[str, Any],
+    fields: Collection[str] = OF_A_NETWORK,
 ) -> list[list[str]]:
     """Returns arguments for each network that a sweep may train.
 
     Args:
         parameters: Of the sweep.
         overrides: Fields that have another value at every point.
+        fields: Those that tell networks apart; the others are left out.
 
     Returns:
-        The arguments; none if a search draws what decides the network.
+        The arguments; none if a search draws one of these fields.
 
     Example:
         >>> from lowrank.config.sweepfile import Fixed, Values
@@ -47,15 +57,16 @@ def networks_of(
     axes = []
     for name, parameter in parameters.items():
         if isinstance(parameter, Distribution):
-            if name in OF_A_NETWORK and name not in overrides:
+            if name in fields and name not in overrides:
                 return []
             continue
         values = [fields_of(name, value, "").items() for value in values_of(parameter)]
-        own = [tuple(item for item in fields if item[0] in OF_A_NETWORK) for fields in values]
+        own = [tuple(item for item in given if item[0] in fields) for given in values]
         axes.append(list(dict.fromkeys(own)))
-    last = tuple(item for item in overrides.items() if item[0] in OF_A_NETWORK)
-    fields = (dict([*itertools.chain(*point), *last]) for point in itertools.product(*axes))
-    return [[f"--{name}={value}" for name, value in network.items()] for network in fields]
+    last = tuple(item for item in overrides.items() if item[0] in fields)
+    networks = (dict([*itertools.chain(*point), *last]) for point in itertools.product(*axes))
+    words = (tuple(f"--{name}={value}" for name, value in of.items()) for of in networks)
+    return [list(of) for of in dict.fromkeys(words)]
 
 
 def check_metric(metric: str, networks: Sequence[Sequence[str]]) -> None:

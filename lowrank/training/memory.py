@@ -111,6 +111,15 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
+def peak_memory(device: torch.device) -> int | None:
+    """Returns the bytes of a GPU that this process's tensors have taken at most.
+
+    Args:
+        device: A GPU; on the CPU there is no such count, which is None.
+    """
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+
+
 def images_of(config: Config) -> tuple[tuple[int, int, int], int]:
     """Returns the shape of the images and the number of classes, as far as the table knows.
 

@@ -17,7 +17,7 @@ from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config
 from lowrank.config.sources import of_machine
-from lowrank.config.sweepfile import schema
+from lowrank.config.sweepfile import COUPLED, schema
 from lowrank.config.sweepfile.keys import plain, problems_of_any
 from lowrank.config.sweepfile.parameters import read
 from lowrank.config.values import read_value
@@ -25,9 +25,10 @@ from lowrank.config.yamltext import read_mapping
 from lowrank.launch.agents import probes
 from lowrank.launch.agents.points import left_over, logs_of
 from lowrank.launch.agents.probes import DataSet, Sweep
-from lowrank.launch.layers import check_metric, networks_of
+from lowrank.launch.layers import OF_A_STEP, check_metric, networks_of
 from lowrank.launch.programs import trains_packs
 from lowrank.launch.slots import Slot
+from lowrank.launch.trial import STEPS, Trial, room_for
 from lowrank.runs.environment import describe_code
 
 FREE_PER_SLOT = 2**30
@@ -35,6 +36,9 @@ FREE_PER_SLOT = 2**30
 
 SECONDS = 120.0
 """How long a check may take; torch's first import from a network disk takes most of that."""
+
+TRIAL_SECONDS = 600.0
+"""How long that may take with two steps of training, on a CPU of large convolutions."""
 
 DATA_SECONDS = 6 * 3600.0
 """How long data sets may take to download and decode."""
@@ -54,7 +58,7 @@ def preflight(
     *,
     packed: bool = False,
 ) -> Sweep:
-    """Checks devices, disk, key, sweep, program and data.
+    """Checks disk, key, sweep, program and data, then trains two steps on each device.
 
     Args:
         path: Of the sweep, as the user gave it.
@@ -87,14 +91,6 @@ def preflight(
 
     check("disk", free_disk, output_dir, len(slots))
     check("disk", room_for_points)
-    devices = {slot.visible: slot for slot in slots}.values()
-    children = [probes.Child(probes.see_device, slot.environment()) for slot in devices]
-    try:
-        for slot, child in zip(devices, children, strict=True):
-            check(slot.name.partition(".")[0], child.result, SECONDS)
-    finally:
-        for child in children:
-            child.end()
     sweep: Sweep | None = check(
         "W&B", lambda: Sweep(*probes.in_child(SECONDS, probes.ask_wandb, path))
     )
@@ -108,6 +104,24 @@ def preflight(
             check("data", probes.in_child, DATA_SECONDS, probes.load_data, wanted)
         elif wanted is not None:
             say("not checked: data, as the sweep's command reads a configuration of its own")
+    networks = [] if wrong or sweep is None else steps_of(sweep.config)
+    if not (wrong or networks):
+        say(f"not checked: {STEPS} steps, as what they take is not known before a point is taken")
+    devices = {slot.visible: slot for slot in slots}
+    children = {
+        visible: probes.Child(probes.try_device, slot.environment(), networks)
+        for visible, slot in devices.items()
+    }
+    try:
+        for visible, slot in devices.items():
+            name = slot.name.partition(".")[0]
+            found = check(name, children[visible].result, TRIAL_SECONDS if networks else SECONDS)
+            if found and found[1]:
+                sharing = 1 if packed else sum(other.visible == visible for other in slots)
+                check(name, room_for, sharing, Trial(*found[1]))
+    finally:
+        for child in children.values():
+            child.end()
     if wrong or sweep is None:
         raise InputError([*wrong, "nothing was started, and no point of the sweep was taken"])
     return sweep
@@ -258,6 +272,27 @@ def metric(config: Mapping[str, Any]) -> None:
         return  # what is wrong with it is told by who trains
     networks = networks_of({field: read(entry) for field, entry in entries.items()}, {})
     probes.in_child(SECONDS, check_metric, name, networks)
+
+
+def steps_of(config: Mapping[str, Any]) -> list[list[str]]:
+    """Returns arguments for the steps that a sweep takes on networks, as far as they are known.
+
+    Args:
+        config: The sweep file.
+
+    Returns:
+        The arguments; none if another program than train.py reads the parameters, if its command
+        reads a configuration that is not known here, or if a search draws what a step computes.
+    """
+    of_file, unread = plain(config)
+    entries = of_file.get("parameters", {})
+    if unread or not all(name in Config.model_fields or name == COUPLED for name in entries):
+        return []
+    parameters = {name: read(entry) for name, entry in entries.items()}
+    try:
+        return networks_of(parameters, {}, OF_A_STEP)
+    except InputError:  # a file, which is the trainings' to find
+        return []
 
 
 def data_sets(config: Mapping[str, Any]) -> list[DataSet]:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import ID
+from lowrank.launch.trial import Trial, take_steps
 
 _PROGRAM = """
 import json, sys
@@ -180,6 +181,22 @@ def see_device(environment: Mapping[str, str]) -> str:
     torch.zeros(1, device="cuda")
     free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
     return f"{torch.cuda.get_device_name()}, {free:.0f} of {total:.0f} GiB free"
+
+
+def try_device(
+    environment: Mapping[str, str], networks: Sequence[Sequence[str]]
+) -> tuple[str, Trial | None]:
+    """Sees a device as `see_device` does, and trains two steps there.
+
+    Args:
+        environment: The slot's.
+        networks: As `lowrank.launch.trial.take_steps` takes them; none: nothing is trained.
+
+    Returns:
+        What was seen, and what came of the steps.
+    """
+    seen = see_device(environment)
+    return seen, take_steps(environment, networks) if networks else None
 
 
 def ask_wandb(path: str) -> Sweep:

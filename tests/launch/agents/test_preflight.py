@@ -15,8 +15,16 @@ import pytest
 
 from lowrank.common.errors import InputError
 from lowrank.launch.agents import preflight, probes
-from lowrank.launch.agents.preflight import data_sets, free_disk, program, room_for_points, state
+from lowrank.launch.agents.preflight import (
+    data_sets,
+    free_disk,
+    program,
+    room_for_points,
+    state,
+    steps_of,
+)
 from lowrank.launch.agents.probes import DataSet, Sweep
+from lowrank.launch.slots import Slot
 from tests.launch.agents.launching import Launch, make_sweep, noted
 
 
@@ -215,6 +223,81 @@ def test_all_that_a_servers_sweep_says_beside_its_parameters_is_checked(place):
         "controller is not read",
     ):
         assert sum(text in line for line in caught.value.lines) == 1, caught.value.lines
+
+
+def test_the_steps_of_a_sweep_are_those_of_all_its_networks():
+    sweep = {
+        "command": ["${env}", "python", "${program}", "--width=20", "${args}"],
+        "parameters": {
+            "batch_size": {"values": [16, 32]},
+            "lr": {"min": 0.1, "max": 0.2},
+            "config": {"values": ["{depth: 2, lr: 1}", {"depth": 2, "momentum": 0.5}]},
+        },
+    }
+    (found, more) = steps_of(sweep)
+    assert set(found) == {"--batch_size=16", "--depth=2", "--width=20"}
+    assert "--batch_size=32" in more
+    assert steps_of({"parameters": {}}) == [[]]
+    assert steps_of({"parameters": {"batch_size": {"min": 1, "max": 9}}}) == []
+    assert steps_of({"parameters": {"number": {"value": 1}}}) == []
+    of_file = ["python", "${program}", "--config=x.yaml", "${args}"]
+    assert steps_of({"command": of_file}) == []
+
+
+class Tried:
+    """A child that has taken steps of 3 GiB where 4 were free, or of no GPU."""
+
+    def __init__(self, function, environment, networks):
+        assert function is probes.try_device
+        self.is_gpu = bool(environment["CUDA_VISIBLE_DEVICES"])
+        self.networks = networks
+
+    def result(self, seconds):
+        assert seconds == preflight.TRIAL_SECONDS
+        sizes = [3 * 2**30, 4 * 2**30] if self.is_gpu else [None, None]
+        return ["a device", [f"steps of {len(self.networks)}", *sizes]]
+
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("names", "packed", "told"),
+    [
+        (["gpu0", "gpu1"], False, "gpu1: steps of 1, with 3.0 of 4.0 GiB; room for 1"),
+        (["gpu0.0", "gpu0.1"], True, "gpu0: steps of 1, with 3.0 of 4.0 GiB; room for 1"),
+        (["cpu.0", "cpu.1"], False, "cpu: steps of 1"),
+        (["gpu0.0", "gpu0.1"], False, ""),
+    ],
+)
+def test_two_steps_on_each_device_tell_whether_its_agents_have_room(
+    monkeypatch, place, names, packed, told
+):
+    text = "from lowrank.config.arguments import parse\ndef train(requests): ...\n"
+    (place / "train.py").write_text(text)
+    sweep = {"program": "train.py", "method": "grid", "parameters": {"lr": {"value": 0.1}}}
+    found = ["e/p/s", "PENDING", sweep, "me"]
+    monkeypatch.setattr(
+        probes, "in_child", lambda _, function, *__: found if function is probes.ask_wandb else []
+    )
+    monkeypatch.setattr(probes, "Child", Tried)
+    slots = [Slot(n, n[3] if n.startswith("gpu") else None, None) for n in names]
+    lines = []
+
+    def check():
+        return preflight.preflight("e/p/s", slots, place / "runs", lines.append, packed=packed)
+
+    if told:
+        assert check() == Sweep(*found)
+        assert f"ok: {told}" in lines
+        return
+    with pytest.raises(InputError) as caught:
+        check()
+    assert caught.value.lines == [
+        "gpu0: steps of 1 took 3.0 of 4.0 GiB: there is room for 1 such training, not 2; "
+        "--per_gpu=1 or less is possible",
+        "nothing was started, and no point of the sweep was taken",
+    ]
 
 
 def test_data_that_are_missing_are_told(place):
