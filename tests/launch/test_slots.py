@@ -170,7 +170,8 @@ def test_a_divided_gpu_is_as_many_as_it_has_instances(gpus):
         ("gpu2", "2"),
     ]
     assert names(find_slots("1", environ={})) == ["gpu1mig0", "gpu1mig1"]
-    assert names(find_slots("MIG-b", environ={})) == ["gpu1mig1"]
+    for one in ("MIG-b", "1mig1"):
+        assert names(find_slots(one, environ={})) == ["gpu1mig1"]
     with pytest.raises(InputError, match="there are: 0, 1mig0, 1mig1, 2") as caught:
         find_slots("7", environ={})
     told = str(caught.value).rpartition("there are: ")[2].split(", ")
