@@ -46,12 +46,24 @@ class Sweep(Options):
     dry_run: bool = option(
         False, "lists the points, their commands and packs, and says how many count already"
     )
+    status: bool = option(
+        False,
+        "says how the sweep stands, from another terminal: points by state,\n"
+        "what runs and the best; nothing is started or changed",
+    )
     storage: str | None = option(
         None,
         "where the points are kept; default a SQLite file in output_dir;\nmachines share a sweep "
         "through postgresql:// or mysql://",
         "URL",
         "an address such as postgresql://user@host/database",
+    )
+    missing_from: str | None = option(
+        None,
+        "runs only what is missing there: points that ran to their end in such\n"
+        "directories count as done",
+        "PATH,...",
+        "directories of runs, separated by commas",
     )
     count: int | None = option(None, "the most points, in place of the file's run_cap", "N", ge=1)
     search_seed: int | None = option(None, "makes random and Bayesian search repeatable", "N", ge=0)
@@ -106,9 +118,19 @@ def run(options: Sweep) -> int:
 
     check_metric(search.metric, networks_of(sweep.parameters, options.overrides))
     pack = int(options.pack) if options.pack and options.pack.isdigit() else options.pack
+    missing_from = [path for path in (options.missing_from or "").split(",") if path]
     slots = find_slots(options.gpus, options.per_gpu)
+    if options.status:
+        from lowrank.launch.sweeps.run import output_dir_of, stored_at
+        from lowrank.launch.sweeps.standing import Standing
+        from lowrank.launch.sweeps.status import status_lines
+
+        standing = Standing(search, stored_at(search, options.storage), as_stored=True)
+        for line in status_lines(standing, output_dir_of(search), options.max_retries):
+            say(line)
+        return 0
     if options.dry_run:
-        list_points(search, options.search_seed, slots, pack, options.storage)
+        list_points(search, options.search_seed, slots, pack, options.storage, missing_from)
         return 0
     with Interruption() as interruption:
         try:
@@ -121,6 +143,7 @@ def run(options: Sweep) -> int:
                 max_retries=options.max_retries,
                 heartbeat=options.heartbeat,
                 pack=pack,
+                missing_from=missing_from,
             )
         except Interrupted:  # a second signal, or one before the first point
             say("the same command again runs what is missing")

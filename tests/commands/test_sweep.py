@@ -145,14 +145,20 @@ def test_a_second_signal_ends_with_the_line_on_how_to_go_on(file, monkeypatch, c
 
 def test_all_refusals_of_a_file_come_together(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    parameters = {"lr": {"distribution": "normal", "mu": 1}, "depht": {"value": 3},
-                  "seed": {"values": [0, 1], "probabilities": [0.5, 0.5]}}  # fmt: skip
-    more = {"metric": {"name": "val_acc"}, "project": "me/proj", "run_cap": 3}
+    lr = {"distribution": "q_uniform", "min": 0.5, "max": 0.7, "q": 0.4}
+    parameters = {"lr": lr, "depht": {"value": 3}, "seed": {"values": [0, 1]}}
+    more = {"early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 2.5}}
+    more |= {"metric": {"name": "val_acc"}, "project": "me/proj", "run_cap": 3}
     write_sweep(tmp_path, parameters, method="random", **more)
     assert main(["sweep", "tiny.yaml", "--dry_run"]) == 2
     errors = capsys.readouterr().err
-    for part in ("val_acc", "me/proj", "'depht'", "no distribution normal", "probabilities"):
+    for part in ("val_acc", "me/proj", "'depht'", "lr: no multiple of q", "eta: got 2.5"):
         assert part in errors
+    stopping = {"type": "hyperband", "min_iter": "3" * 99, "eta": 1e300}
+    write_sweep(tmp_path, {"seed": {"values": [0, 1]}}, early_terminate=stopping)
+    assert main(["sweep", "tiny.yaml", "--dry_run"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "early_terminate.min_iter: got '3" in line
 
 
 def test_conflicts_and_a_missing_end_are_told_with_the_rest(tmp_path, monkeypatch, capsys):

@@ -91,6 +91,22 @@ def of_file(sweep: Mapping[str, Any]) -> Iterator[str]:
         yield "the file: lacks 'metric', which method bayes minimises or maximises"
 
 
+def of_stopping(entry: Any) -> Iterator[str]:
+    """Yields what W&B refuses in ``early_terminate``.
+
+    Args:
+        entry: What the file says of it.
+
+    Yields:
+        A line for each violation.
+
+    Example:
+        >>> list(of_stopping({"type": "hyperband", "max_iter": 9}))
+        ['early_terminate: lacks max_iter and s or min_iter']
+    """
+    yield from _said(_validator("hyperband_stopping").iter_errors(entry), "early_terminate")
+
+
 def kind_of(entry: Mapping[str, Any]) -> str:
     """Returns which of W&B's forms a parameter is meant to have.
 
@@ -209,7 +225,9 @@ def _validator(name: str) -> Draft7Validator:
     schema = _schema()
     if name != schema["title"]:
         form = schema["definitions"][name]
-        if "anyOf" in form:  # uniform's spellings: the second may leave out its distribution
+        if (
+            name.startswith("param_") and "anyOf" in form
+        ):  # uniform's spellings: the second may leave out its distribution
             form = form["anyOf"][1]
         schema = {"definitions": schema["definitions"], **form}
     return jsonschema.Draft7Validator(schema)

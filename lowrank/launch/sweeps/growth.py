@@ -16,11 +16,12 @@ from lowrank.config import Config
 from lowrank.config.optimizers import keeps_state
 from lowrank.config.settings import FREE_ON_RESUME
 from lowrank.config.sweepfile import COUPLED, Distribution, Fixed, Metric, Parameter, SweepFile
+from lowrank.config.sweepfile.local import is_mapped
 from lowrank.config.sweepfile.parameters import canonical, read, values_of
 from lowrank.config.values import read_value
 from lowrank.launch.sweeps.search import Search
 
-_RANGES = ("uniform", "int_uniform", "log_uniform_values")
+_RANGES = ("uniform", "int_uniform", "log_uniform_values", "inv_log_uniform_values")
 
 
 def definition_of(search: Search) -> dict[str, Any]:
@@ -213,6 +214,8 @@ def _parameter(search: Search, name: str) -> Parameter:
 
 def _holds(name: str, now: Parameter, before: Parameter) -> bool:
     """Returns whether all that a field could be before it can be now."""
+    if is_mapped(now) or is_mapped(before):  # its quantiles would have other values
+        return now == before
     if isinstance(before, Distribution):
         if not isinstance(now, Distribution) or now.kind != before.kind:
             return False

@@ -179,7 +179,10 @@ def check(
     if lines:
         raise InputError(
             [f"sweep {name} was begun differently: {line}" for line in lines]
-            + ["a changed sweep needs another name in its file, or another storage"]
+            + [
+                "a changed sweep needs another name in its file, or another storage; "
+                "--missing_from lets runs count that both have"
+            ]
         )
     return bool(differing)
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lowrank.common.errors import Failure
 from lowrank.common.signals import Interruption
 from lowrank.launch.logs import last_lines
-from lowrank.launch.sweeps.points import Ended, Point, Tally, name_of
+from lowrank.launch.sweeps.elsewhere import end_of
+from lowrank.launch.sweeps.points import PRUNED, Ended, Job, Point, Tally, name_of
 from lowrank.launch.sweeps.pool import Worker
 from lowrank.launch.sweeps.progress import Progress
+from lowrank.launch.sweeps.pruning import Pruner
 from lowrank.launch.sweeps.study import SweepStudy
 from lowrank.runs.directory import ENDED
-from lowrank.runs.find import Run, load_run
+from lowrank.runs.find import load_run
 from lowrank.runs.format import RecordError
 from lowrank.runs.lock import is_locked
-from lowrank.runs.lost import lost
 from lowrank.training.requests import SEPARATOR
 
 LOOK = 0.5
@@ -39,25 +40,6 @@ STARTS = 3
 """Times that a worker may die in a row before it has trained anything."""
 
 
-@dataclass
-class _Job:
-    """A pack that a worker trains.
-
-    Attributes:
-        points: Its points.
-        size: Members of the pack, with those that are done already.
-        log: What their runs print.
-        offset: Where in the log this attempt begins.
-        started: On the monotonic clock.
-    """
-
-    points: Sequence[Point]
-    size: int
-    log: Path
-    offset: int
-    started: float
-
-
 class Launcher:
     """Runs a sweep's points until none is left.
 
@@ -68,6 +50,7 @@ class Launcher:
         arguments: Flags of every run besides its point's and its run id.
         progress: What a person sees.
         interruption: Tells when to stop.
+        pruner: Says which runs end early; None if none do.
     """
 
     def __init__(
@@ -79,14 +62,18 @@ class Launcher:
         arguments: Sequence[str],
         progress: Progress,
         interruption: Interruption,
+        pruner: Pruner | None = None,
     ) -> None:
         self._study = study
+        self._pruner = pruner
+        self._pruned: dict[str, str] = {}
+        self._next_look = 0.0
         self._workers = workers
         self._output_dir = output_dir
         self._arguments = list(arguments)
         self._progress = progress
         self._interruption = interruption
-        self._jobs: dict[Worker, _Job] = {}
+        self._jobs: dict[Worker, Job] = {}
         self._ahead: dict[Worker, Sequence[Point]] = {}
         self._undecided: dict[str, tuple[list[str], int]] | None = None
         self._asked: Worker | None = None
@@ -112,6 +99,7 @@ class Launcher:
                     break
                 self._listen()
                 self._beat_if_due()
+                self._prune()
                 self._progress.show({w.slot.name: j.points for w, j in self._jobs.items()})
             else:
                 self._stop()
@@ -216,7 +204,7 @@ class Launcher:
         log.parent.mkdir(parents=True, exist_ok=True)
         offset = log.stat().st_size if log.exists() else 0
         members = sorted((*points, *self._ghosts(points)), key=lambda point: point.index)
-        self._jobs[worker] = _Job(points, len(members), log, offset, time.monotonic())
+        self._jobs[worker] = Job(points, len(members), log, offset, time.monotonic())
         search = self._study.search
         argv: list[str] = []
         for point in members:
@@ -237,15 +225,22 @@ class Launcher:
         except RecordError:
             return None
         is_long = epochs is None or int(run.config["epochs"]) >= epochs  # a sweep may have grown
-        return self._end_of(run) if run.state in ENDED and is_long else None
+        is_done = run.state in ENDED and is_long
+        return end_of(run, self._study.search.metric) if is_done else None
 
-    def _end_of(self, run: Run) -> Ended:
-        gone = lost(run)
-        if gone is not None:
-            return Ended(gone.how, why=gone.text)
-        metric = self._study.search.metric
-        value = float(run.metrics[metric][-1]) if metric in run.metrics else math.nan
-        return Ended(run.state, value if math.isfinite(value) else None)
+    def _prune(self) -> None:
+        """Ends runs early, none of which is a member of a pack."""
+        if self._pruner is None or time.monotonic() < self._next_look:
+            return
+        for worker, job in self._jobs.items():
+            (point,) = job.points
+            with contextlib.suppress(RecordError):  # not begun
+                run = load_run(self._output_dir / point.run_id)
+                why = self._pruner.look(point, run)
+                if why and run.epochs[-1] < run.config["epochs"]:
+                    self._pruned[point.run_id] = why
+                    worker.stop_run()
+        self._next_look = time.monotonic() + LOOK
 
     def _listen(self) -> None:
         """Waits for news of the workers, and attends to them."""
@@ -284,7 +279,7 @@ class Launcher:
             worker.kill()
             worker.start()
 
-    def _return(self, job: _Job, message: Mapping[str, Any], seconds: float) -> None:
+    def _return(self, job: Job, message: Mapping[str, Any], seconds: float) -> None:
         """Returns the points of a pack, those that are not done to be tried as smaller packs."""
         ends = [self._done(job, point, message) for point in job.points]
         left = [point for point, ended in zip(job.points, ends, strict=True) if ended is None]
@@ -305,13 +300,13 @@ class Launcher:
                 f"{len(left)} points are trained again in packs of {size}, which is no failure"
             )
 
-    def _done(self, job: _Job, point: Point, message: Mapping[str, Any]) -> Ended | None:
+    def _done(self, job: Job, point: Point, message: Mapping[str, Any]) -> Ended | None:
         """Returns how a point ended that is done: of a pack whatever became of the others."""
-        if message.get("code") == 0 or job.size > 1:
+        if message.get("code") == 0 or job.size > 1 or point.run_id in self._pruned:
             return self._recorded(point)
         return None
 
-    def _is_too_large(self, job: _Job, left: Sequence[Point], message: Mapping[str, Any]) -> bool:
+    def _is_too_large(self, job: Job, left: Sequence[Point], message: Mapping[str, Any]) -> bool:
         """Returns whether a pack is to be halved.
 
         That is so if memory ran out in it, or if its worker died in it once more: of memory, which
@@ -322,9 +317,12 @@ class Launcher:
         return job.size > 1 and bool(left) and (bool(message.get("memory")) or died)
 
     def _judge(
-        self, job: _Job, point: Point, left: Sequence[Point], message: Mapping[str, Any]
+        self, job: Job, point: Point, left: Sequence[Point], message: Mapping[str, Any]
     ) -> Ended:
         """Returns how a point ended that is not done."""
+        if (why := self._pruned.pop(point.run_id, "")) and message.get("code") == 143:
+            epoch = load_run(self._output_dir / point.run_id).epochs[-1]
+            return Ended(PRUNED, why=f"pruned at epoch {epoch:g}: {why}")
         if message.get("code") in (130, 143) or not self._interruption.proceed():
             return Ended("stopped")
         if "died" in message:
@@ -341,6 +339,8 @@ class Launcher:
     def _finish(self, ends: Sequence[tuple[Point, Ended]], seconds: float) -> None:
         """Returns points, and tells of them."""
         for point, ended in ends:
+            if self._pruner is not None and ended.outcome == "finished":
+                self._pruner.look(point, load_run(self._output_dir / point.run_id))
             self._study.finish(point, ended)
         if not ends:
             return

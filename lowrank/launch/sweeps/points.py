@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-LOST = ("collapsed", "dead")
+PRUNED = "pruned"
+"""Outcome of a run that was ended early, as worse than others."""
+
+LOST = ("collapsed", "dead", PRUNED)
 """Outcomes of a run that is done and has no value."""
 
 
@@ -43,14 +47,33 @@ def name_of(points: Sequence[Point]) -> str:
     return points[0].run_id + (f"+{len(points) - 1}" if len(points) > 1 else "")
 
 
+@dataclass
+class Job:
+    """A pack that a worker trains.
+
+    Attributes:
+        points: Its points.
+        size: Members of the pack, with those that are done already.
+        log: What their runs print.
+        offset: Where in the log this attempt begins.
+        started: On the monotonic clock.
+    """
+
+    points: Sequence[Point]
+    size: int
+    log: Path
+    offset: int
+    started: float
+
+
 @dataclass(frozen=True)
 class Ended:
     """How an attempt ended.
 
     Attributes:
-        outcome: ``finished``, ``collapsed``, ``dead``, ``failed`` or ``stopped``.
+        outcome: ``finished``, ``collapsed``, ``dead``, ``pruned``, ``failed`` or ``stopped``.
         value: Of the sweep's metric; None where there is none.
-        why: Last lines of a failure, or how the run was lost.
+        why: Last lines of a failure, or how the run was lost or pruned.
         log: The file with the rest.
     """
 
@@ -66,7 +89,7 @@ class Tally:
 
     Attributes:
         size: Points in all.
-        done: Of these finished, collapsed or dead.
+        done: Of these finished, collapsed, dead or pruned.
         running: Here and elsewhere.
         failed: Last attempt of each point that failed too often, by point number.
         lost: How each of those ended that are done and have no rank, by point number.

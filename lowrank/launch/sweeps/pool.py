@@ -134,6 +134,12 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
 
+    def stop_run(self) -> None:
+        """Asks the run, and only it, to write its checkpoint and to end."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
     def _exit_code(self) -> int:
         """Returns how the process ended: it has let go of its pipes, and is about to be gone."""
         while (code := self._process.poll()) is None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from lowrank.common.errors import InputError
 from lowrank.common.files import expanded
 from lowrank.common.signals import Interruption
 from lowrank.common.terminal import say
@@ -18,6 +19,8 @@ from lowrank.config.sweepfile import Distribution
 from lowrank.config.sweepfile.parameters import values_of
 from lowrank.launch.programs import PROGRAM, find_program
 from lowrank.launch.slots import Slot
+from lowrank.launch.sweeps.best import best_lines
+from lowrank.launch.sweeps.elsewhere import found_in
 from lowrank.launch.sweeps.growth import definition_of, grow, growth_lines, search_of
 from lowrank.launch.sweeps.identity import Identity, begin
 from lowrank.launch.sweeps.launcher import Launcher
@@ -26,6 +29,7 @@ from lowrank.launch.sweeps.points import Tally
 from lowrank.launch.sweeps.pool import workers_on
 from lowrank.launch.sweeps.presence import Presence
 from lowrank.launch.sweeps.progress import Progress
+from lowrank.launch.sweeps.pruning import Pruner, Pruning
 from lowrank.launch.sweeps.search import Search
 from lowrank.launch.sweeps.standing import Standing, contradicting
 from lowrank.launch.sweeps.storage import file_url, open_storage, without_password
@@ -46,6 +50,7 @@ def run_sweep(
     max_retries: int = 2,
     heartbeat: int | None = None,
     pack: str | int | None = None,
+    missing_from: Sequence[str] = (),
 ) -> int:
     """Starts workers, opens the storage and runs what is missing.
 
@@ -59,6 +64,7 @@ def run_sweep(
         heartbeat: Seconds between signs of life; None takes the sweep's.
         pack: How many points train as one: ``auto``, ``off`` or a number; None takes what pays
             on such slots.
+        missing_from: Where runs are that count as points.
 
     Returns:
         The exit code: 0 if every point is done, 1 if some failed too often, 130 and 143 by signal.
@@ -69,6 +75,10 @@ def run_sweep(
     program = find_program(Path.cwd(), above, above.parent, command="lowrank sweep")
     output_dir = output_dir_of(search)
     url = storage_url or file_url(_storage_file(search))
+    packs = _packs(search, pack, slots)
+    pruning = None
+    if sweep.early_terminate is not None:
+        pruning = Pruning(sweep.early_terminate, search.metric, search.direction)
     presence = Presence(output_dir)
     try:
         # The workers load torch while this process loads Optuna.
@@ -86,15 +96,18 @@ def run_sweep(
             before = [search_of(each, sweep) for each in identity.definitions[:-1]]
             if before:
                 grow(search, before)
-            packs = _packs(search, pack, slots)
             points = SweepStudy(storage, study, identity, search, presence, max_retries, packs)
             points.fill()
+            counted: list[str] = []
+            if missing_from:
+                ends, counted = found_in(search, missing_from)
+                points.credit(ends)
             swept = [name for name in search.space() if name not in search.overrides]
             names = [slot.name for slot in slots]
             with Progress(names, swept, search.metric, output_dir) as progress:
                 points.undecided()  # reads what is decided
                 _introduce(packs, search, identity, url, slots, progress.line)
-                for line in growth_lines(search, before[-1]) if before else ():
+                for line in [*(growth_lines(search, before[-1]) if before else ()), *counted]:
                     progress.line(line)
                 launcher = Launcher(
                     points,
@@ -103,6 +116,7 @@ def run_sweep(
                     arguments=_arguments(search, output_dir),
                     progress=progress,
                     interruption=interruption,
+                    pruner=None if pruning is None else Pruner(pruning, points.trials),
                 )
                 with interruption.deferred():
                     tally = launcher.run()
@@ -112,7 +126,15 @@ def run_sweep(
 
 
 def _packs(search: Search, pack: str | int | None, slots: Sequence[Slot]) -> Packs:
-    """Returns how points are packed: by default as pays, on GPUs."""
+    """Returns how points are packed: by default as pays, on GPUs.
+
+    Raises:
+        InputError: If single members would have to end early.
+    """
+    if search.sweep.early_terminate is not None:
+        if pack not in (None, OFF):
+            raise InputError(f"pack: got {pack}; allowed: off, as early_terminate ends single runs")
+        return Packs(search, OFF)
     if pack is None:
         pack = AUTO if any(slot.visible is not None for slot in slots) else OFF
     return Packs(search, pack)
@@ -133,7 +155,7 @@ def _introduce(
         how += f" search with search_seed {identity.search_seed}"
     size = f"{search.size} points" + (f" in {packs.described()}" if packs.on else "")
     line(f"sweep {sweep.name}: {size}, {how}, on {', '.join(s.name for s in slots)}")
-    for told in packs.told():
+    for told in [*packs.told(), *search.notes]:
         line(told)
     for name, value in search.environment.items():
         line(f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point")
@@ -168,6 +190,8 @@ def _conclude(
     lost = "".join(f", {n} of them {how}" for how, n in sorted(tally.losses.items()))
     failed = f", {len(tally.failed)} failed" if tally.failed else ""
     say(f"sweep {name}: {tally.done} of {tally.size} points done{lost}{failed}")
+    for line in best_lines(search, points.points(), output_dir, points.run_id(0)[:-5]):
+        say(line)
     if tally.done:
         place = shlex.quote(os.path.relpath(output_dir))
         say(f"see them with: lowrank report {place} --sweep={shlex.quote(name)} -o report.html")
@@ -188,6 +212,7 @@ def list_points(
     slots: Sequence[Slot],
     pack: str | int | None,
     storage_url: str | None = None,
+    missing_from: Sequence[str] = (),
 ) -> None:
     """Prints the commands of the points that are known beforehand, and their packs.
 
@@ -197,8 +222,11 @@ def list_points(
         slots: Where they would run.
         pack: As for `run_sweep`. Memory is that of now and this machine.
         storage_url: As for `run_sweep`. What counts already is said; nothing is changed there.
+        missing_from: As for `run_sweep`.
     """
     counted = Standing(search, stored_at(search, storage_url), seed).counted()
+    if missing_from:
+        counted += found_in(search, missing_from)[1]
     sweep, packs = search.sweep, _packs(search, pack, slots)
     if undecided := packs.undecided(seed or 0):
         from lowrank.launch.sweeps.worker import estimate
@@ -209,6 +237,8 @@ def list_points(
     size = f"{search.size} points" + (f" in {packs.described()}" if packs.on else "")
     say(f"sweep {sweep.name}: {size}, {sweep.method}")
     for line in counted:
+        say(line)
+    for line in search.notes:
         say(line)
     for name, value in search.environment.items():
         say(f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point")

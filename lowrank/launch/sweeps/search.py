@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lowrank.common.errors import InputError
 from lowrank.config import Config
 from lowrank.config.arguments import parse
 from lowrank.config.sweepfile import Distribution, Fixed, SweepFile, Values
-from lowrank.config.sweepfile.local import bounds, refusals
+from lowrank.config.sweepfile.local import bounds, is_mapped, refusals
 from lowrank.config.sweepfile.parameters import choices
 from lowrank.config.values import read_value
+from lowrank.launch.sweeps.distributions import EDGE, cut, value_at
 from lowrank.launch.sweeps.environment import environment_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
+
+_CUT = 1e-3  # the least share of a distribution whose loss is said
 
 DEFAULT_METRIC = ("rank_mean", "minimize")
 """What a sweep without ``metric`` is said to be about: Optuna wants a value of each point."""
@@ -55,12 +59,14 @@ class Search:
         overrides: As given.
         environment: As given, or found.
         grid: Every point of a grid, by number; None for the other methods.
+        cap: The most points; None where only the grid limits them.
         size: Number of points in all.
         metric: Name of the metric that is a point's value.
         direction: ``minimize`` or ``maximize``.
         varied: The parameters that do.
         first_epochs: Those of the sweep's first runs, before it grew.
         stood: At which values earlier points stood of those that did not vary then.
+        notes: Lines on what the search does otherwise than the file says.
         spelled: The name in Optuna's storage of each that varies, where it is another.
 
     Raises:
@@ -98,12 +104,22 @@ class Search:
         self.stood: dict[str, Any] = {}
         self.spelled: dict[str, str] = {}
         self._texts: dict[str, Any] = {}
-        for parameter in self.varied.values():
-            if isinstance(parameter, Values):
+        self._value_at: dict[str, Callable[[float], Any]] = {}
+        self.notes: list[str] = []
+        for name, parameter in self.varied.items():
+            if not isinstance(parameter, Fixed) and is_mapped(parameter):
+                self._value_at[name] = value_at(name, parameter)
+                if (share := cut(name, parameter)) > _CUT:
+                    self.notes.append(
+                        f"{name}: {share:.1%} of its distribution are cut off, which {name} does "
+                        "not take"
+                    )
+            elif isinstance(parameter, Values):
                 self._texts |= {_encode(v): v for v in parameter.values if _encode(v) is not v}
         # Each point once: overrides can make several the same.
         self.grid = list(sweep.distinct(overrides).values()) if sweep.method == "grid" else None
         cap = sweep.run_cap if count is None else count
+        self.cap = cap
         limits = [] if cap is None else [cap]
         if self.grid is not None:
             limits.append(len(self.grid))
@@ -113,7 +129,7 @@ class Search:
             )
         self.size = min(limits)
 
-    @property
+    @functools.cached_property
     def epochs(self) -> int | None:
         """The epochs of every run; None where they vary."""
         given = self.overrides.get("epochs", self.environment.get("epochs"))
@@ -163,21 +179,27 @@ class Search:
             )
             study = optuna.create_study(sampler=sampler, direction=self.direction)
             if self.sweep.method == "bayes":
-                study.add_trials(self._seen(past, space))
+                study.add_trials(self.seen(past))
             return Proposal(study.ask(dict(space)).params, space)
 
-    def _seen(
-        self, past: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]
-    ) -> list[FrozenTrial]:
-        """Returns trials as points of the present space, also those of a sweep that was smaller."""
+    def seen(self, past: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Returns trials as points of the present space, also those of a sweep that was smaller.
+
+        Args:
+            past: The trials.
+        """
         import optuna
 
-        seen = []
+        seen, space = [], self.space()
         for trial in past:
             if trial.distributions == space:
                 seen.append(trial)
                 continue
-            values = self.stood | {_plain(name): value for name, value in trial.params.items()}
+            values = (
+                self.stood | {_plain(name): value for name, value in trial.params.items()}
+                if self.grid is None
+                else self.grid[int(trial.user_attrs["point"])]
+            )
             with contextlib.suppress(ValueError):  # a value that the search cannot draw
                 seen.append(
                     optuna.create_trial(
@@ -185,17 +207,20 @@ class Search:
                         value=trial.value,
                         params={name: _encode(values[name]) for name in space},
                         distributions=dict(space),
+                        intermediate_values=trial.intermediate_values,
                     )
                 )
         return seen
 
     def space(self) -> dict[str, BaseDistribution]:
         """Returns Optuna's distribution of each parameter that varies."""
-        from optuna.distributions import CategoricalDistribution
+        from optuna.distributions import CategoricalDistribution, FloatDistribution
 
         space: dict[str, BaseDistribution] = {}
         for name, parameter in self.varied.items():
-            if isinstance(parameter, Values) or self.grid is not None:
+            if name in self._value_at:
+                space[name] = FloatDistribution(EDGE, 1 - EDGE)
+            elif isinstance(parameter, Values) or self.grid is not None:
                 space[name] = CategoricalDistribution([_encode(v) for v in choices(parameter)])
             elif isinstance(parameter, Distribution):
                 space[name] = _distribution(parameter)
@@ -232,6 +257,7 @@ class Search:
             _plain(name): self._texts.get(value, value) if isinstance(value, str) else value
             for name, value in params.items()
         }
+        values |= {n: of(values[n]) for n, of in self._value_at.items() if n in values}
         known = fixed | self.stood | values
         return {name: known[name] for name in self.sweep.parameters if name in known}
 

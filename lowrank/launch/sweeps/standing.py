@@ -38,8 +38,10 @@ class Standing:
         search: The points; they get the numbers that they have in the sweep.
         url: Of the storage; None if there is none.
         search_seed: The seed asked for.
+        as_stored: Whether the sweep is taken as it is stored, whatever the file says now.
 
     Attributes:
+        search: As given, or as stored.
         begun: Whether any launcher has come so far.
         prefix: Start of every run id.
         points: The trials of every point.
@@ -49,21 +51,28 @@ class Standing:
         InputError: A line for everything in which the stored sweep contradicts.
     """
 
-    def __init__(self, search: Search, url: str | None, search_seed: int | None = None) -> None:
-        self._search = search
+    def __init__(
+        self,
+        search: Search,
+        url: str | None,
+        search_seed: int | None = None,
+        *,
+        as_stored: bool = False,
+    ) -> None:
+        self.search = search
         self.begun, self.prefix = False, ""
         self.points: dict[int, list[FrozenTrial]] = {}
         self.grown: list[str] = []
         self._ran = set[int]()
         if url is not None:
-            self._read(url, search_seed)
+            self._read(url, search_seed, as_stored)
 
-    def _read(self, url: str, search_seed: int | None) -> None:
+    def _read(self, url: str, search_seed: int | None, as_stored: bool) -> None:
         import optuna
 
         from lowrank.launch.sweeps.storage import open_storage
 
-        search, storage = self._search, open_storage(url)
+        search, storage = self.search, open_storage(url)
         name = search.sweep.name
         if name not in optuna.get_all_study_names(storage):
             return
@@ -71,9 +80,16 @@ class Standing:
         identity = stored_identity(study)
         if identity is None:
             return
-        ask = partial(contradicting, search)
-        now = definition_of(search)
-        grows = check(identity, name, now, search_seed, None, ask)
+        grows = False
+        if as_stored:
+            cap, size = search.cap, search.size
+            search = self.search = search_of(identity.definitions[-1], search.sweep)
+            if search.grid is not None:
+                size = len(search.grid) if cap is None else min(cap, len(search.grid))
+            search.size = size
+        else:
+            ask = partial(contradicting, search)
+            grows = check(identity, name, definition_of(search), search_seed, None, ask)
         earlier = identity.definitions[: None if grows else -1]
         before = [search_of(each, search.sweep) for each in earlier]
         if before:
@@ -88,7 +104,7 @@ class Standing:
         """Returns in lines what is done already and what is new; none of a sweep that is new."""
         if not self.begun:
             return []
-        size = self._search.size
+        size = self.search.size
         done = tally_of(self.points, size, 0).done
         new = size - sum(number < size for number in self._ran)
         line = f"{done} of {size} points count already, {new} {'is' if new == 1 else 'are'} new"

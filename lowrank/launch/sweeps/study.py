@@ -34,6 +34,7 @@ from lowrank.launch.sweeps.trials import (
     by_point,
     failures,
     is_live,
+    is_pruned,
     is_running,
     point_of,
     tally_of,
@@ -94,7 +95,7 @@ class SweepStudy:
     def fill(self) -> None:
         """Queues a grid's points, unless they are queued."""
         if self.search.grid is not None and READY not in self._study.user_attrs:
-            self._queue_missing(self._points())
+            self._queue_missing(self.points())
         self._study.set_user_attr(READY, True)
 
     @patient
@@ -110,7 +111,7 @@ class SweepStudy:
         """
         self._read_sizes()
         while True:
-            points = self._points()
+            points = self.points()
             if self._queue_missing(points):
                 continue
             waiting = self._waiting(points)
@@ -143,7 +144,7 @@ class SweepStudy:
         Returns:
             Each, and whether it is ``done``, trains ``elsewhere`` or ``failed`` too often.
         """
-        numbers, points = {point.index for point in taken}, self._points()
+        numbers, points = {point.index for point in taken}, self.points()
         pack = next(pack for pack in self._packs(points, {}) if taken[0].index in pack)
         found = []
         for number in sorted(set(pack) - numbers):
@@ -234,9 +235,23 @@ class SweepStudy:
         self.trials.end(point.trial, state, ended)
 
     @patient
+    def credit(self, ends: Mapping[int, Ended]) -> None:
+        """Counts points as done that wait, and ran elsewhere.
+
+        Args:
+            ends: How each ended, by number.
+        """
+        while self._queue_missing(points := self.points()):
+            pass
+        for number, trial in self._waiting(points).items():
+            if number in ends and self.trials.take(trial.number):
+                run_id, values = self.run_id(number), self.search.point(number, trial.params)
+                self.finish(Point(number, run_id, values, trial.number, 0), ends[number])
+
+    @patient
     def tally(self) -> Tally:
         """Returns how the sweep stands."""
-        return tally_of(self._points(), self.search.size, self.max_retries)
+        return tally_of(self.points(), self.search.size, self.max_retries)
 
     def run_id(self, number: int) -> str:
         """Returns the id of a point's run.
@@ -246,7 +261,8 @@ class SweepStudy:
         """
         return f"{self._prefix}-{number:04d}"
 
-    def _points(self) -> dict[int, list[FrozenTrial]]:
+    @patient
+    def points(self) -> dict[int, list[FrozenTrial]]:
         """Returns the trials of every point, in the order in which they were made."""
         trials = self.trials.all()
         for trial in trials:
@@ -349,7 +365,7 @@ class SweepStudy:
         else:
             known = (TrialState.COMPLETE, TrialState.RUNNING)
             trials = [trial for trials in points.values() for trial in trials]
-            past = [trial for trial in trials if trial.state in known]
+            past = [trial for trial in trials if trial.state in known or is_pruned(trial)]
             # What is asked for at once must not be alike: to the search it runs already.
             past += [
                 optuna.create_trial(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lowrank.launch.sweeps.points import LOST, Ended, Tally
+from lowrank.launch.sweeps.points import LOST, PRUNED, Ended, Tally
 from lowrank.launch.sweeps.presence import Presence
 from lowrank.launch.sweeps.search import Proposal, Search
 
@@ -95,6 +95,19 @@ class Trials:
             return False
         return taken
 
+    def report(self, number: int, values: Mapping[int, float]) -> None:
+        """Keeps values of a running trial, unless others have ended it.
+
+        Args:
+            number: Of the trial.
+            values: By step.
+        """
+        import optuna
+
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            for step, value in values.items():
+                self._storage.set_trial_intermediate_value(self._id(number), step, value)
+
     def end(self, number: int, state: TrialState, ended: Ended) -> None:
         """Ends a trial, unless others have done so meanwhile.
 
@@ -152,6 +165,15 @@ def is_live(trial: FrozenTrial) -> bool:
     return trial.state.name != "FAIL"
 
 
+def is_pruned(trial: FrozenTrial) -> bool:
+    """Returns whether a trial's run was ended early, as worse than others.
+
+    Args:
+        trial: The trial.
+    """
+    return bool(trial.user_attrs.get("ended", {}).get("outcome") == PRUNED)
+
+
 def is_running(trials: Iterable[FrozenTrial]) -> bool:
     """Returns whether one of a point's trials runs.
 
@@ -173,16 +195,18 @@ def failures(trials: Iterable[FrozenTrial]) -> int:
 def by_point(trials: Iterable[FrozenTrial], search: Search) -> dict[int, list[FrozenTrial]]:
     """Returns the trials of every point, in the order in which they were made.
 
-    Those of runs that were shorter, before the sweep grew, are not among them.
+    Those of runs that were shorter, before the sweep grew, are not among them, unless such a run
+    was pruned.
 
     Args:
         trials: All.
         search: What points there are.
     """
     points = defaultdict(list)
+    now = search.epochs
     for trial in trials:
         epochs = trial.user_attrs.get(EPOCHS, search.first_epochs)
-        is_of_now = search.epochs is None or epochs in (None, search.epochs)
+        is_of_now = now is None or epochs in (None, now) or is_pruned(trial)
         if is_of_now and point_of(trial) < search.size:
             points[point_of(trial)].append(trial)
     return dict(points)

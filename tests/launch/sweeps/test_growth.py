@@ -1,10 +1,14 @@
 """Sweeps that grow: which files continue one is stated case by case, and one is really trained.
 
+What ran elsewhere counts by what it is, not by where it ran.
+
 What must hold of every growth: an earlier point keeps its number and so its run, none is lost, and
 what is not a point any more is refused by its name.
 """
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +16,9 @@ import yaml
 
 from lowrank import load_run
 from lowrank.cli import main
+from lowrank.config import Config
 from lowrank.config.sweepfile import load_sweep_file
+from lowrank.launch.sweeps import elsewhere as elsewhere_module
 from lowrank.launch.sweeps.growth import contradictions, definition_of, grow, search_of
 from lowrank.launch.sweeps.identity import begin
 from lowrank.launch.sweeps.points import Ended
@@ -21,7 +27,7 @@ from lowrank.launch.sweeps.search import Search
 from lowrank.launch.sweeps.standing import contradicting
 from lowrank.launch.sweeps.storage import file_url, open_storage
 from lowrank.launch.sweeps.study import SweepStudy
-from tests.launch.sweeps.helpers import runs, sweep, write_sweep
+from tests.launch.sweeps.helpers import TINY, runs, sweep, write_sweep
 
 METRIC = {"name": "rank_mean", "goal": "minimize"}
 
@@ -191,14 +197,38 @@ def test_a_bayesian_search_keeps_its_points_and_knows_of_them(load, tmp_path, mo
     second = load(file, method="bayes")
     second.size = 6
     seen = []
-    of_now = second._seen
-    monkeypatch.setattr(second, "_seen", lambda *words: seen.append(of_now(*words)) or seen[-1])
+    of_now = second.seen
+    monkeypatch.setattr(second, "seen", lambda past: seen.append(of_now(past)) or seen[-1])
     study = join(tmp_path, second)
-    assert {n: second.point(n, study._points()[n][0].params) for n in made} == made
+    assert {n: second.point(n, study.points()[n][0].params) for n in made} == made
     assert {values["depth"] for values in made.values()} == {3}
     assert take(study).keys() == {3, 4, 5}
     assert [trial.params["lr"] for trial in seen[0]] == [made[n]["lr"] for n in range(3)]
     assert {trial.params["depth"] for trial in seen[0]} == {3}
+
+
+def test_what_ran_elsewhere_counts_where_it_is_the_same_experiment(load, tmp_path, monkeypatch):
+    search = load({**LR, "seed": several(0, 1), "epochs": {"value": 2}})
+
+    def ran(run_id, state="finished", **other):
+        config = Config(lr=0.2, seed=1, epochs=2).recorded() | other
+        metrics = {"rank_mean": np.array([9.0, 7.0])}
+        return SimpleNamespace(id=run_id, state=state, config=config, metrics=metrics)
+
+    elsewhere = [
+        *(ran("a", "killed"), ran("b", epochs=3), ran("c", epsilons=[0.5]), ran("d", depth=2)),
+        ran("e", device="cuda", threads=3, output_dir="there", tracking="online"),
+        ran("f", lr=0.1, seed=0),
+    ]
+    monkeypatch.setattr(elsewhere_module, "find", lambda _: (elsewhere, []))
+    monkeypatch.setattr(elsewhere_module, "lost", lambda _: None)
+    ends, lines = elsewhere_module.found_in(search, ["there"])
+    assert ends == dict.fromkeys((0, 3), Ended("finished", 7.0))
+    assert lines == ["2 of 4 points ran to their end in there"]
+    study = join(tmp_path, search)
+    study.credit(ends)
+    assert study.tally().done == 2
+    assert take(study).keys() == {1, 2}
 
 
 def test_a_sweep_really_grows_and_its_runs_go_on(tmp_path, monkeypatch, capsys):
@@ -228,3 +258,20 @@ def test_a_sweep_really_grows_and_its_runs_go_on(tmp_path, monkeypatch, capsys):
     assert (
         "sweep tiny was begun differently: parameters.lr.values was [0.2, 0.1], not [0.2]" in error
     )
+
+
+@pytest.mark.slow
+def test_only_what_is_missing_in_other_directories_is_run(tmp_path, monkeypatch, capsys):
+    tiny = {**TINY, "tracking": "disabled"}
+    file = str(write_sweep(tmp_path, {"lr": {"values": [0.1, 0.2]}}, tiny=tiny))
+    assert sweep(tmp_path, file).returncode == 0
+    write_sweep(tmp_path, {"lr": {"values": [0.4, 0.2]}}, tiny=tiny)
+    monkeypatch.chdir(tmp_path)
+    words = [file, "--missing_from=runs", "--output_dir=more"]
+    assert main(["sweep", *words, "--gpus=none", "--dry_run"]) == 0
+    assert "1 of 2 points ran to their end in runs" in capsys.readouterr().out
+    done = sweep(tmp_path, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 2 points are done already" in done.stdout
+    (missing,) = (tmp_path / "more").glob("*/record.sqlite")
+    assert load_run(missing).config["lr"] == 0.4

@@ -84,6 +84,12 @@ def test_a_sweep_survives_its_runs_and_goes_on_with_what_is_missing(tmp_path):
     assert_complete(runs(tmp_path), CONFIGS)
     assert {run: runs(tmp_path)[run].path.read_bytes() for run in before} == before
     assert not list((tmp_path / "runs" / ".launchers").iterdir())
+    least = min(runs(tmp_path).values(), key=lambda run: run.metrics["rank_mean"][-1])
+    table = last.stdout.partition("best of 6 points:\n")[2].splitlines()
+    assert table[0].split() == ["run", "rank_mean", "test_accuracy", "seed"]
+    rank, accuracy = (f"{least.metrics[n][-1]:.4g}" for n in ("rank_mean", "test_accuracy"))
+    assert table[1].split()[1] == rank
+    assert [rank, accuracy] in [line.split()[1:3] for line in table[1:6]]
 
     # What it says last shows these runs.
     (line,) = re.findall("see them with: lowrank (.*)", last.stdout)

@@ -1,0 +1,96 @@
+"""How a sweep stands, for a second terminal: nothing is started and nothing changed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from lowrank.common.terminal import aligned, duration
+from lowrank.launch.sweeps.best import best_lines, shown
+from lowrank.launch.sweeps.search import described
+from lowrank.launch.sweeps.standing import Standing
+from lowrank.launch.sweeps.trials import is_running, tally_of
+from lowrank.runs.find import Run, load_run
+from lowrank.runs.format import RecordError
+
+_LAST = 5  # epochs by whose pace the time left is told
+
+
+def status_lines(standing: Standing, output_dir: Path, max_retries: int) -> list[str]:
+    """Returns what is known of a sweep.
+
+    Args:
+        standing: The sweep.
+        output_dir: Where its runs are on this machine.
+        max_retries: How often a failed point is run again.
+
+    Returns:
+        Lines: points by state, those that run, those that failed, and the best.
+    """
+    search, points = standing.search, standing.points
+    head = f"sweep {search.sweep.name}: {search.size} points, {search.sweep.method}"
+    if not standing.begun:
+        return [f"{head}, not begun"]
+    tally = tally_of(points, search.size, max_retries)
+    counts = {
+        "finished": tally.done - len(tally.lost),
+        **tally.losses,
+        "running": tally.running,
+        "failed": len(tally.failed),
+    }
+    counts["waiting"] = search.size - sum(counts.values())
+    lines = [head, *aligned([(name, f"{count}") for name, count in counts.items() if count])]
+    running = [n for n, trials in sorted(points.items()) if is_running(trials)]
+    rows, left = [("run", "epoch", "left", search.metric, "")], []
+    for number in running:
+        run_id, values = f"{standing.prefix}-{number:04d}", points[number][-1].params
+        point = search.point(number, values)
+        swept = described({n: shown(value) for n, value in point.items() if n in search.varied})
+        epoch, seconds, value = _stand(output_dir / run_id, search.metric)
+        left.append(seconds)
+        rows.append((run_id, epoch, duration(seconds), value, swept))
+    if running:
+        lines += ["", *aligned(rows, left=(0, 4))]
+        lines.append(f"left: {duration(_seconds_left(standing, counts['waiting'], left))}")
+    if tally.failed:
+        lines.append("")
+    for number, ended in sorted(tally.failed.items()):
+        lines.append(f"{standing.prefix}-{number:04d} failed too often, see {ended.log}")
+    best = best_lines(search, points, output_dir, standing.prefix)
+    return [*lines, *([""] if best else []), *best]
+
+
+def _stand(directory: Path, metric: str) -> tuple[str, float, str]:
+    """Returns a running point's epoch, the seconds it has left, and its metric."""
+    try:
+        run = load_run(directory)
+        epochs = int(run.config["epochs"])
+    except (RecordError, KeyError):  # on another machine, or not begun
+        return "-", math.nan, "-"
+    if not len(run.epochs):
+        return f"0/{epochs}", math.nan, "-"
+    epoch = int(run.epochs[-1])
+    values = run.metrics.get(metric)
+    text = "-" if values is None or not math.isfinite(values[-1]) else f"{values[-1]:.4g}"
+    return f"{epoch}/{epochs}", _pace(run) * (epochs - epoch), text
+
+
+def _pace(run: Run) -> float:
+    """Returns the seconds of an epoch."""
+    parts = ("time/train", "time/evaluate")
+    found = [run.metrics[name][-_LAST:] for name in parts if name in run.metrics]
+    seconds = [float(value) for part in found for value in part if math.isfinite(value)]
+    return sum(seconds) / max(map(len, found)) if seconds else math.nan
+
+
+def _seconds_left(standing: Standing, waiting: int, running: list[float]) -> float:
+    """Returns the time left if as many points go on running at once, as fast as those before."""
+    spans = [
+        (trial.datetime_complete - trial.datetime_start).total_seconds()
+        for trials in standing.points.values()
+        for trial in trials
+        if trial.state.name == "COMPLETE" and trial.datetime_start and trial.datetime_complete
+    ]
+    each = sum(spans) / len(spans) if spans else math.nan
+    rest = sum(each if math.isnan(seconds) else seconds for seconds in running)
+    return (rest + (waiting * each if waiting else 0.0)) / len(running)
