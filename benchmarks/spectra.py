@@ -15,11 +15,13 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import nn
 
+import lowrank.measure.spectra
 from benchmarks import ours
 from benchmarks.program import Options, run
 from benchmarks.timing import Row, Turn, faster, interleaved, spread
@@ -46,7 +48,7 @@ def measure(options: Options) -> list[Row]:
     """
     torch.set_num_threads(available_cores())
     if options.device == "cuda":
-        return [of_an_epoch(options)]
+        return [of_an_epoch(options), of_places(options)]
     rows = of_resnet18(options)
     for name, target, make in OTHERS:
         model = make(options.quick)
@@ -137,6 +139,29 @@ def of_an_epoch(options: Options) -> Row:
         "share",
         SHARE,
     )
+
+
+def of_places(options: Options) -> Row:
+    """Compares the device that holds a ResNet-18 with the cores of its machine.
+
+    Args:
+        options: How.
+
+    Returns:
+        The row.
+    """
+    model = ours.network(options.device, **(ours.SMALL if options.quick else ours.RESNET18))
+    torch.set_num_threads(available_cores())
+    here = ours_of(model)
+
+    def on_cores() -> None:
+        with mock.patch.object(lowrank.measure.spectra, "PLACES", ("cpu",)):
+            here()
+
+    times = interleaved(
+        {"ours": here, "theirs": on_cores}, options.repetitions(5), warmups=options.warmups
+    )
+    return faster("spectra of ResNet-18", "on cores of the CPU", times, None)
 
 
 def ours_of(model: nn.Module) -> Turn:

@@ -104,6 +104,20 @@ def test_measuring_copies_spectra_and_distances_and_no_matrix(device, members):
     }
 
 
+@pytest.mark.parametrize("places", [("cpu", "cuda"), ("cpu",)], ids=["card", "cores"])
+def test_spectra_are_found_where_they_are_said_to_be(device, monkeypatch, places):
+    monkeypatch.setattr(spectra, "PLACES", places)
+    there = []
+    solve = torch.linalg.eigvalsh
+    monkeypatch.setattr(
+        torch.linalg, "eigvalsh", lambda gram: (there.append(gram.device.type), solve(gram))[1]
+    )
+    spectra.singular_values([torch.ones(3, 4, device="cuda") for _ in range(2)])
+    on_card = len(places) == 2
+    assert there == (["cuda"] if on_card else ["cpu", "cpu"])
+    assert device.waits["copy from cuda to cpu"] == len(there)  # the results, or the weights
+
+
 @pytest.mark.usefixtures("device")
 def test_an_svd_is_left_to_the_cpu(monkeypatch):
     asked = []

@@ -30,6 +30,11 @@ SMALL = 2e-7
 """Least σ/‖W‖ taken from a Gram matrix. Its small λ were never seen to be off by more than
 2e-15·‖W‖², and mostly by 1e-17·‖W‖²: at this limit 3 % and mostly 0.01 % of σ."""
 
+PLACES = ("cpu", "cuda")
+"""Kinds of device that solve the matrices they hold; the CPU does so for all others, which lack
+float64. Without "cuda" its cores take those of a GPU as well, beside the training; which is faster
+is a row of the benchmarks (`benchmarks.spectra`) that no card has filled in yet."""
+
 _UNIT = 2.0**-53  # unit roundoff of float64
 _WORKSPACE = 256 * 2**20  # bytes that may be used in any case
 _BLOCKED = 256  # size from which a Gram matrix is computed by panels
@@ -91,7 +96,7 @@ def singular_values(
     epsilons: Sequence[float] = (),
     rank_norm: str = "frobenius",
 ) -> list[Spectrum]:
-    """Computes the singular values of many matrices, each on its own device.
+    """Computes the singular values of many matrices, each on its own device if it is of `PLACES`.
 
     For every ε of `epsilons` the number of σ_i/‖W‖ > ε equals that of `torch.linalg.svdvals` in
     float64, also where a value all but touches ε. Without over- or underflow for any finite entries
@@ -122,8 +127,7 @@ def singular_values(
             raise ValueError(f"a matrix must have 2 dimensions, got shape {tuple(matrix.shape)}")
     if rank_norm not in ("frobenius", "spectral"):
         raise ValueError(f"rank_norm must be 'frobenius' or 'spectral', got {rank_norm!r}")
-    # Only these kinds of device have float64.
-    placed = [w if w.device.type in ("cpu", "cuda") else w.cpu() for w in matrices]
+    placed = [w if w.device.type in PLACES else w.cpu() for w in matrices]
     solve = partial(_solve, epsilons=tuple(epsilons), rank_norm=rank_norm)
     limit = max([_WORKSPACE, *map(_workspace, placed)])
     batches = _batches(placed, limit)

@@ -21,6 +21,7 @@ from benchmarks.program import Options, run
 from benchmarks.table import load
 from benchmarks.timing import Row, Spread
 from lowrank.common.errors import Failure, InputError
+from lowrank.measure import spectra as spectra_of_measure
 from lowrank.measure.matrices import weight_matrices
 
 README = (HERE / "README.md").read_text(encoding="utf-8")
@@ -181,6 +182,23 @@ def test_a_wrong_rank_count_is_a_failure(monkeypatch):
     monkeypatch.setattr(spectra.Watcher, "measure", wrong)
     with pytest.raises(Failure, match=r"wrong, 2: rank 3 at 0\.001, not 4"):
         spectra.check_counts(model, "wrong")
+
+
+def test_spectra_on_the_device_are_compared_with_those_on_cores(monkeypatch):
+    places = []
+
+    def solve(*_, **__):
+        places.append(spectra_of_measure.PLACES)
+
+    def here(model):
+        del model
+        return solve
+
+    monkeypatch.setattr(spectra, "ours_of", here)
+    row = spectra.of_places(Options(quick=True, device="cpu", data_dir=None))
+    assert places == [spectra_of_measure.PLACES, ("cpu",)]
+    assert (row.what, row.baseline) == ("spectra of ResNet-18", "on cores of the CPU")
+    assert row.met is None
 
 
 def test_half_of_the_singular_values_are_made_tiny():

@@ -248,6 +248,24 @@ def test_a_solver_that_fails_is_replaced_by_the_svd_and_that_one_reported(monkey
         singular_values([matrix])
 
 
+def test_matrices_in_one_batch_as_on_a_gpu_have_the_counts_of_an_svd(monkeypatch):
+    sizes = np.geomspace(1, 1e-4, 270)
+    matrices = [with_spectrum(sizes * (1 + 1e-9 * k), 270, 300, seed=3 * k) for k in range(2)]
+    matrices.append(with_spectrum([1.0, 1e-3, 1e-12], 270, 300, seed=9))
+    batches = []
+    by_gram = spectra._by_gram
+    monkeypatch.setattr(spectra, "_by_gram", lambda w: (batches.append(len(w)), by_gram(w))[1])
+    monkeypatch.setattr(spectra, "_BLOCKED", 1000)  # the product as a whole
+    alone = singular_values(matrices, epsilons=EPSILONS)
+    monkeypatch.setattr(spectra, "_batches", lambda *_: [[0, 1, 2]])
+    together = singular_values(matrices, epsilons=EPSILONS)
+    assert batches == [1, 1, 1, 3]
+    for one, other, matrix in zip(alone, together, matrices, strict=True):
+        for epsilon in EPSILONS:
+            expected = rank(svd(matrix), epsilon)
+            assert rank(one, epsilon) == rank(other, epsilon) == expected
+
+
 def test_autocast_does_not_lower_the_precision():
     matrix = gaussian(30, 40).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
