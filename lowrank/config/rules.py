@@ -55,6 +55,22 @@ def unused(config: Any, defaults: Mapping[str, Any]) -> Conflicts:
             )
 
 
+def has_effect(name: str, config: Mapping[str, Any]) -> bool:
+    """Returns whether a setting decides anything beside the others.
+
+    Args:
+        name: The setting.
+        config: All of them.
+
+    Example:
+        >>> [has_effect("momentum", {"optimizer": name}) for name in ("sgd", "adam")]
+        [True, False]
+    """
+    if name == "gamma" and not config.get("milestones"):
+        return False
+    return all(config.get(decider) in users for n, decider, users in _USED_WITH if n == name)
+
+
 def _shown(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 

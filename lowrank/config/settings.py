@@ -362,6 +362,22 @@ def defaults() -> dict[str, Any]:
     return {name: field.default for name, field in Config.model_fields.items()}
 
 
+def with_group(group: str) -> tuple[str, ...]:
+    """Returns the fields of one group, as ``--help`` has them.
+
+    Args:
+        group: Its name, such as ``model``.
+
+    Returns:
+        The fields, in their order.
+    """
+    return tuple(
+        name
+        for name, field in Config.model_fields.items()
+        if isinstance(extra := field.json_schema_extra, dict) and extra["group"] == group
+    )
+
+
 FREE_ON_RESUME = with_role("identity", "place", "tracking")
 """Fields in which a run may differ from itself when it goes on."""
 

@@ -148,7 +148,7 @@ def test_damaged_spectra_cost_a_run_its_section(directory, capsys):
     database.close()
     first, last = said(capsys, "runs").splitlines()
     assert first.startswith(
-        "no section: runs/bad/record.sqlite: the run record is damaged (spectrum"
+        "no spectra: runs/bad/record.sqlite: the run record is damaged (spectrum"
     )
     assert last.startswith("report of 2 runs (1 with spectra)")
 

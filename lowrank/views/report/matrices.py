@@ -30,7 +30,7 @@ RATIOS = (8, 60)
 
 def matrices(
     runs: Sequence[Run], rows: Sequence[RunRow], groups: Sequence[int], definition: Definition
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], dict[int, list[str]]]:
     """Returns σ/‖W‖ of every layer at a run's last epoch, and its norm ratios over k epochs.
 
     Args:
@@ -40,7 +40,8 @@ def matrices(
         definition: Whose norm divides.
 
     Returns:
-        JSON types, as the page's program reads them, and lines on records that cannot be read.
+        JSON types, as the page's program reads them, and for the place of every run whose spectra
+        cannot be read the reason in lines.
     """
     able = [n for n, row in enumerate(rows) if row.epochs.size and row.end not in (COLLAPSED, DEAD)]
     names = list(dict.fromkeys(layer.name for n in able for layer in runs[n].layers))
@@ -52,14 +53,14 @@ def matrices(
     every = _every([rows[n].epochs for n in chosen])
     places: dict[int, Places] = {}
     axes: dict[bytes, int] = {}
-    found, lines = {}, []
+    found, unread = {}, {}
     for n in chosen:
         run, row = runs[n], rows[n]
         try:
             spectra = relative_spectra(run, [int(row.epochs[-1])], definition.rank_norm)
             t, ratios, decay = norm_ratios(run, row.epochs, [x.name for x in run.layers], every)
         except RecordError as error:
-            lines += [f"no spectrum: {line}" for line in error.lines]
+            unread[n] = [f"no spectra: {line}" for line in error.lines]
             continue
         of_layers: list[list[Any] | None] = [None] * len(names)
         table = np.full((len(names), len(t)), np.nan)
@@ -89,7 +90,7 @@ def matrices(
         "axes": [pack(np.frombuffer(axis, dtype="<f4")) for axis in axes],
         "able": len(able),
         "runs": found,
-    }, lines
+    }, unread
 
 
 def _spread_over_points(

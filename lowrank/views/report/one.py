@@ -130,7 +130,15 @@ def _spectra(run: Run, measured: Places, budget: float) -> dict[str, Any]:
         {"indices": pack(places[name] + 1), "values": pack(values[:, places[name]])}
         for name, values in found.items()
     ]
-    return {"epochs": pack(epochs), "layers": layers}
+    # A matrix that has collapsed has no rank at any ε, whatever its singular values are.
+    ranks = [run.metrics.get(f"rank/{name}") for name in found]
+    at = np.searchsorted(run.epochs, epochs)
+    gone = {
+        str(place): lost.tolist()
+        for place, rank in enumerate(ranks)
+        if rank is not None and (lost := np.flatnonzero(np.isnan(rank[at]))).size
+    }
+    return {"epochs": pack(epochs), "layers": layers, "gone": gone}
 
 
 def _bound_words(run: Run, bounds: Floats) -> str:

@@ -17,6 +17,7 @@ from lowrank.common.texts import nearest, printable
 from lowrank.runs.find import Run
 from lowrank.runs.format import RecordError
 from lowrank.views.report import MOST_SECTIONS
+from lowrank.views.report.about import about
 from lowrank.views.report.many import overview
 from lowrank.views.report.matrices import matrices
 from lowrank.views.report.one import section
@@ -60,18 +61,18 @@ def write_report(
     runs = [by_path[row.path] for row in rows]
     named = [_named(each.path) for each in runs]
     data: dict[str, Any] = overview(runs, rows, named)
-    data["matrices"] = None
+    data["matrices"], without = None, dict[int, list[str]]()
     if len(runs) > 1:
         groups = [row["group"] for row in data["runs"]]
-        data["matrices"], lines = matrices(runs, rows, groups, definition)
-        damaged += lines
-    chosen = _chosen(runs, rows, sections)
+        data["matrices"], without = matrices(runs, rows, groups, definition)
+        damaged += [line for lines in without.values() for line in lines]
+    chosen = [place for place in _chosen(runs, rows, sections) if place not in without]
     data["sections"] = []
     for place in chosen:
         try:
             data["sections"].append({"run": place, **section(runs[place], len(chosen))})
         except RecordError as error:
-            damaged += [f"no section: {line}" for line in error.lines]
+            damaged += [f"no spectra: {line}" for line in error.lines]
     notes = [*unread, *damaged]
     data["notes"] = [redact(note) for note in notes]
     data["made"] = {
@@ -79,7 +80,9 @@ def write_report(
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": version("lowrank"),
     }
-    title = f"{runs[0].id}: ranks" if len(runs) == 1 else f"{len(runs)} runs: ranks"
+    data["about"] = about(runs, rows, sweep)
+    what = data["about"]["name"] or f"{len(runs)} runs"
+    title = f"{runs[0].id if len(runs) == 1 else what}: ranks"
     content = page(data, title).encode("utf-8")
     with writing("output", output), replacing(Path(output)) as new:
         new.write_bytes(content)

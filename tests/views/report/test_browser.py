@@ -68,16 +68,80 @@ def test_the_slider_moves_the_spectrum(browser, one):
     run, path = one
     with opened(browser, path) as page:
         for epoch in (0, 7, 20):
-            page.locator("input[type=range]").fill(str(epoch))
+            page.locator(".slider input").fill(str(epoch))
             assert page.locator(".slider output").inner_text() == f"epoch {epoch}"
             s = run.spectra["linear2"][epoch]
             np.testing.assert_allclose(
                 named(page, "-spectra", "linear2 (32)"), s / np.sqrt((s**2).sum()), rtol=1e-6
             )
         before = picture(page, "-spectra")
-        page.locator("input[type=range]").press("Home")
+        page.locator(".slider input").press("Home")
         assert page.locator(".slider output").inner_text() == "epoch 0"
         assert picture(page, "-spectra") != before
+
+
+def test_ranks_at_any_epsilon_are_counted_in_the_spectra(browser, one):
+    run, path = one
+    with opened(browser, path) as page:
+        name = "linear3 (32)"
+        assert named(page, "-any-epsilon", name) == run.metrics["rank/linear3"].tolist()
+        page.locator(".epsilon input").fill("-1.4")
+        assert page.locator(".epsilon output").inner_text() == "0.0398"
+        s = run.spectra["linear3"]
+        truth = (s / np.sqrt((s**2).sum(1, keepdims=True)) > 0.0398).sum(1)
+        assert named(page, "-any-epsilon", name) == truth.tolist()
+        lines = [shape["y0"] for shape in plot(page, "-spectra")["layout"]["shapes"]]
+        assert lines == [1e-3, 1e-2, 0.0398]
+        # Of a spectrum of which not all values are in the page, what lies between is estimated.
+        values = np.exp(-np.arange(400) / 40)
+        shown = np.unique(np.linspace(0, 399, 100).round().astype(int))
+        arguments = [values[shown].tolist(), (shown + 1).tolist()]
+        for epsilon in (2.0, 0.3, 0.01, 1e-9):
+            got = page.evaluate("([v, i, e]) => countAbove(v, i, e)", [*arguments, epsilon])
+            assert abs(got - (values > epsilon).sum()) <= 1
+
+
+def test_a_collapsed_matrix_has_no_rank_at_any_epsilon(browser, tmp_path):
+    write(tmp_path / "run", epochs=6, collapse_at=3, state="collapsed")
+    write_report([tmp_path / "run"], tmp_path / "report.html")
+    with opened(browser, tmp_path / "report.html") as page:
+        ranks = named(page, "-any-epsilon", "linear1 (16)")
+        assert [rank is None for rank in ranks] == [False] * 3 + [True] * 4
+
+
+def test_the_head_says_what_the_runs_have_in_common(browser, sweep, tmp_path):
+    (tmp_path / "trend.yaml").write_text(
+        "program: train.py\nname: trend\ndescription: What does decay do?\nmethod: grid\n"
+        "metric: {name: rank_mean, goal: minimize}\nparameters:\n  epochs: {value: 10}\n"
+        "  weight_decay: {values: [0.0, 0.01, 0.02]}\n  batch_size: {values: [8, 16]}\n"
+        "  seed: {values: [0, 1]}\n"
+    )
+    write_report([sweep], tmp_path / "r.html", sweep=str(tmp_path / "trend.yaml"))
+    with opened(browser, tmp_path / "r.html") as page:
+        assert page.title() == "trend: ranks"
+        assert page.locator("h1").inner_text() == "trend"
+        head = page.locator("header").inner_text()
+        for words in (
+            "What does decay do?", "12 runs: 9 finished", "What varies: weight decay (0, 0.01, ",
+            "mlp, depth 5, width 100", "digits", "momentum 0", "learning rate 0.1", "c0ffeec0ff",
+        ):  # fmt: skip
+            assert words in head
+        assert not any(words in head for words in ("gamma", "vit", "dropout"))
+
+
+@pytest.mark.parametrize("width", [800, 1400])
+def test_tool_icons_cover_no_data(browser, many, width):
+    with opened(browser, many, {"width": width, "height": 900}) as page:
+        section = page.locator("details.run").first
+        section.locator("summary").first.click()
+        page.wait_for_selector("details.run[open] .main-svg")
+        for panel in page.locator(".plot").all():
+            if not panel.is_visible() or not panel.locator(".modebar").count():
+                continue
+            icons = panel.locator(".modebar").bounding_box()
+            for area in panel.locator(".draglayer .nsewdrag").all():
+                data = area.bounding_box()
+                assert icons["y"] + icons["height"] <= data["y"] + 1
 
 
 def test_every_plot_of_a_run_gives_its_numbers(browser, one):
@@ -196,6 +260,10 @@ def test_the_landscape_follows_its_selectors(browser, many, sweep):
         selector(page, "Up").select_option(label="seed")
         assert plot(page, "landscape")["data"][1]["y"] == ["0", "1"]
         assert picture(page, "landscape") != before
+        accuracy = plot(page, "landscape-accuracy")["data"]
+        assert accuracy[1]["y"] == ["0", "1"]
+        last = [load_run(sweep / f"run{n:02}").metrics["test_accuracy"][-1] for n in (0, 2)]
+        assert accuracy[1]["z"][0][0] == pytest.approx(100 * np.mean(last), rel=1e-5)
         before = plot(page, "landscape")["data"][1]["z"]
         selector(page, "Rank").select_option(label="average rank at ε = 0.01")
         assert plot(page, "landscape")["data"][1]["z"] != before
@@ -311,10 +379,16 @@ def test_two_runs_stand_side_by_side_at_the_same_epoch(browser, tmp_path):
         ]
         assert boxes[0]["y"] == pytest.approx(boxes[1]["y"], abs=2)
         assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
-        page.locator("input[type=range]").first.fill("5")
+        page.locator(".slider input").first.fill("5")
         assert page.locator(".slider output").all_inner_texts() == ["epoch 5", "epoch 5"]
-        page.locator("input[type=range]").last.fill("9")
+        page.locator(".slider input").last.fill("9")
         assert page.locator(".slider output").all_inner_texts() == ["epoch 9", "epoch 9"]
+        page.locator(".epsilon input").first.fill("-1")
+        assert page.locator(".epsilon output").all_inner_texts() == ["0.1", "0.1"]
+        selector(page, "Quantity").last.select_option("stable_rank")
+        titles = [plot(page, "-ranks", n)["layout"]["yaxis"]["title"]["text"] for n in (0, 1)]
+        assert titles[0] == titles[1]
+        assert "stable" in titles[0]
         for name in ("-ranks", "-norms"):
             ranges = [plot(page, name, which)["layout"]["yaxis"]["range"] for which in (0, 1)]
             assert ranges[0] == ranges[1]

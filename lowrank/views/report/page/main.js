@@ -11,10 +11,14 @@ function ends() {
 
 function head() {
   const single = DATA.runs.length === 1;
-  const title = single ? `Run ${DATA.runs[0].id}` : `${DATA.runs.length} runs`;
-  const nodes = [element("h1", {}, title)];
+  const { name, question, facts } = DATA.about;
+  const count = `${DATA.runs.length} runs`;
+  const nodes = [element("h1", {}, single ? `Run ${DATA.runs[0].id}` : name || count)];
+  if (question) nodes.push(element("p", { class: "question" }, question));
   nodes.push(element("p", { class: "lead" }, single ? headline(DATA.runs[0]) :
-    `${ends().map(([end, count]) => `${count} ${end}`).join(", ")}. ${swept()}`));
+    `${name ? `${count}: ` : ""}${ends().map(([end, n]) => `${n} ${end}`).join(", ")}. ${swept()}`));
+  nodes.push(element("dl", { class: "about facts" }, ...facts.flatMap(([what, told]) =>
+    [element("dt", {}, what), element("dd", {}, told)])));
   nodes.push(element("p", { class: "about" },
     "The rank of a weight matrix W is the number of its singular values σ with σ / ‖W‖ > ε. " +
     "A matrix that has collapsed (shrunk to nothing or not finite) has no rank: it is marked ×, never shown as low rank."));
@@ -48,6 +52,8 @@ function headline(run) {
   return parts.join(" · ");
 }
 
+const beside = (panels) => element("div", { class: panels.length > 1 ? "halves" : "" }, ...panels.map((panel) => panel.node));
+
 const passing = () => DATA.runs.map((_, index) => index).filter((index) => passes(DATA.runs[index]));
 
 function overview() {
@@ -58,7 +64,7 @@ function overview() {
     for (const panel of panels()) panel.update();
   };
   const quantities = Object.entries(DATA.quantities);
-  const all = () => [curves, landscape, settings, parallel, scatter].filter((panel) => shownPanels.includes(panel));
+  const all = () => [curves, ...landscapes, settings, parallel, scatter].filter((panel) => shownPanels.includes(panel));
   const ofLines = () => [curves, ...matrices];
   const mean = element("input", {
     type: "checkbox", onchange: () => { view.mean = mean.checked; for (const panel of ofLines()) panel.update(); },
@@ -69,14 +75,16 @@ function overview() {
   });
   const matrices = matrixPanels(() => runs);
   const landscape = new Panel({
-    title: "Landscape of the last rank", name: "landscape", draw: () => drawLandscape(runs),
-    controls: FIELDS.length > 1 ? [choice("Across", names, view.x, set("x", () => [landscape])), choice("Up", names, view.y, set("y", () => [landscape]))] : [],
+    title: "Landscape of ranks", name: "landscape", draw: () => drawLandscape(runs, view.quantity),
+    controls: FIELDS.length > 1 ? [choice("Across", names, view.x, set("x", () => landscapes)), choice("Up", names, view.y, set("y", () => landscapes))] : [],
   });
+  const ofAccuracy = new Panel({ title: "Landscape of accuracies", name: "landscape-accuracy", draw: () => drawLandscape(runs, view.accuracy) });
+  const landscapes = FIELDS.length > 1 ? [landscape, ...(HAS_ACCURACY ? [ofAccuracy] : [])] : [];
   const scatter = new Panel({ title: "Rank against accuracy", name: "scatter", draw: () => drawScatter(runs) });
   const settings = new Panel({ title: "Rank against each setting", name: "settings", draw: () => drawSettings(runs) });
   const parallel = new Panel({ title: "Settings, accuracy and rank together", name: "parallel", draw: () => drawParallel(runs) });
   const shownPanels = [
-    curves, ...(FIELDS.length > 1 ? [landscape] : []), ...(SWEPT.length ? [settings] : []),
+    curves, ...landscapes, ...(SWEPT.length ? [settings] : []),
     ...(SWEPT.length > 1 ? [parallel] : []), ...(HAS_ACCURACY ? [scatter] : []),
   ];
   const table = new RunTable(() => runs);
@@ -101,8 +109,7 @@ function overview() {
     ends().length > 1 ? choice("Ended", [["", "any"], ...ends().map(([end, n]) => [end, `${end} (${n})`])], "", (value) => { view.state = value; refilter(); }) : null,
     count);
   return {
-    nodes: [bar, ...shownPanels.map((panel) => panel.node),
-      element("div", { class: matrices.length > 1 ? "halves" : "" }, ...matrices.map((panel) => panel.node)),
+    nodes: [bar, curves.node, beside(landscapes), ...shownPanels.slice(1 + landscapes.length).map((panel) => panel.node), beside(matrices),
       element("h2", {}, "Runs"), table.node],
     draw: () => { for (const part of [table, ...shownPanels, ...matrices]) part.update(); },
   };

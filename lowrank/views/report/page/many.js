@@ -271,14 +271,24 @@ function linesTable(runs, quantities, place) {
 
 // ------------------------------------------------------------------------------- landscape
 
-function landscapeCells(runs) {
+// The last value in the unit of its axis.
+function lastValue(run, name) {
+  const value = run.last[name];
+  return isNumber(value) && /_accuracy$/.test(name) ? 100 * value : value;
+}
+
+function nameOf(name) {
+  return DATA.quantities[name] || `${name.replace("_", " ")} in %`;
+}
+
+function landscapeCells(runs, name) {
   const cells = new Map();
   for (const index of runs) {
     const run = DATA.runs[index];
     const key = `${run.levels[view.x]},${run.levels[view.y]}`;
     if (!cells.has(key)) cells.set(key, { values: [], gone: 0, without: 0 });
     const cell = cells.get(key);
-    const value = run.last[view.quantity];
+    const value = lastValue(run, name);
     if (!HAS_RANK(run)) cell.gone += 1;
     else if (isNumber(value)) cell.values.push(value);
     else cell.without += 1;
@@ -292,13 +302,14 @@ function averagedOver() {
   return others.length ? `, of every ${others.join(" and ")} that the filter lets through` : "";
 }
 
-function drawLandscape(runs) {
+// Of an accuracy only the runs count that have a rank.
+function drawLandscape(runs, name) {
   if (FIELDS.length < 2) return emptyPlot("A landscape needs two settings that vary.");
   if (view.x === view.y) return emptyPlot("Choose two different settings.");
   const [across, up] = [FIELDS[view.x], FIELDS[view.y]];
-  const cells = landscapeCells(runs);
+  const cells = landscapeCells(runs, name);
   if (across.numbers && up.numbers && cells.size > MOST_NAMED && 2 * cells.size < across.texts.length * up.texts.length) {
-    return drawScatteredLandscape(runs, view.x, view.y);
+    return drawScatteredLandscape(runs, view.x, view.y, name);
   }
   const xs = across.texts.map(plain);
   const ys = up.texts.map(plain);
@@ -313,13 +324,13 @@ function drawLandscape(runs) {
     if (cell.gone) return `${cell.gone} collapsed or dead: no rank`;
     return cell.without ? "not recorded" : "no run";
   });
-  const wide = xs.length <= 14;
+  const wide = xs.length <= (HAS_ACCURACY ? 7 : 14);
   const inside = grid((cell) => (cell.values.length
     ? shown(average(cell.values), 3) + (cell.gone ? ` (${cell.gone}×)` : "") : ""));
   const common = { x: xs, y: ys, customdata: said, xgap: 2, ygap: 2, hovertemplate:
     `${plain(across.name)}=%{x} ${plain(up.name)}=%{y}<br>%{customdata}<extra></extra>` };
   const means = z.flat().filter(isNumber);
-  const [zmin, zmax] = means.length ? colourLimits(means) : [0, 1];
+  const [zmin, zmax] = means.length ? colourLimits(means, name) : [0, 1];
   const traces = [
     {
       type: "heatmap", z: gone, ...common, colorscale: [[0, "#c8c8c8"], [1, "#c8c8c8"]], showscale: false,
@@ -327,9 +338,9 @@ function drawLandscape(runs) {
       texttemplate: wide ? "%{text}" : "", textfont: { color: "#000", size: 11 },
     },
     {
-      type: "heatmap", z, ...common, colorscale: "Cividis", text: inside, zmin, zmax,
+      type: "heatmap", z, ...common, colorscale: name === view.accuracy ? "Viridis" : "Cividis", text: inside, zmin, zmax,
       texttemplate: wide ? "%{text}" : "",
-      colorbar: { title: { text: axisText(DATA.quantities[view.quantity]), side: "right" }, outlinewidth: 0 },
+      colorbar: { title: { text: axisText(nameOf(name)), side: "right" }, outlinewidth: 0 },
     },
   ];
   const category = { type: "category", showgrid: false, tickfont: { size: 12 } };
@@ -341,7 +352,7 @@ function drawLandscape(runs) {
       yaxis: axis(up.words, { ...category, categoryarray: ys, automargin: true }),
     },
     table: () => ({
-      columns: [across.name, up.name, view.quantity, "sd", "n", "collapsed_or_dead"],
+      columns: [across.name, up.name, name, "sd", "n", "collapsed_or_dead"],
       rows: xs.flatMap((_, i) => ys.map((_, j) => [across.texts[i], up.texts[j], z[j][i],
         z[j][i] === null ? null : deviation(at(i, j).values), at(i, j).values.length, at(i, j).gone])),
     }),

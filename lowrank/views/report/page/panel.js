@@ -5,6 +5,9 @@ const PANELS = [];
 const FONT = { family: "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", size: 13, color: "#222" };
 const GRID = { gridcolor: "#e6e6e6", linecolor: "#666", showline: true, ticks: "outside", tickcolor: "#666", zeroline: false };
 
+// Height of plotly's icons, which get room above the data.
+const ICONS = 34;
+
 // draw() gives {traces, layout, height, table: () => ({columns, rows}), remark}.
 class Panel {
   constructor({ title, name, controls = [], draw }) {
@@ -26,9 +29,12 @@ class Panel {
     const { traces, layout, height, table, remark } = this.draw(this.plot.clientWidth || 1100);
     this.table = table;
     this.remark.textContent = remark || "";
+    const margin = { l: 70, r: 20, b: 54, ...layout.margin };
+    const room = Math.max(0, ICONS - (margin.t || 0));
+    margin.t = (margin.t || 0) + room;
     const full = {
-      font: FONT, margin: { l: 70, r: 20, t: 10, b: 54 }, height, hovermode: "closest",
-      paper_bgcolor: "white", plot_bgcolor: "white", hoverlabel: { align: "left" }, ...layout,
+      font: FONT, height: height + room, hovermode: "closest",
+      paper_bgcolor: "white", plot_bgcolor: "white", hoverlabel: { align: "left" }, ...layout, margin,
     };
     const config = {
       responsive: true, displaylogo: false,
@@ -61,7 +67,7 @@ function dashedLines(epsilons) {
       line: { color: "#555", width: 1, dash: "dash" },
     })),
     annotations: epsilons.map((value) => ({
-      text: `ε = ${value}`, xref: "paper", x: 1, xanchor: "right", y: Math.log10(value),
+      text: `ε = ${shown(value)}`, xref: "paper", x: 1, xanchor: "right", y: Math.log10(value),
       yanchor: "bottom", showarrow: false, font: { size: 11 },
     })),
   };

@@ -1,6 +1,17 @@
 // One run: ranks, heat map, spectra with an epoch slider, accuracies and losses, norms, layers.
 "use strict";
 
+// How many values are above ε, of descending ones at some of their indices (from 1).
+function countAbove(values, indices, epsilon) {
+  if (values.includes(null)) return null;
+  const above = values.filter((value) => value > epsilon).length;
+  if (!above || above === values.length) return above && indices[above - 1];
+  const [low, high] = [indices[above - 1], indices[above]];
+  if (high === low + 1 || values[above] <= 0) return low;
+  const share = Math.log(values[above - 1] / epsilon) / Math.log(values[above - 1] / values[above]);
+  return low + Math.min(high - low - 1, Math.floor(share * (high - low)));
+}
+
 class RunSection {
   constructor(section, narrow) {
     this.narrow = narrow;
@@ -14,6 +25,7 @@ class RunSection {
     this.quantity = section.ranks[0] || Object.keys(section.quantities)[0];
     [this.norm] = section.sizes;
     this.picked = -1;
+    this.lists = {};
     this.panels = [];
   }
 
@@ -40,6 +52,26 @@ class RunSection {
 
   isRank(quantity) {
     return this.section.ranks.includes(quantity);
+  }
+
+  // Those of the runs side by side that are open, else this one.
+  shownPeers() {
+    return this.peers.filter((peer) => peer.panels.length);
+  }
+
+  // A list of choices that the runs side by side share, as far as each has them.
+  linked(label, choices, name, read) {
+    const made = choice(label, choices, this[name], (value) => {
+      for (const peer of this.shownPeers()) {
+        const list = peer.lists[name];
+        if (!list || ![...list.options].some((option) => option.value === value)) continue;
+        list.value = value;
+        peer[name] = read(value);
+        peer.update();
+      }
+    });
+    this.lists[name] = made.querySelector("select");
+    return made;
   }
 
   panel(options) {
@@ -155,11 +187,11 @@ class RunSection {
     })).filter((trace) => trace.y.some(isNumber));
   }
 
-  collapseMarks(rows) {
+  collapseMarks(rows, epochs = this.epochs) {
     const ends = rows.map((values, i) => [i, values.findLastIndex(isNumber)])
       .filter(([i, last]) => last < rows[i].length - 1);
     if (!ends.length) return [];
-    const x = ends.map(([, last]) => this.epochs[Math.max(0, last)]);
+    const x = ends.map(([, last]) => epochs[Math.max(0, last)]);
     const y = ends.map(([i, last]) => (last < 0 ? 0 : rows[i][last]));
     return [{
       type: "scatter", mode: "markers", name: "collapsed: no rank", x, y, showlegend: true,
@@ -231,13 +263,50 @@ class RunSection {
         yaxis: axis(`σ / ${this.section.norm}`, {
           ...POWERS, range: [Math.log10(lowest), 0.15],
         }),
-        ...dashedLines(this.section.epsilons),
+        ...dashedLines([...new Set([...this.section.epsilons, this.epsilon])]),
       },
       table: () => this.layerRows(["epoch", "index", "sigma_over_norm"], (i) =>
         layers[i].indices.map((index, k) => [epochs[this.at], index, rows[i][k]])),
       remark: "What lies above a dashed line counts in the rank at that ε." +
         (gone ? ` ${gone} layers are not finite here and have no spectrum.` : ""),
     };
+  }
+
+  // Ranks at the slider's ε, counted in the spectra that the page has.
+  drawAnyEpsilon() {
+    const { epochs, layers } = this.loadSpectra();
+    if (!epochs.length) return emptyPlot("No spectrum has been recorded yet.");
+    const { gone } = this.section.spectra;
+    const rows = layers.map(({ indices, values }, i) => values.map((at, e) =>
+      ((gone[i] || []).includes(e) ? null : countAbove(at, indices, this.epsilon))));
+    const thin = layers.some(({ indices }, i) => indices.length < this.full[i]);
+    return {
+      traces: [...this.layerLines(rows, epochs, "epoch %{x}: %{y:.4~g}"), ...this.collapseMarks(rows, epochs)],
+      height: this.narrow ? 500 : 400,
+      layout: {
+        legend: this.legend(), margin: this.margins(), xaxis: epochAxis(epochs),
+        yaxis: axis(`rank at ε = ${shown(this.epsilon, 3)}`, { range: [0, 1.08 * this.top] }),
+      },
+      table: () => this.layerRows(["epoch", "epsilon", "rank"], (i) => rows[i].map((value, e) => [epochs[e], this.epsilon, value])),
+      remark: `Counted in the spectra of ${epochs.length} epochs` + (thin ? ", between whose drawn values it is interpolated." : "."),
+    };
+  }
+
+  epsilonSlider() {
+    [this.epsilon = 1e-3] = this.section.epsilons;
+    const said = element("output", {}, shown(this.epsilon, 3));
+    const range = element("input", {
+      type: "range", min: -5, max: -0.3, step: 0.01, value: Math.log10(this.epsilon), "aria-valuetext": said.textContent,
+      oninput: () => { for (const peer of this.shownPeers()) peer.showEpsilon(Number((10 ** Number(range.value)).toPrecision(3))); },
+    });
+    this.showEpsilon = (epsilon) => {
+      this.epsilon = epsilon;
+      range.value = Math.log10(epsilon);
+      said.textContent = shown(epsilon, 3);
+      range.setAttribute("aria-valuetext", said.textContent);
+      for (const panel of [this.anyPanel, this.spectraPanel]) panel.update();
+    };
+    return element("label", { class: "epsilon" }, "ε ", range, said);
   }
 
   slider() {
@@ -371,8 +440,8 @@ class RunSection {
     const choices = Object.entries(quantities).filter(([q]) => !norms.includes(q));
     const picks = [[-1, "all"], ...this.names.map((name, i) => [i, name])];
     const controls = element("div", { class: "controls section-controls" },
-      choices.length ? choice("Quantity", choices, this.quantity, (q) => { this.quantity = q; this.update(); }) : null,
-      choice("Highlight layer", picks, -1, (i) => { this.picked = Number(i); this.update(); }));
+      choices.length ? this.linked("Quantity", choices, "quantity", String) : null,
+      this.linked("Highlight layer", picks, "picked", Number));
     const nodes = choices.length ? [
       controls,
       this.panel({ title: "Rank of every layer", name: "ranks", draw: () => this.drawRanks() }),
@@ -380,6 +449,8 @@ class RunSection {
     ] : [element("p", {}, "No rank has been recorded.")];
     nodes.push(this.panel({ title: "Spectrum of every layer", name: "spectra", controls: [this.slider()], draw: () => this.drawSpectra() }));
     this.spectraPanel = this.panels[this.panels.length - 1];
+    nodes.push(this.panel({ title: "Rank at any ε", name: "any-epsilon", controls: [this.epsilonSlider()], draw: () => this.drawAnyEpsilon() }));
+    this.anyPanel = this.panels[this.panels.length - 1];
     const kinds = ["accuracy", "loss"].filter((kind) => this.scalarNames(kind).length);
     const further = Object.keys(this.section.further);
     const halves = kinds.map((kind) => this.panel({

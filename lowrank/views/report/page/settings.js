@@ -30,14 +30,14 @@ function settingValue(run, field) {
 }
 
 // Colours from dark to light over at least a quarter of what there is: noise is no contrast.
-function colourLimits(values) {
+function colourLimits(values, name = view.quantity) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const least = 0.25 * Math.max(...DATA.runs.map((run) => (isRank(view.quantity) && run.full_rank) || 0), isRank(view.quantity) ? Math.abs(high) : 0);
+  const least = 0.25 * Math.max(...DATA.runs.map((run) => (isRank(name) && run.full_rank) || 0), isRank(name) ? Math.abs(high) : 0);
   return high - low >= least && high > low ? [low, high] : [Math.min(low, high - (least || 1)), high];
 }
 
 function isRank(name) {
-  return !(name in DATA.metrics);
+  return name in DATA.quantities && !(name in DATA.metrics);
 }
 
 function lastRows(runs) {
@@ -51,11 +51,11 @@ function lastRows(runs) {
 }
 
 // Two settings of numbers that form no grid: each run is a point.
-function drawScatteredLandscape(runs, x, y) {
-  const placed = runs.filter((index) => HAS_RANK(DATA.runs[index]) && isNumber(DATA.runs[index].last[view.quantity]));
+function drawScatteredLandscape(runs, x, y, name) {
+  const placed = runs.filter((index) => HAS_RANK(DATA.runs[index]) && isNumber(lastValue(DATA.runs[index], name)));
   const gone = runs.filter((index) => !HAS_RANK(DATA.runs[index]));
-  const values = placed.map((index) => DATA.runs[index].last[view.quantity]);
-  const [cmin, cmax] = values.length ? colourLimits(values) : [0, 1];
+  const values = placed.map((index) => lastValue(DATA.runs[index], name));
+  const [cmin, cmax] = values.length ? colourLimits(values, name) : [0, 1];
   const of = (members) => ({
     type: "scatter", mode: "markers", x: members.map((index) => settingValue(DATA.runs[index], x)),
     y: members.map((index) => settingValue(DATA.runs[index], y)), text: members.map((index) => runText(DATA.runs[index])),
@@ -64,7 +64,7 @@ function drawScatteredLandscape(runs, x, y) {
     ...of(placed), customdata: values, showlegend: false,
     marker: {
       size: 12, color: values, cmin, cmax, colorscale: "Cividis", line: { width: 1, color: "#333" }, showscale: true,
-      colorbar: { title: { text: axisText(DATA.quantities[view.quantity]), side: "right" }, outlinewidth: 0 },
+      colorbar: { title: { text: axisText(nameOf(name)), side: "right" }, outlinewidth: 0 },
     },
     hovertemplate: "%{text}<br>%{customdata:.4~g}<extra></extra>",
   }];
