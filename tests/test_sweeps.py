@@ -158,6 +158,14 @@ PAPER: dict[str, Row] = {
         [[STAR, *(STAR | other for other in [
             *wd(0, 0.001, 0.002, 0.008), *lr(0.05, 0.1, 0.4), *batch(8, 32, 64)])],
          axis("seed", range(3))]),
+    "optimizers_rank": Row(
+        36, mlp(5, 100, batch_size=16) | CIFAR,
+        [[{"optimizer": name, "lr": rate, "weight_decay": decay}
+          for name, rate, decays in (
+              ("sgd", 0.2, (0, 0.001, 0.004)), ("adam", 0.001, (0, 0.001, 0.004)),
+              ("adamw", 0.001, (0, 0.2, 0.8)), ("muon", 0.001, (0, 0.2, 0.8)))
+          for decay in decays],
+         axis("seed", range(3))]),
     "landscape_cifar10": Row(
         25, mlp(5, 100, batch_size=16) | CIFAR,
         [lr(0.05, 0.1, 0.2, 0.4, 0.8), wd(0.0005, 0.001, 0.002, 0.004, 0.008)]),

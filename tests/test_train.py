@@ -419,6 +419,14 @@ def test_truncation_every_records_a_curve_that_a_stop_does_not_change(train, tmp
     assert not differences(tmp_path / "runs/a", tmp_path / "runs/b")
 
 
+def test_muon_goes_on_bit_for_bit(train, tmp_path):
+    flags = ("--optimizer=muon", "--lr=0.01", "--seed=0", "--keep_checkpoint=all")
+    assert train(*flags, "--run_id=a", "--epochs=3") == 0
+    assert train(*flags, "--run_id=b", "--epochs=2") == 0
+    assert train(*flags, "--run_id=b", "--epochs=3") == 0
+    assert not differences(tmp_path / "runs/a", tmp_path / "runs/b")
+
+
 def test_a_collapsed_matrix_has_no_truncated_rank(train, tmp_path):
     flags = ("--lr=0.4", "--weight_decay=2.4", "--batch_size=2", "--batch_norm=False")
     assert train(*flags, "--truncation_every=1", "--epochs=1", "--run_id=a") == 0

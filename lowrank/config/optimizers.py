@@ -14,6 +14,7 @@ class Optimizer(NamedTuple):
             name of the class's argument; those of other optimisers are refused beside it.
         shrinks: Whether a step multiplies the weights by 1 - lr x weight_decay.
         fused: Whether the class takes ``fused=True``, one kernel for the whole step.
+        of_matrices: Whether the class steps hidden weight matrices only; all else is then AdamW's.
         formula: Whether `lowrank.training.optimizer` has it as formulas of tensors, which packs and
             compiled steps need.
     """
@@ -22,6 +23,7 @@ class Optimizer(NamedTuple):
     fields: tuple[str, ...] = ()
     shrinks: bool = False
     fused: bool = True
+    of_matrices: bool = False
     formula: bool = False
 
 
@@ -29,6 +31,7 @@ OPTIMIZERS = {
     "sgd": Optimizer("SGD", ("momentum",), shrinks=True, formula=True),
     "adam": Optimizer("Adam", formula=True),
     "adamw": Optimizer("AdamW", shrinks=True, formula=True),
+    "muon": Optimizer("Muon", shrinks=True, fused=False, of_matrices=True),
 }
 """Name of an optimiser → its entry."""
 

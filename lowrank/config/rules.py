@@ -132,6 +132,12 @@ def conflicts(config: Any, defaults: Mapping[str, Any]) -> Conflicts:
             f"truncation_every={config.truncation_every}: its epochs are measured too; allowed: "
             f"multiples of measure_every={config.measure_every}",
         )
+    if OPTIMIZERS[config.optimizer].of_matrices and config.weight_norm:
+        yield (
+            ("optimizer", "weight_norm"),
+            f"optimizer={config.optimizer} steps weight matrices, which weight_norm=True makes of "
+            "other parameters; allowed: weight_norm=False",
+        )
     if config.precision == "tf32" and config.device == "cpu":
         yield ("precision", "device"), "precision=tf32 exists on CUDA only, not with device=cpu"
     if config.resume == "must" and config.run_id is None:

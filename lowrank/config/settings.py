@@ -150,7 +150,7 @@ class Config(BaseModel):
     augment: bool = _data(False, "crop and flip training images at random")
 
     optimizer: Literal[tuple(OPTIMIZERS)] = _optimisation(  # type: ignore[valid-type]
-        "sgd", "optimiser"
+        "sgd", "optimiser; muon steps hidden matrices and leaves all else to adamw"
     )
     lr: float = _optimisation(0.1, "learning rate", gt=0)
     momentum: float = _optimisation(0.0, "momentum (sgd)", ge=0, lt=1)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lowrank.config.optimizers import OPTIMIZERS
 from lowrank.data import Batches
+from lowrank.measure.matrices import weight_matrices
 from lowrank.training import step, steps
 from lowrank.training.optimizer import Optimizer
 
@@ -56,6 +58,7 @@ class Learner:
             configs,
             list(pack.stack.parameters()),
             fused=not (pack.is_stacked or self.config.compile),
+            hidden=self._hidden(),
         )
         self.loss = steps.make_loss(self.config.loss)
         self._step = step.by_autograd(
@@ -73,6 +76,14 @@ class Learner:
         self.seconds = 0.0
         self._generators: list[Tensor] = []
         self._waiting: dict[int, dict[str, Any]] = {}
+
+    def _hidden(self) -> list[Tensor]:
+        """Returns views of the hidden matrices, for an optimiser that is of these."""
+        if not OPTIMIZERS[self.config.optimizer].of_matrices:
+            return []
+        example = self.dataset.train.images[:1].float()
+        found = weight_matrices(self.pack.stack, example_input=example)
+        return [matrix.view() for matrix in found if matrix.counted]
 
     def compile(self) -> None:
         """Compiles the step; the next ones use what was compiled.

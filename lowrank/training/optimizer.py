@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lowrank.config.optimizers import OPTIMIZERS
+from lowrank.training.matrices import Matrices
 
 if TYPE_CHECKING:
     from lowrank.config import Config
@@ -39,6 +40,7 @@ class Optimizer:
             fields are read.
         parameters: Those of the pack's stack.
         fused: Whether to step by torch's own; for a pack of one only.
+        hidden: Views of the hidden weight matrices, for an optimiser of matrices.
 
     Attributes:
         numbers: What the formulas read: ``lr`` and the like, on the parameters' device.
@@ -46,19 +48,29 @@ class Optimizer:
     """
 
     def __init__(
-        self, configs: Sequence[Config], parameters: Sequence[nn.Parameter], *, fused: bool
+        self,
+        configs: Sequence[Config],
+        parameters: Sequence[nn.Parameter],
+        *,
+        fused: bool,
+        hidden: Sequence[Tensor] = (),
     ) -> None:
         config = configs[0]
         entry = OPTIMIZERS[config.optimizer]
         self._name = config.optimizer
         self._parameters = list(parameters)
         self._is_stacked = len(configs) > 1
-        self._fused: torch.optim.Optimizer | None = None
+        self._fused: torch.optim.Optimizer | Matrices | None = None
         settings = {name: getattr(config, name) for name in ("lr", "weight_decay", *entry.fields)}
         if fused:
             if entry.fused:
                 settings["fused"] = True
-            self._fused = getattr(torch.optim, entry.torch)(self._parameters, **settings)
+            kind = getattr(torch.optim, entry.torch)
+            self._fused = (
+                Matrices(kind, self._parameters, hidden, **settings)
+                if entry.of_matrices
+                else kind(self._parameters, **settings)
+            )
         names = {"lr", "weight_decay", *entry.fields}
         self.numbers = {
             name: self._number([float(getattr(config, name)) for config in configs])

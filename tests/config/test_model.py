@@ -77,7 +77,7 @@ DEFAULTS = {
     "keep_checkpoint": "weights",
 }
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
+OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
 counts = st.integers(1, 1000)
 names = st.none() | (st.text(max_size=20).map(str.strip).filter(lambda text: _is_name(text)))
 
@@ -142,7 +142,7 @@ def configs(draw: st.DrawFn) -> Config:
         "device": of("auto", "cuda", "cuda:3"),
         "precision": of("fp32", "tf32", "bf16"),
         "threads": draw(st.none() | counts),
-        "compile": draw(st.booleans()),
+        "compile": draw(st.booleans()) and optimizer != "muon",
         "deterministic": draw(st.booleans()),
         "tracking": of("auto", "online", "offline", "disabled"),
         "project": draw(st.from_regex(r"[A-Za-z0-9_ .-]{0,20}[A-Za-z]_p", fullmatch=True)).strip(),

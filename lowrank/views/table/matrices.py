@@ -101,13 +101,13 @@ def pure_decay(run: Run, start: int, end: int) -> float:
         end: Until after how many.
 
     Returns:
-        The product; NaN where it is not known: for another optimiser than SGD without momentum or
-        AdamW, or an unknown number of steps.
+        The product; NaN where it is not known: for another optimiser than SGD without momentum,
+        AdamW or Muon, or an unknown number of steps.
     """
     config = run.config
     is_plain = config.get("optimizer") == "sgd" and not config.get("momentum")
     examples = _examples(run)
-    if not (is_plain or config.get("optimizer") == "adamw") or examples is None:
+    if not (is_plain or config.get("optimizer") in ("adamw", "muon")) or examples is None:
         return math.nan
     steps = math.ceil(examples / int(config["batch_size"]))
     absent = np.full(len(run.epochs), np.nan)
