@@ -29,6 +29,7 @@ demo: $(READY)
 
 evidence: $(READY)
 	$(BIN)/python scripts/evidence.py $(FLAGS)
+	$(BIN)/python scripts/compression.py
 
 docker:
 	git archive HEAD | docker build --tag $(IMAGE) --build-arg IMAGE=$(IMAGE) \

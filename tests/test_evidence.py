@@ -24,14 +24,25 @@ GRID = ROOT / "docs" / "evidence" / "landscape.csv"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def evidence():
-    spec = importlib.util.spec_from_file_location("evidence", ROOT / "scripts" / "evidence.py")
+def script(name):
+    """Loads a script as a module for as long as tests use it."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["evidence"] = module  # where dataclasses look their annotations up
+    sys.modules[name] = module  # where dataclasses look their annotations up
     spec.loader.exec_module(module)
     yield module
-    del sys.modules["evidence"]
+    del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    yield from script("evidence")
+
+
+@pytest.fixture(scope="module")
+def compression(evidence):
+    del evidence  # which the script imports
+    yield from script("compression")
 
 
 def ranks(field):
@@ -78,6 +89,23 @@ def test_the_readme_shows_the_landscape_of_these_runs(evidence):
     results = evidence.from_csv(GRID.read_text(encoding="utf-8"))
     assert len(results) == 25
     assert evidence.landscape_section(results) in README
+
+
+def test_the_readme_says_how_many_parameters_these_networks_need(compression):
+    file = ROOT / "docs" / "evidence" / "compression.csv"
+    table = np.genfromtxt(file, delimiter=",", names=True)
+    results = [
+        compression.Result(decay, energy, int(parameters), int(flops), accuracy)
+        for decay, energy, parameters, flops, accuracy in table.tolist()
+    ]
+    assert compression.section(results) in README
+    of_decay, of_none = (np.sort(table[table["weight_decay"] == wd]) for wd in (0.02, 0.0))
+    kept = of_decay["energy"] >= 0.9
+    assert (of_decay["parameters"][kept][:-1] < of_none["parameters"][kept][:-1]).all()
+    for own in (of_decay, of_none):
+        assert (own["accuracy"][kept] >= own["accuracy"][-1] - 0.01).all()
+        bad = np.flatnonzero(own["accuracy"] < own["accuracy"][-1] - compression.LOSS)
+        assert f"{int(own['parameters'][bad[-1] + 1]):,} with" in README
 
 
 def test_without_weight_decay_the_rank_stays():
