@@ -112,8 +112,9 @@ def run(options: Sweep) -> int:
     search = Search(sweep, options.overrides, count=options.count)
 
     from lowrank.common.signals import Interrupted, Interruption
-    from lowrank.launch.layers import check_metric, networks_of
+    from lowrank.launch.layers import OF_A_STEP, check_metric, networks_of
     from lowrank.launch.slots import find_slots
+    from lowrank.launch.sweeps.room import check_room
     from lowrank.launch.sweeps.run import list_points, run_sweep
 
     check_metric(search.metric, networks_of(sweep.parameters, options.overrides))
@@ -133,6 +134,8 @@ def run(options: Sweep) -> int:
         list_points(search, options.search_seed, slots, pack, options.storage, missing_from)
         return 0
     with Interruption() as interruption:
+        if pack in ("off", 1):  # else packs are as large as memory allows
+            check_room(slots, networks_of(sweep.parameters, options.overrides, OF_A_STEP), say)
         try:
             return run_sweep(
                 search,

@@ -17,6 +17,9 @@ from lowrank.config.arguments import parse
 
 STEPS = 2
 
+SECONDS = 600.0
+"""How long they may take with all that is loaded for them, on a CPU of large convolutions."""
+
 CONTEXT = 2**29
 """Bytes of a GPU that a process takes beside its tensors: CUDA's own, and its libraries'."""
 

@@ -22,6 +22,7 @@ from lowrank.config.sweepfile.keys import plain, problems_of_any
 from lowrank.config.sweepfile.parameters import read
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import read_mapping
+from lowrank.launch import trial
 from lowrank.launch.agents import probes
 from lowrank.launch.agents.points import left_over, logs_of
 from lowrank.launch.agents.probes import DataSet, Sweep
@@ -36,9 +37,6 @@ FREE_PER_SLOT = 2**30
 
 SECONDS = 120.0
 """How long a check may take; torch's first import from a network disk takes most of that."""
-
-TRIAL_SECONDS = 600.0
-"""How long that may take with two steps of training, on a CPU of large convolutions."""
 
 DATA_SECONDS = 6 * 3600.0
 """How long data sets may take to download and decode."""
@@ -115,7 +113,7 @@ def preflight(
     try:
         for visible, slot in devices.items():
             name = slot.name.partition(".")[0]
-            found = check(name, children[visible].result, TRIAL_SECONDS if networks else SECONDS)
+            found = check(name, children[visible].result, trial.SECONDS if networks else SECONDS)
             if found and found[1]:
                 sharing = 1 if packed else sum(other.visible == visible for other in slots)
                 check(name, room_for, sharing, Trial(*found[1]))

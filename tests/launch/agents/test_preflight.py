@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from lowrank.common.errors import InputError
+from lowrank.launch import trial
 from lowrank.launch.agents import preflight, probes
 from lowrank.launch.agents.preflight import (
     data_sets,
@@ -253,7 +254,7 @@ class Tried:
         self.networks = networks
 
     def result(self, seconds):
-        assert seconds == preflight.TRIAL_SECONDS
+        assert seconds == trial.SECONDS
         sizes = [3 * 2**30, 4 * 2**30] if self.is_gpu else [None, None]
         return ["a device", [f"steps of {len(self.networks)}", *sizes]]
 
