@@ -47,7 +47,9 @@ FLAGS = {
     "dashboard": ["sweep", "by", "name"],
     "rerun": ["check", "docker", "image", "lr", "run_id", "output_dir"],
     "sync": ["nothing"],
-    "spectra": ["key", "model", "epsilons", "rank_norm", "quantities", "json", "csv", "plot"],
+    "spectra": ["key", "model", "epsilons", "rank_norm", "quantities", "json", "csv", "plot",
+                "truncate", "data_dir"],
+    "compress": ["energy", "share", "output", "data_dir"],
 }  # fmt: skip
 ALWAYS = {  # what keeps a valid command from its work: a server, a download, hours
     "data": ["--download=False"],
