@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from lowrank.common.errors import InputError
 from lowrank.common.texts import printable
 from lowrank.config.options import OptionError, option, word
 
@@ -49,6 +50,40 @@ def file_to_write(option: str, path: Path, endings: Collection[str]) -> Path:
         where = printable(str(path.parent), 200)
         raise OptionError(f"{option}: there is no directory '{where}'")
     return path
+
+
+def values_wanted() -> Any:
+    """Declares that only runs with some values of their settings are meant; see `read_where`.
+
+    Returns:
+        As `lowrank.config.options.option` does.
+    """
+    return option(
+        {},
+        "only runs with these values: '{batch_size: 16, lr: [0.1, 0.2]}'",
+        "MAPPING",
+        "a mapping such as '{batch_size: 16}' or '{batch_size: [4, 8]}'",
+    )
+
+
+def read_where(given: Any) -> Any:
+    """Reads what `values_wanted` declares.
+
+    Args:
+        given: The words behind the flag.
+
+    Returns:
+        Values by setting.
+
+    Raises:
+        OptionError: With a line for each thing that is wrong.
+    """
+    from lowrank.views.table.choice import where_of
+
+    try:
+        return where_of(given) if isinstance(given, str) else given
+    except InputError as error:
+        raise OptionError(*error.lines) from None
 
 
 def one_sweep(more: str = "") -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from lowrank.commands import one_sweep, run_paths
+from lowrank.commands import one_sweep, read_where, run_paths, values_wanted
 from lowrank.common.errors import InputError
 from lowrank.common.terminal import say
 from lowrank.common.texts import nearest, printable
@@ -86,12 +86,7 @@ class Figures(Options):
         "FIGURE",
         "a figure such as 7",
     )
-    where: dict[str, tuple[Hashable, ...]] = option(
-        {},
-        "only runs with these values: '{batch_size: 16, lr: [0.1, 0.2]}'",
-        "MAPPING",
-        "a mapping such as '{batch_size: 16}' or '{batch_size: [4, 8]}'",
-    )
+    where: dict[str, tuple[Hashable, ...]] = values_wanted()
     epsilon: float | None = option(
         None,
         "threshold of the rank, any; default: the recorded one",
@@ -140,15 +135,7 @@ A run that collapsed, died or is not finished is never part of a mean; it is
 named below, as is every point that is missing.
 """
 
-    @field_validator("where", mode="before")
-    @classmethod
-    def _are_settings(cls, given: Any) -> Any:
-        from lowrank.views.table.choice import where_of
-
-        try:
-            return where_of(given) if isinstance(given, str) else given
-        except InputError as error:
-            raise OptionError(*error.lines) from None
+    _are_settings = field_validator("where", mode="before")(read_where)
 
     @field_validator("formats")
     @classmethod

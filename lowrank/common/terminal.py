@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,6 +31,18 @@ def say(text: str, stream: TextIO | None = None) -> None:
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):  # what is in its buffer goes nowhere, too
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def width(stream: TextIO | None) -> int:
+    """Returns how many columns a line may have.
+
+    Args:
+        stream: Where it goes.
+
+    Returns:
+        Those of the terminal, or of the variable ``COLUMNS``; else 80.
+    """
+    return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else 80
 
 
 def duration(seconds: float) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 
+import numpy as np
 import pytest
 
 from lowrank.cli import main
-from lowrank.views.table.listing import entries_of, table
+from lowrank.views.table.entries import GIVEN, entries_of
+from lowrank.views.table.listing import table
 from lowrank.views.table.rows import Definition
+from tests.views.report import records as report_records
 from tests.views.table.records import make_row, make_run
 
 
@@ -33,10 +37,10 @@ def test_the_table_says_what_varies_and_how_far_each_run_came(capsys, runs):
     lines = output(capsys, runs).splitlines()
     assert [line.split() for line in lines] == [
         ["weight_"],
-        ["run", "state", "lr", "decay", "seed", "epoch", "rank", "test", "%"],
-        ["a", "finished", "0.1", "0.001", "0", "2/2", "16.0", "→", "4.0", "36.4"],
-        ["b", "collapsed", "0.2", "0.001", "3", "2/2", "16.0", "→", "-", "10.0"],
-        ["c", "failed", "0.2", "0", "0", "1/1", "16.0", "→", "12.0", "-"],
+        ["run", "state", "lr", "decay", "seed", "epoch", "rank", "test", "%", "best", "%"],
+        ["a", "finished", "0.1", "0.001", "0", "2/2", "16.0", "→", "4.0", "36.4", "36.4"],
+        ["b", "collapsed", "0.2", "0.001", "3", "2/2", "16.0", "→", "-", "10.0", "10.0"],
+        ["c", "failed", "0.2", "0", "0", "1/1", "16.0", "→", "12.0", "-", "-"],
         ["3", "runs;", "rank:", "average", "over", "the", "counted", "layers,", "ε", "=", "0.001"],
     ]
     assert max(map(len, lines)) <= 80
@@ -82,9 +86,68 @@ def test_many_settings_and_long_ids_fit_80_columns():
     assert row[2] == "1001"  # train_size comes first in the configuration
     shown = len(row) - len(["short", "finished", "2/500", "16.0", "→", "4.0", "78.8"])
     assert shown > 3
-    fields = {*entries_of(rows)[0]} - {"run", "state", "epoch", "epochs", "rank_first", "rank_last"}
-    fields -= {"test_accuracy", "path"}
+    fields = {*entries_of(rows)[0]} - {*GIVEN}
     assert shown + len(left_out.partition(": ")[2].split(", ")) == len(fields) == 9
+
+
+def test_seeds_are_averaged_and_what_did_not_finish_is_in_no_mean(capsys, tmp_path):
+    for seed, last in enumerate((4, 8)):
+        make_run(tmp_path / f"a{seed}", [16, last], lr=0.1, seed=seed, accuracy=0.5 + seed / 10)
+    make_run(tmp_path / "a2", [16, 2], lr=0.1, seed=2, collapsed_from=1)
+    make_run(tmp_path / "b", [16, 12], lr=0.2, state="failed")
+    first, second = json.loads(output(capsys, tmp_path, "--group", "--json"))
+    assert (first["lr"], first["runs"], first["state"]) == (0.1, 2, "2 finished, 1 collapsed")
+    assert first["rank_last"] == np.mean([4, 8])
+    assert first["rank_last_sd"] == pytest.approx(np.std([4, 8], ddof=1))
+    assert (second["runs"], second["rank_last"], second["state"]) == (0, None, "failed")
+    lines = output(capsys, tmp_path, "--group").splitlines()
+    assert lines[0].split()[:4] == ["lr", "state", "runs", "rank"]
+    assert "6.0 ± 2.8" in lines[1]
+    assert lines[-1].startswith("2 points; rank: average")
+
+
+def test_runs_are_chosen_sorted_and_shown_by_columns(capsys, runs):
+    def ids(*words):
+        return [each["run"] for each in json.loads(output(capsys, runs, "--json", *words))]
+
+    assert ids("--where={lr: 0.2}") == ["b", "c"]
+    assert ids("--sort=rank_last") == ["a", "c", "b"]  # none comes last, both ways
+    assert ids("--sort=-rank_last") == ["c", "a", "b"]
+    words = ("--columns=batch_size,stable_rank_mean,rank_last", "--sort=stable_rank_mean")
+    found = json.loads(output(capsys, runs, "--json", *words))
+    assert [list(each) for each in found] == [
+        ["run", "state", "batch_size", "stable_rank_mean", "rank_last"]
+    ] * 3
+    assert [each["stable_rank_mean"] for each in found] == [
+        pytest.approx(4),
+        pytest.approx(12),
+        None,
+    ]
+    assert output(capsys, runs, *words).splitlines()[-1].startswith("3 runs; rank: average")
+
+
+def test_what_a_model_does_not_read_is_no_difference(capsys, tmp_path):
+    make_run(tmp_path / "a", [16, 9], model="mlp", depth=7)
+    make_run(tmp_path / "b", [16, 9], model="resnet18", image_size=32)
+    found = json.loads(output(capsys, tmp_path, "--json"))
+    assert [(each["model"], each["depth"]) for each in found] == [("mlp", 7), ("resnet18", None)]
+
+
+def test_time_and_efolds_of_a_record(capsys, tmp_path):
+    report_records.write(tmp_path / "a", epochs=20, weight_decay=0.5, batch_size=32, lr=0.1)
+    (entry,) = json.loads(output(capsys, tmp_path, "--json"))
+    assert entry["seconds"] == 21 * 1.5
+    steps = math.ceil(1437 / 32)
+    assert entry["efolds"] == pytest.approx(20 * steps * 0.1 * 0.5)
+
+
+def test_a_wide_terminal_has_room_for_more():
+    rows = [make_row(str(n), depth=n, width=n, lr=n / 10) for n in (1, 2)]
+    wide, narrow = (table(entries_of(rows), Definition(), width) for width in (100, 50))
+    assert "best %" in wide
+    assert "best %" not in narrow
+    assert max(map(len, narrow.splitlines()[:3])) <= 50
+    assert narrow.splitlines()[-1] == "in --csv and --json also: width, lr"
 
 
 def test_one_run_of_another_loop(capsys, tmp_path):
@@ -107,6 +170,13 @@ def test_a_run_without_an_epoch(capsys, tmp_path):
     ]
 
 
+def test_an_unknown_name_is_refused_with_the_nearest(capsys, runs):
+    assert "'wdecay', did you mean 'weight_decay'?" in output(
+        capsys, runs, "--columns=wdecay", code=2
+    )
+    assert "sort: got 'rank_lst'" in output(capsys, runs, "--sort=rank_lst", code=2)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -114,6 +184,8 @@ def test_a_run_without_an_epoch(capsys, tmp_path):
         (["nowhere"], "lowrank: nowhere: there is no run record here"),
         (["x", "--cvs"], "unknown flag '--cvs', did you mean 'csv'?"),
         (["x", "--csv", "--json"], "allowed: one of them"),
+        (["x", "--group", "--columns=lr"], "allowed: one of --columns and --group"),
+        (["x", "--where={lr: [}"], "where"),
         (["x", "--csv=perhaps"], "csv: got 'perhaps'; allowed: True or False"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

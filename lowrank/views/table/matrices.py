@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lowrank.config.datasets import DATASETS
 from lowrank.measure.layers import Layer
 from lowrank.measure.ranks import NORMS
 from lowrank.runs.find import Run
+from lowrank.views.table.effort import steps_per_epoch
 from lowrank.views.table.rows import Floats
 
 EVERY = 10
@@ -106,26 +106,11 @@ def pure_decay(run: Run, start: int, end: int) -> float:
     """
     config = run.config
     is_plain = config.get("optimizer") == "sgd" and not config.get("momentum")
-    examples = _examples(run)
-    if not (is_plain or config.get("optimizer") in ("adamw", "muon")) or examples is None:
+    steps = steps_per_epoch(run)
+    if not (is_plain or config.get("optimizer") in ("adamw", "muon")) or steps is None:
         return math.nan
-    steps = math.ceil(examples / int(config["batch_size"]))
     absent = np.full(len(run.epochs), np.nan)
     rates = run.metrics.get("lr_now", absent)[(run.epochs > start) & (run.epochs <= end)]
     if len(rates) != end - start or not np.isfinite(rates).all():
         return math.nan
     return float(np.exp(steps * np.log1p(-rates * float(config["weight_decay"])).sum()))
-
-
-def _examples(run: Run) -> int | None:
-    """Returns how many examples an epoch has: as configured, as known, or as its time tells."""
-    size = run.config.get("train_size") or getattr(
-        DATASETS.get(str(run.config.get("dataset"))), "train_size", None
-    )
-    if size is None:
-        absent = np.full(len(run.epochs), np.nan)
-        names = ("time/train", "throughput/images_per_second")
-        seconds, rate = (run.metrics.get(name, absent) for name in names)
-        each = (seconds * rate)[np.isfinite(seconds * rate)]
-        size = round(float(np.median(each))) if each.size else None
-    return size
