@@ -24,7 +24,7 @@ def run_paths(command: str) -> Any:
     """
     return word(
         "PATH",
-        "a run directory, a directory of runs or a record.sqlite",
+        "a run directory, a directory of runs, a record.sqlite, or a run, sweep or project of W&B",
         f"which runs? for example: lowrank {command} runs",
     )
 

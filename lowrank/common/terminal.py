@@ -213,6 +213,28 @@ class Display:
         self._below.update(Text(text, no_wrap=True), refresh=True)
 
 
+def so_far(done_word: str, things: str) -> Callable[[int, int, float], str]:
+    """Makes the lines of `counting` for a work whose end is told by others.
+
+    Args:
+        done_word: What happened to each, such as ``read``.
+        things: What they are.
+
+    Returns:
+        What `counting` takes as ``line``.
+
+    Example:
+        >>> so_far("read", "runs")(60, 100, 9.0)
+        'read 60 of 100 runs, 6 s left'
+    """
+
+    def line(done: int, total: int, seconds: float) -> str:
+        left = f"{seconds / done * (total - done):.0f} s left"
+        return f"{done_word} {done} of {total} {things}, {left}" if done < total else ""
+
+    return line
+
+
 @contextlib.contextmanager
 def counting(
     what: str,

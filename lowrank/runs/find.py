@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 import warnings
-import weakref
 from pathlib import Path
 
-from lowrank.common.client import prepare_client
 from lowrank.common.texts import ID
 from lowrank.common.wandb_paths import parts_of
 from lowrank.runs.format import RECORD_NAME, RecordError
 from lowrank.runs.reader import Run
+from lowrank.runs.remote import NoRecordError, fetch, fetch_all
 
-__all__ = ["Run", "find_runs", "load_run", "load_sweep"]
+__all__ = ["Run", "find_elsewhere", "find_runs", "load_run", "load_sweep"]
 
 
 def load_run(path: str | Path) -> Run:
@@ -38,7 +35,37 @@ def load_run(path: str | Path) -> Run:
     names = parts_of(str(path), "run") or ()
     if place.exists() or len(names) != 3 or not re.fullmatch(ID, names[2]):
         return Run(place)
-    return _download(*names)
+    return fetch(*names)
+
+
+def find_elsewhere(path: str) -> tuple[list[Run], list[RecordError]]:
+    """Reads the runs that something else than a directory stands for.
+
+    Args:
+        path: A record file, or a path or address of W&B: of a run, of a sweep, of a project.
+
+    Returns:
+        The runs, and for every record that cannot be read the reason.
+
+    Raises:
+        RecordError: If there is no such record here.
+        NoRecordError: If W&B knows none.
+        InputError: If the W&B client does not take its variables.
+    """
+    if Path(path).exists():
+        return [load_run(path)], []
+    project, sweep = parts_of(path, "project"), parts_of(path, "sweep") or ()
+    if project or (len(sweep) == 3 and ("://" in path or path.count("/") == 3)):
+        return fetch_all(*(project or sweep))
+    try:
+        return [load_run(path)], []
+    except NoRecordError as no_run:
+        if len(sweep) != 3:
+            raise
+        try:
+            return fetch_all(*sweep)
+        except NoRecordError:
+            raise no_run from None
 
 
 def find_runs(directory: str | Path) -> tuple[list[Run], list[RecordError]]:
@@ -80,69 +107,3 @@ def load_sweep(directory: str | Path) -> list[Run]:
     for error in errors:
         warnings.warn(f"left out: {error}", stacklevel=2)
     return runs
-
-
-def _download(entity: str, project: str, run_id: str) -> Run:
-    """Fetches a run's record from W&B into a temporary directory.
-
-    Returns:
-        The run.
-
-    Raises:
-        RecordError: If W&B has none, does not answer, or no API key is configured.
-    """
-    prepare_client()
-    name = f"{entity}/{project}/{run_id}"
-    directory = tempfile.mkdtemp(prefix="lowrank-")
-    try:
-        try:
-            _fetch_artifact(name, f"{entity}/{project}/run-record-{run_id}:latest", directory)
-        except Exception:
-            # `wandb sync` brings the record of an offline run as one of its files.
-            if not _fetch_file(name, directory):
-                raise
-        run = Run(Path(directory, RECORD_NAME))
-    except RecordError:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    except Exception as error:  # wandb, requests, sockets: all mean that there is no record
-        shutil.rmtree(directory, ignore_errors=True)
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise RecordError(
-            f"{name}: there is no such file here, and W&B gives no run record for it "
-            f"({reason[0]}): check the path, `wandb login` and the connection"
-        ) from error
-    weakref.finalize(run, shutil.rmtree, directory, ignore_errors=True)
-    return run
-
-
-def _fetch_artifact(name: str, artifact: str, directory: str) -> None:
-    """Downloads the record from an artifact.
-
-    Raises:
-        RecordError: If it is no file.
-    """
-    import wandb
-
-    # Only this entry and only here, whatever paths the server's manifest names.
-    entry = wandb.Api().artifact(artifact, type="run-record").get_entry(RECORD_NAME)
-    if entry.ref is not None:
-        raise RecordError(f"{name}: its record is a reference to another place, not a file")
-    entry.download(root=directory)
-
-
-def _fetch_file(name: str, directory: str) -> bool:
-    """Downloads the record from the files of a run.
-
-    Returns:
-        Whether there is one.
-    """
-    import wandb
-
-    try:
-        files = wandb.Api().run(name).files([RECORD_NAME])
-        (file,) = (file for file in files if file.name == RECORD_NAME)  # and no other path
-        file.download(root=directory)
-    except Exception:  # the artifact's absence is what is told
-        return False
-    return True

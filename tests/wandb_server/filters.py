@@ -67,8 +67,8 @@ def _field(run: Run, name: str) -> Any:
         "group": run.details.get("groupName"),
         "displayName": run.details.get("displayName"),
         "jobType": run.details.get("jobType"),
-        # The public API filters by the id of the sweep's node.
-        "sweep": f"Sweep:{run.sweep}",
+        # Clients filter by a sweep's name or by the id of its node.
+        "sweep": [run.sweep, f"Sweep:{run.sweep}"],
     }
     if name not in fields:
         raise ValueError(f"this server cannot filter by {name}")

@@ -59,10 +59,9 @@ def efolds(run: Run) -> float:
     """
     rates, decay = _metric(run, "lr_now")[1:], run.config.get("weight_decay")
     steps = steps_per_epoch(run)
-    is_known = (
-        steps and len(run.epochs) and isinstance(decay, float | int) and np.isfinite(rates).all()
-    )
-    if steps is None or not is_known or run.config.get("optimizer") != "sgd":
+    if run.config.get("optimizer") != "sgd" or not isinstance(decay, float | int):
+        return math.nan
+    if steps is None or not len(run.epochs) or not np.isfinite(rates).all():
         return math.nan
     try:
         return forgetting_efolds(

@@ -92,7 +92,7 @@ def with_columns(
         and not any(is_derived(name, run.layers) for run in runs)
     )
 
-    def value(entry: Entry, run: Run, name: str) -> Hashable:
+    def value(entry: Entry, run: Run, name: str) -> Any:
         if name in entry:
             return entry[name]
         if name in known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from lowrank.common.terminal import aligned, column_widths, duration
@@ -82,14 +82,14 @@ def table(entries: Sequence[Entry], definition: Definition, width: int = WIDTH) 
     lines.append(count + ("; mean ± sd over the finished runs" if is_grouped else ""))
     same = [name for name in left_out if len({_short(e[name]) for e in entries}) > 1]
     if same:
-        names = ", ".join(printable(name, None) for name in same)
-        lines.append(f"in --csv and --json also: {names}")
+        told = ", ".join(printable(name, None) for name in same)
+        lines.append(f"in --csv and --json also: {told}")
     return "\n".join(lines)
 
 
 def _column(entries: Sequence[Entry], name: str, head: str = "") -> Column:
     """Returns a column: of what an entry always has, as people read it; else its values."""
-    shown = {
+    shown: dict[str, Callable[[Entry], str]] = {
         "run": lambda entry: printable(entry["run"], None),
         "epoch": _progress,
         "rank_last": _ranks,
@@ -98,7 +98,8 @@ def _column(entries: Sequence[Entry], name: str, head: str = "") -> Column:
         "efolds": lambda entry: "-" if entry["efolds"] is None else f"{entry['efolds']:.3g}",
         "seconds": lambda entry: "-" if entry["seconds"] is None else duration(entry["seconds"]),
     }
-    cell = shown.get(name, lambda entry: _short(entry[name]))
+    value: Callable[[Entry], str] = lambda entry: _short(entry[name])  # noqa: E731
+    cell = shown.get(name, value)
     return [head] if head else _head(name), [cell(entry) for entry in entries]
 
 

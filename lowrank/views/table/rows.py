@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowrank.common.errors import InputError, refuse
-from lowrank.common.terminal import counting
+from lowrank.common.terminal import counting, so_far
 from lowrank.common.texts import printable
 from lowrank.measure.metrics import at
 from lowrank.measure.ranks import RANK_NORMS, rank
-from lowrank.runs.find import Run, find_runs, load_run
+from lowrank.runs.find import Run, find_elsewhere, find_runs
 from lowrank.runs.format import RECORD_NAME, RecordError
 
 Floats = NDArray[np.float64]
@@ -114,7 +114,8 @@ def find(paths: Sequence[str]) -> tuple[list[Run], list[str]]:
     """Finds the runs below some paths.
 
     Args:
-        paths: Run directories, directories of runs, record files or W&B run paths.
+        paths: Run directories, directories of runs, record files, or W&B's paths of runs, sweeps
+            and projects.
 
     Returns:
         The runs, each record once, and a line for every record that cannot be read.
@@ -136,7 +137,8 @@ def find(paths: Sequence[str]) -> tuple[list[Run], list[str]]:
                         f"runs, or a {RECORD_NAME}"
                     )
             else:
-                found = [load_run(path)]
+                found, errors = find_elsewhere(path)
+                unread += [f"left out: {line}" for error in errors for line in error.lines]
         except RecordError as error:
             lines += error.lines
             continue
@@ -205,7 +207,7 @@ def read_rows(runs: Sequence[Run], definition: Definition) -> tuple[list[RunRow]
         The rows, and a line for every record whose content cannot be read.
     """
     rows, unread = [], []
-    with counting("reading runs", _progress_line, QUIET_SECONDS) as progress:
+    with counting("reading runs", so_far("read", "runs"), QUIET_SECONDS) as progress:
         for done, run in enumerate(runs, 1):
             try:
                 rows.append(read_row(run, definition))
@@ -310,8 +312,3 @@ def _counted_ranks(run: Run, definition: Definition, measured: NDArray[np.bool_]
         return np.full(measured.sum(), np.nan)
     recorded = run.metrics.get("rank_mean", np.full(len(run.epochs), np.nan))[measured]
     return np.where(np.isnan(recorded), np.nan, np.mean(of_layers, axis=0))
-
-
-def _progress_line(done: int, total: int, seconds: float) -> str:
-    left = f"{seconds / done * (total - done):.0f} s left"
-    return f"read {done} of {total} runs, {left}" if done < total else ""
