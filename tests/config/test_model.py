@@ -162,7 +162,8 @@ def configs(draw: st.DrawFn) -> Config:
         values |= {"depth": draw(counts), "width": draw(counts)}
     if model == "mlp":
         values["batch_norm"] = draw(st.booleans())
-        values["weight_norm"] = not values["batch_norm"] and draw(st.booleans())
+        may_be = not values["batch_norm"] and optimizer != "muon"
+        values["weight_norm"] = may_be and draw(st.booleans())
     if model.startswith("v"):
         values["dropout"] = draw(_numbers(0, 1, exclude_max=True))
     if model == "vit":
