@@ -49,7 +49,7 @@ COMMANDS = {
         "Draws ranks over epochs and rank landscapes from run records.",
     ),
     "report": Command(
-        "PATH... [-o report.html] [--sweep=SWEEP] [--runs=ID,ID] [--open]",
+        "PATH... [-o report.html] [--sweep=SWEEP] [--runs=ID,ID] [--follow] [--open]",
         "Turns run records into one HTML file that works offline.",
     ),
     "published": Command(

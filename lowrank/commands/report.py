@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import webbrowser
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ class Report(Options):
     )
     sweep: str | None = one_sweep()
     open: bool = option(False, "opens the file in a browser")
+    follow: bool = option(
+        False, "writes the file again as runs go on, until none does or Ctrl-C; it reloads itself"
+    )
 
     @field_validator("output")
     @classmethod
@@ -54,7 +59,7 @@ class Report(Options):
 
 
 def run(options: Report) -> int:
-    """Writes the report and says what is in it.
+    """Writes the report and says what is in it; followed, the last time when no run goes on.
 
     Args:
         options: What is asked for.
@@ -62,13 +67,28 @@ def run(options: Report) -> int:
     Returns:
         The exit code 0.
     """
+    from lowrank.views.report.follow import RELOAD, follow
     from lowrank.views.report.write import write_report
 
     flags = [f"--sweep={options.sweep}"] if options.sweep else []
     command = shlex.join(["lowrank", "report", *options.paths, *flags])
-    lines = write_report(options.paths, options.output, options.runs, command, sweep=options.sweep)
-    for line in lines:
-        say(printable(line, None))
-    if options.open and not webbrowser.open(options.output.resolve().as_uri()):
-        print("no browser could be started: open the file in one")
+    said: set[str] = set()
+
+    def write(reload: int = 0) -> None:
+        *notes, line = write_report(
+            options.paths, options.output, options.runs, command, sweep=options.sweep, reload=reload
+        )
+        lines = [note for note in notes if note not in said]
+        if not reload or not said:
+            lines.append(line)
+        for each in lines:
+            say(printable(each, None))
+        if options.open and not said and not webbrowser.open(options.output.resolve().as_uri()):
+            print("no browser could be started: open the file in one")
+        said.update(lines)
+
+    if options.follow:
+        with suppress(KeyboardInterrupt):
+            follow(options.paths, partial(write, RELOAD))
+    write()
     return 0

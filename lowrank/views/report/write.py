@@ -34,6 +34,7 @@ def write_report(
     command: str = "",
     *,
     sweep: str | None = None,
+    reload: int = 0,
 ) -> list[str]:
     """Writes runs as one HTML file.
 
@@ -44,6 +45,7 @@ def write_report(
             than 20, those spread evenly from the lowest to the highest last rank.
         command: How the page says that it was made.
         sweep: The runs of one sweep only, as `lowrank.views.table.choice.of_sweep` takes it.
+        reload: Seconds after which the page loads itself again; 0 for never.
 
     Returns:
         Lines on what is in it.
@@ -79,6 +81,7 @@ def write_report(
         "command": redact(command),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": version("lowrank"),
+        "reload": reload,
     }
     data["about"] = about(runs, rows, sweep)
     what = data["about"]["name"] or f"{len(runs)} runs"

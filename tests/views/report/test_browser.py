@@ -360,6 +360,31 @@ def test_failed_and_collapsed_runs_are_marked_in_words(browser, many):
         assert "2 of 12 runs have no rank" in page.locator("figure[data-name=scatter]").inner_text()
 
 
+def test_a_page_that_is_written_again_loads_itself_and_keeps_what_was_chosen(browser, tmp_path):
+    first = write(tmp_path / "runs" / "a", epochs=2, weight_decay=0.0, seed=0)
+    for place, decay in enumerate((0.1, 0.0)):
+        copy(first, tmp_path / "runs" / f"b{place}", weight_decay=decay, seed=place)
+    write_report([tmp_path / "runs"], tmp_path / "report.html", reload=1)
+    with opened(browser, tmp_path / "report.html") as page:
+        assert "this page loads itself again" in page.locator("footer").inner_text()
+        page.get_by_label("Filter").fill("seed=0")
+        page.get_by_label("mean ± sd over seeds").uncheck()
+        selector(page, "Colour by").select_option(label="seed")
+        page.locator("details.run summary").first.click()
+        copy(first, tmp_path / "runs" / "c", weight_decay=0.2, lr=0.2, seed=0)
+        write_report([tmp_path / "runs"], tmp_path / "report.html")
+        page.wait_for_function(
+            "() => typeof DATA !== 'undefined' && DATA.runs.length === 4"
+        )  # as nobody touches it
+        page.wait_for_function("() => document.querySelectorAll('#runs tbody tr').length === 3")
+        assert page.get_by_label("Filter").input_value() == "seed=0"
+        assert not page.get_by_label("mean ± sd over seeds").is_checked()
+        chosen = selector(page, "Colour by").evaluate("list => list.selectedOptions[0].text")
+        assert chosen == "seed"
+        assert page.locator("details.run[open]").count() == 1
+        assert "loads itself" not in page.locator("footer").inner_text()
+
+
 def test_a_section_opens_from_the_table(browser, many):
     with opened(browser, many) as page:
         page.locator("tr[data-run=run03] a").click()

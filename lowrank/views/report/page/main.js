@@ -27,9 +27,9 @@ function head() {
 }
 
 function foot() {
-  const { command, date, version } = DATA.made;
+  const { command, date, version, reload } = DATA.made;
   return element("footer", {}, `Made by lowrank ${version} on ${date}`, command ? ": " : ".",
-    command ? element("code", {}, command) : null);
+    command ? element("code", {}, command) : null, reload ? ` Runs go on: this page loads itself again every ${reload} seconds.` : "");
 }
 
 function swept() {
@@ -93,7 +93,7 @@ function overview() {
   const filter = element("input", {
     type: "search", placeholder: FIELDS.length ? `words, or ${FIELDS[0].name}=${FIELDS[0].texts[0]}` : "words", size: 26,
     title: "Every word must occur in a run's row; name=value, name<value, name>=value compare one column",
-    oninput: () => { view.filter = filter.value; clearTimeout(waiting); waiting = setTimeout(refilter, 150); },
+    value: view.filter, oninput: () => { view.filter = filter.value; clearTimeout(waiting); waiting = setTimeout(refilter, 150); },
   });
   const refilter = () => {
     runs = passing();
@@ -106,7 +106,7 @@ function overview() {
     FIELDS.length ? choice("Colour by", names, view.field, set("field", () => [...ofLines(), ...(HAS_ACCURACY ? [scatter] : [])])) : null,
     HAS_SEEDS ? element("label", {}, mean, " mean ± sd over seeds") : null,
     element("label", {}, "Filter ", filter),
-    ends().length > 1 ? choice("Ended", [["", "any"], ...ends().map(([end, n]) => [end, `${end} (${n})`])], "", (value) => { view.state = value; refilter(); }) : null,
+    ends().length > 1 ? choice("Ended", [["", "any"], ...ends().map(([end, n]) => [end, `${end} (${n})`])], view.state, (value) => { view.state = value; refilter(); }) : null,
     count);
   return {
     nodes: [bar, curves.node, beside(landscapes), ...shownPanels.slice(1 + landscapes.length).map((panel) => panel.node), beside(matrices),
@@ -166,6 +166,7 @@ function linkSliders() {
 }
 
 function build() {
+  const wereOpen = restore();
   const page = document.getElementById("page");
   const many = DATA.runs.length > 1 ? overview() : null;
   const pair = DATA.sections.length === 2;
@@ -185,6 +186,8 @@ function build() {
   if (few) for (const part of parts) part.open();
   const asked = location.hash.match(/^#run-(\d+)$/);
   if (asked) openSection(Number(asked[1]));
+  DATA.sections.forEach((section, place) => { if (wereOpen.includes(section.id)) openSection(place); });
+  if (DATA.made.reload) reloads(DATA.made.reload);
 }
 
 build();
