@@ -48,7 +48,7 @@ class Sweep(Options):
     )
     status: bool = option(
         False,
-        "says how the sweep stands, from another terminal: points by state,\n"
+        "says how the sweep stands, from another terminal: points by state, "
         "what runs and the best; nothing is started or changed",
     )
     storage: str | None = option(
@@ -60,7 +60,7 @@ class Sweep(Options):
     )
     missing_from: str | None = option(
         None,
-        "runs only what is missing there: points that ran to their end in such\n"
+        "runs only what is missing there: points that ran to their end in such "
         "directories count as done",
         "PATH,...",
         "directories of runs, separated by commas",

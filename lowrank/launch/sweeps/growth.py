@@ -134,8 +134,9 @@ def growth_lines(search: Search, before: Search) -> list[str]:
         before: As it was.
     """
     lines = []
-    if new := len(search.grid or ()) - len(before.grid or ()):
-        lines.append(f"it has grown from {len(before.grid or ())} points by {new}")
+    old, new = len(before.grid or ()), len(search.grid or ())
+    if old != new:
+        lines.append(f"it has grown from {old} to {new} points")
     if before.epochs is not None and search.epochs is not None and before.epochs != search.epochs:
         lines.append(
             f"it has grown from {before.epochs} to {search.epochs} epochs: earlier runs go on from "

@@ -172,7 +172,8 @@ def take(study, name="lr"):
 
 def test_only_what_is_new_is_handed_out_and_longer_runs_are_once_more(load, tmp_path):
     file = {"lr": several(0.1, 0.3), "epochs": {"value": 2}}
-    assert take(join(tmp_path, load(file))).keys() == {0, 1}
+    old = join(tmp_path, load(file))
+    assert take(old).keys() == {0, 1}
     file |= {"lr": several(0.2, 0.1, 0.3), "milestones": several([], [1])}
     new = take(join(tmp_path, load(file)))
     assert new.keys() == {2, 3, 4, 5}
@@ -186,6 +187,8 @@ def test_only_what_is_new_is_handed_out_and_longer_runs_are_once_more(load, tmp_
     assert {n: longer[n]["lr"] for n in (0, 1)} == {0: 0.1, 1: 0.3}
     assert {n: longer[n]["milestones"] for n in new} == {n: new[n]["milestones"] for n in new}
     assert join(tmp_path, load(file)).tally().settled
+    assert take(old) == {}  # whoever still has the earlier file
+    assert (old.tally().done, old.tally().size) == (2, 2)
 
 
 def test_a_bayesian_search_keeps_its_points_and_knows_of_them(load, tmp_path, monkeypatch):
@@ -231,6 +234,7 @@ def test_what_ran_elsewhere_counts_where_it_is_the_same_experiment(load, tmp_pat
     assert take(study).keys() == {1, 2}
 
 
+@pytest.mark.slow
 def test_a_sweep_really_grows_and_its_runs_go_on(tmp_path, monkeypatch, capsys):
     tracking = {"tracking": {"value": "disabled"}}
     file = str(write_sweep(tmp_path, {"lr": {"values": [0.1]}, **tracking}))
@@ -243,7 +247,7 @@ def test_a_sweep_really_grows_and_its_runs_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["sweep", file, "--dry_run", "--gpus=none"]) == 0
     told = capsys.readouterr().out
-    assert "it has grown from 1 points by 1" in told
+    assert "it has grown from 1 to 2 points" in told
     assert "it has grown from 2 to 4 epochs" in told
     assert "0 of 2 points count already, 1 is new, 1 goes on" in told
     second = sweep(tmp_path, file)
