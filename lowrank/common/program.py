@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -68,7 +69,8 @@ def exit_code_of(program: str, work: Callable[[], int]) -> int:
         if error.strerror is None:
             raise
         place = f"{error.filename}: " if error.filename is not None else ""
-        code, lines = 1, [printable(f"{place}{error.strerror}", None)]
+        code = 2 if error.errno == errno.ENAMETOOLONG else 1
+        lines = [printable(f"{place}{error.strerror}", None)]
     else:
         return code
     for line in lines:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lowrank.common import program
@@ -38,3 +40,9 @@ def raises(error):
 def test_it_is_known_whether_memory_ran_out(work, code, expected):
     assert exit_code_of("x", work) == code
     assert program.memory_ran_out is expected
+
+
+def test_a_path_that_is_too_long_is_bad_input(capsys):
+    assert exit_code_of("x", lambda: Path("a" * 300).read_bytes() and 0) == 2
+    assert capsys.readouterr().err.endswith("a: File name too long\n")
+    assert exit_code_of("x", lambda: Path("/nowhere/x").read_bytes() and 0) == 1
