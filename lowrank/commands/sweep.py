@@ -61,9 +61,9 @@ class Sweep(Options):
     missing_from: str | None = option(
         None,
         "runs only what is missing there: points that ran to their end in such "
-        "directories count as done",
+        "directories, W&B sweeps or projects count as done",
         "PATH,...",
-        "directories of runs, separated by commas",
+        "directories of runs, or W&B's ENTITY/PROJECT[/SWEEP], separated by commas",
     )
     count: int | None = option(None, "the most points, in place of the file's run_cap", "N", ge=1)
     search_seed: int | None = option(None, "makes random and Bayesian search repeatable", "N", ge=0)

@@ -6,11 +6,17 @@ import json
 
 import pytest
 import wandb
+import yaml
 
 from lowrank import cli
 from lowrank.runs.find import find_elsewhere
 from lowrank.runs.format import RecordError
 from tests.views.table.records import make_run
+
+SWEEP = {
+    "program": "train.py", "method": "grid",
+    "parameters": {"epochs": {"value": 1}, "lr": {"values": [0.4, 1.2, 2.0]}},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -53,6 +59,10 @@ def test_a_project_and_a_sweep_are_read_like_directories(wandb_server, gathered,
     for path in (f"tester/ranks/{gathered}", f"tester/ranks/sweeps/{gathered}", address):
         assert listed(path) == ({"a": 4, "c": 12}, "")
     assert fetched == downloads(wandb_server) == 3, "what has not changed is not fetched again"
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(SWEEP))
+    missing = [f"--missing_from=tester/ranks/{gathered}", "--gpus=none", "--dry_run"]
+    assert cli.main(["sweep", "s.yaml", *missing]) == 0
+    assert f"2 of 3 points ran to their end in tester/ranks/{gathered}" in capsys.readouterr().out
     assert cli.main(["figures", "tester/ranks", "one", f"--output={tmp_path}/f/"]) == 0
     assert cli.main(["report", f"tester/ranks/{gathered}", "-o", "r.html"]) == 0
     assert "report of 2 runs" in capsys.readouterr().out
