@@ -238,11 +238,12 @@ def describe_machine(runs: Sequence[Run]) -> str:
     listed = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "wandb"))
     threads = "1 thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
     data = "CIFAR-10 as JPEG files in folders" if config["dataset"] == "imagefolder" else "CIFAR-10"
+    data += f", {config['train_size']:,} images to train" if config["train_size"] else ""
     packs = {pack["id"] for run in runs if (pack := run.environment.get("pack"))}
     how = f"a pack, {len(packs)} packs" if packs else "a run"
     compiled = ", compiled" if config["compile"] else ""
     return (
-        f"{data}, {config['train_size']:,} images to train; {environment['device_name']}, "
+        f"{data}; {environment['device_name']}, "
         f"{environment['cores']} cores, {threads} {how}{compiled}, Python {versions['python']}, "
         f"{listed}."
     )
@@ -456,7 +457,9 @@ def figure_section(runs: Sequence[Run]) -> str:
         )
         if means:
             parts.append(f"{what}, mean rank at {at}.")
-    return "\n\n".join([*parts, *notes(ours)])
+    told = [line for line in notes(ours) if not line.startswith("images: ")]  # these are said next
+    return "\n\n".join([*parts, *(f"{line[:1].upper()}{line[1:]}." for line in told),
+                         describe_machine(runs)])  # fmt: skip
 
 
 def written(page: str, name: str, text: str) -> str:
