@@ -636,9 +636,8 @@ def test_a_signal_stops_cleanly_and_the_run_goes_on_bitwise(tmp_path, undisturbe
     assert_each_epoch_once(tmp_path / "runs/a")
 
 
-@pytest.mark.parametrize(
-    "below", ["", pytest.param("some where", marks=pytest.mark.slow)], ids=["here", "elsewhere"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("below", ["", "some where"], ids=["here", "elsewhere"])
 def test_the_line_that_goes_on_names_what_is_there(tmp_path, below):
     """It is given to a shell as it is printed, where train.py does not lie."""
     directory = tmp_path / below

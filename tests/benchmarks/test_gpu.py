@@ -93,6 +93,7 @@ def test_wrong_spectra_are_found(monkeypatch):
         gpu_checks.spectra_are_right("cpu")
 
 
+@pytest.mark.slow
 def test_a_wrong_pack_is_found(monkeypatch):
     assert "float64 tensors differ by " in gpu_checks.pack_is_right("cpu")
     assert torch.get_default_dtype() is torch.float32

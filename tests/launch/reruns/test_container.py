@@ -208,6 +208,7 @@ def test_a_whole_rerun_in_the_recorded_image(recorded, docker, work, capfd):
     assert (work / "runs/b").stat().st_uid == os.getuid()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("docker")
 def test_a_difference_found_inside_is_the_exit_code(trained, work, capfd):
     rewritten(
@@ -220,6 +221,7 @@ def test_a_difference_found_inside_is_the_exit_code(trained, work, capfd):
     assert "check: differs from epoch 1 on" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_image_can_be_named(recorded, docker, capfd):
     make, words = docker
     make(image="mine:2")

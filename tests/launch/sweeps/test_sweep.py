@@ -128,6 +128,7 @@ def test_a_warm_run_is_bit_for_bit_that_of_train_py(tmp_path):
         assert np.array_equal(cold.spectra[layer.name], warm.spectra[layer.name])
 
 
+@pytest.mark.slow
 def test_death_wins_nothing_a_dead_point_is_told_and_has_no_value(tmp_path):
     tiny = {**TINY, "epochs": 5, "seed": 0}
     metric = {"name": "rank_mean", "goal": "minimize"}
@@ -152,6 +153,7 @@ def test_death_wins_nothing_a_dead_point_is_told_and_has_no_value(tmp_path):
     assert sorted(trial.state.name for trial in study.trials) == ["COMPLETE", "PRUNED"]
 
 
+@pytest.mark.slow
 def test_the_environment_is_part_of_what_decides_a_sweep(tmp_path, monkeypatch):
     file = write_sweep(tmp_path, {"seed": {"values": [0, 1]}, "lr": {"value": 0.3}})
     monkeypatch.setenv("LOWRANK_BATCH_SIZE", "64")
@@ -374,7 +376,14 @@ def test_machines_share_a_sweep_through_a_database_and_one_may_die(tmp_path, dat
     )
 
 
-@pytest.mark.parametrize("given", ["by the file", "by a coupled value", "by a flag", "not at all"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "by a coupled value",
+        *(pytest.param(how, marks=pytest.mark.slow) for how in ("by the file", "by a flag")),
+        pytest.param("not at all", marks=pytest.mark.slow),
+    ],
+)
 def test_an_upload_line_is_printed_only_where_there_is_something_to_upload(tmp_path, given):
     parameters = {"seed": {"values": [0]}}
     if given == "by the file":
