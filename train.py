@@ -100,14 +100,7 @@ def train(requests: Sequence[Request]) -> list[int]:
         members.begin(device, environment)
         if not members.living:
             return members.exit_codes()
-        dataset = load_dataset(
-            config.dataset,
-            data_dir=config.data_dir,
-            download=config.download,
-            train_size=config.train_size,
-            image_size=config.resolved_image_size,
-            device=device,
-        )
+        dataset = load_dataset(**config.data_request, device=device)
         configs = [member.config for member in members.slots]
         with out_of_memory(remedy(config, len(configs))):
             pack = build(configs, dataset.image_shape, dataset.num_classes, device)

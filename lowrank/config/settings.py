@@ -308,6 +308,17 @@ class Config(BaseModel):
         convolved = source.convolved_size if FAMILIES[self.model].convolutional else None
         return source.image_size or convolved
 
+    @property
+    def data_request(self) -> dict[str, Any]:
+        """What `lowrank.data.load_dataset` is asked for."""
+        return {
+            "name": self.dataset,
+            "data_dir": self.data_dir,
+            "download": self.download,
+            "train_size": self.train_size,
+            "image_size": self.resolved_image_size,
+        }
+
     def recorded(self) -> dict[str, Any]:
         """Returns what W&B's config and ``config.yaml`` hold: all but `run_id` and `resume`."""
         return {

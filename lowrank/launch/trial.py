@@ -81,14 +81,7 @@ def _take_steps(asked: Config) -> Trial:
     config = replace(complete(asked), compile=False)  # which takes minutes and saves memory
     device = steps.configure_torch(config)
     free = free_memory(device)
-    dataset = load_dataset(
-        config.dataset,
-        data_dir=config.data_dir,
-        download=config.download,
-        train_size=config.train_size,
-        image_size=config.resolved_image_size,
-        device=device,
-    )
+    dataset = load_dataset(**config.data_request, device=device)
     taken = itertools.count(1)
     with out_of_memory(remedy(config, 1)):
         pack = build([config], dataset.image_shape, dataset.num_classes, device)

@@ -80,14 +80,7 @@ def load_trained(path: str, data_dir: str | None = None) -> Trained:
     with out_of_memory(f"{where} does not fit; a machine with more memory is needed"):
         state = checkpoints.load(file, map_location=device)
         check_origin(file, state.get("config"), config)
-        dataset = load_dataset(
-            config.dataset,
-            data_dir=config.data_dir,
-            download=config.download,
-            train_size=config.train_size,
-            image_size=config.resolved_image_size,
-            device=device,
-        )
+        dataset = load_dataset(**config.data_request, device=device)
         networks = pack.build([config], dataset.image_shape, dataset.num_classes, device)
         try:
             networks.networks[0].load_state_dict(state["model"])
