@@ -71,9 +71,9 @@ def member_bytes(config: Config) -> int:
     buffers = sum(b.numel() for b in network.buffers())
     states = len(kept_of([config]))
     # Weights, gradients, a step's result; of the epoch before a copy, which is measured beside the
-    # one before that, in float64. A state is kept, copied with them while the copy before may
+    # one before that, both in float64. A state is kept, copied with them while the copy before may
     # still be there, and stepped beside itself.
-    tensors = parameters * (7 + 4 * states) + 2 * buffers
+    tensors = parameters * (9 + 4 * states) + 2 * buffers
     activations = _activations(network, image) + math.prod(image)
     return 4 * (tensors + _PER_ACTIVATION * config.batch_size * activations)
 

@@ -22,9 +22,9 @@ def test_a_small_networks_bytes_are_those_counted_by_hand():
     weights = 64 * 10 + 10 + 10 * 10 + 10 + 2 * 2 * 10 + 10 * 10 + 10
     buffers = 2 * (10 + 10 + 1)  # of BatchNorm: mean, variance, count
     outputs = 64 + 64 + 2 * 3 * 10 + 10  # images, flattened; linear, norm, activation; logits
-    # Weight, gradient, a step's result, two snapshots, float64; two of Adam's, four times each;
-    # three of each output.
-    expected = 4 * (15 * weights + 2 * buffers + 3 * 4 * outputs)
+    # Weight, gradient, a step's result, two snapshots and their float64; two of Adam's, four times
+    # each; three of each output.
+    expected = 4 * (17 * weights + 2 * buffers + 3 * 4 * outputs)
     assert member_bytes(Config(**SMALL)) == expected
 
 
