@@ -233,7 +233,8 @@ def count_above(matrix: Tensor, threshold: float) -> int:
         >>> count_above(torch.diag(torch.tensor([3.0, 2.0, 1.0])).double(), 1.5)
         2
     """
-    shifted = matrix @ matrix.mT
+    short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
+    shifted = short @ short.mT
     shifted.diagonal().sub_(threshold**2)
     factors, pivots = torch.linalg.ldl_factor(shifted)
     of_pair = pivots < 0  # a 2 × 2 block of D has one eigenvalue of each sign

@@ -27,6 +27,7 @@ def test_initialisations_are_those_of_the_figures():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_all_initialisations_are_those_of_the_figures():
     found = list(at_initialisation(wide=True))
     assert [check for check in found if not check.holds] == []
