@@ -110,6 +110,15 @@ def run(options: Sweep) -> int:
     has_end = options.count is not None
     sweep = load_sweep_file(options.file, without_server=options.overrides, has_end=has_end)
     search = Search(sweep, options.overrides, count=options.count)
+    if options.status:
+        from lowrank.launch.sweeps.standing import Standing
+        from lowrank.launch.sweeps.status import status_lines
+        from lowrank.launch.sweeps.storage import output_dir_of, stored_at
+
+        standing = Standing(search, stored_at(search, options.storage), as_stored=True)
+        for line in status_lines(standing, output_dir_of(search), options.max_retries):
+            say(line)
+        return 0
 
     from lowrank.common.signals import Interrupted, Interruption
     from lowrank.launch.layers import OF_A_STEP, check_metric, networks_of
@@ -121,20 +130,13 @@ def run(options: Sweep) -> int:
     pack = int(options.pack) if options.pack and options.pack.isdigit() else options.pack
     missing_from = [path for path in (options.missing_from or "").split(",") if path]
     slots = find_slots(options.gpus, options.per_gpu)
-    if options.status:
-        from lowrank.launch.sweeps.run import output_dir_of, stored_at
-        from lowrank.launch.sweeps.standing import Standing
-        from lowrank.launch.sweeps.status import status_lines
-
-        standing = Standing(search, stored_at(search, options.storage), as_stored=True)
-        for line in status_lines(standing, output_dir_of(search), options.max_retries):
-            say(line)
-        return 0
     if options.dry_run:
         list_points(search, options.search_seed, slots, pack, options.storage, missing_from)
         return 0
     with Interruption() as interruption:
-        if pack in ("off", 1):  # else packs are as large as memory allows
+        if (
+            pack in ("off", 1) or sweep.early_terminate is not None
+        ):  # else packs are as large as memory allows
             check_room(slots, networks_of(sweep.parameters, options.overrides, OF_A_STEP), say)
         try:
             return run_sweep(

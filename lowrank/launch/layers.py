@@ -12,20 +12,17 @@ from lowrank.common.errors import InputError
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config
 from lowrank.config.arguments import parse
-from lowrank.config.settings import declared
+from lowrank.config.settings import with_group
 from lowrank.config.sweepfile import Distribution, Parameter
 from lowrank.config.sweepfile.keys import TIMES
 from lowrank.config.sweepfile.parameters import fields_of, values_of
 
-OF_A_NETWORK = {
-    *(name for name in Config.model_fields if declared(name)["group"] == "model"),
-    *("dataset", "image_size"),
-}
+OF_A_NETWORK = {*with_group("model"), "dataset", "image_size"}
 """Fields that decide which layers there are."""
 
 OF_A_STEP = {
     *OF_A_NETWORK,
-    *(name for name in Config.model_fields if declared(name)["group"] in ("data", "machine")),
+    *(*with_group("data"), *with_group("machine")),
     *("batch_size", "optimizer", "loss"),
 }
 """Fields that decide what a step computes, of what, and how much memory that takes."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lowrank.measure.ranks import energy_rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ACCURACY, RANK = "truncated_accuracy", "truncated_rank"
 
@@ -80,12 +81,15 @@ class Factors:
             are rounding errors.
 
     Example:
+        >>> import torch
         >>> left, right = Factors(torch.diag(torch.tensor([3.0, 2.0, 1.0]))).of_rank(2)
         >>> (left @ right).diagonal()
         tensor([3., 2., 0.], dtype=torch.float64)
     """
 
     def __init__(self, matrix: Tensor) -> None:
+        import torch  # who only reads names of metrics does without
+
         rows, columns = matrix.shape
         self._is_tall = rows > columns
         self._wide = matrix.detach().double()

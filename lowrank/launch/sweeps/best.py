@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowrank.common.terminal import aligned
+from lowrank.launch.sweeps.points import run_id_of
 from lowrank.launch.sweeps.search import Search
 from lowrank.runs.find import load_run
 from lowrank.runs.format import RecordError
@@ -56,7 +57,7 @@ def best_lines(
     more = [] if metric == _ACCURACY else [_ACCURACY]
     rows = [["run", metric, *more, *swept]]
     for number in order[:BEST]:
-        run_id, values = f"{prefix}-{number:04d}", search.point(number, done[number].params)
+        run_id, values = run_id_of(prefix, number), search.point(number, done[number].params)
         accuracy = [_accuracy(output_dir / run_id) for _ in more]
         texts = [shown(values.get(name)) for name in swept]
         rows.append([run_id, f"{done[number].value:.4g}", *accuracy, *texts])

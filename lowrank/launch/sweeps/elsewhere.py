@@ -53,7 +53,7 @@ def found_in(search: Search, places: Sequence[str]) -> tuple[dict[int, Ended], l
         method = search.sweep.method
         raise InputError(f"missing_from: a {method} search lacks no points; allowed: with a grid")
     runs, lines = find(places)
-    numbers = {_key(search.config(point)): n for n, point in enumerate(search.grid)}
+    numbers = {_key(config): n for n, config in enumerate(search.configs)}
     ends: dict[int, Ended] = {}
     for run in runs:
         if run.state not in ENDED or not is_of_train_py(run.config):

@@ -21,6 +21,7 @@ from lowrank.config.sweepfile.parameters import canonical, read, values_of
 from lowrank.config.values import read_value
 from lowrank.launch.sweeps.search import Search
 
+_KEPT = "keep_checkpoint"  # of earlier runs, it decides whether they can go on
 _RANGES = ("uniform", "int_uniform", "log_uniform_values", "inv_log_uniform_values")
 
 
@@ -34,7 +35,7 @@ def definition_of(search: Search) -> dict[str, Any]:
     overrides = {
         name: read_value(Config.model_fields[name].annotation, value)
         for name, value in search.overrides.items()
-        if name not in FREE_ON_RESUME
+        if name not in FREE_ON_RESUME or name == _KEPT
     }
     definition = {
         "method": raw["method"],
@@ -94,7 +95,7 @@ def contradictions(before: Search, now: Search) -> dict[str, str]:
             if not is_free and not _holds(name, _parameter(now, name), _parameter(before, name)):
                 found[name] = ""
     else:
-        found |= _lost(_configs(before), _configs(now), _counts_epochs([before, now]))
+        found |= _lost(before.configs, now.configs, _counts_epochs([before, now]))
     return found | _of_epochs(before, now)
 
 
@@ -110,11 +111,12 @@ def grow(search: Search, earlier: Sequence[Search]) -> None:
         counts = _counts_epochs([*earlier, search])
         order: dict[Any, int] = {}
         for each in [*earlier, search]:
-            for config in _configs(each):
+            for config in each.configs:
                 order.setdefault(_key(config, counts), len(order))
-        places = [order[_key(config, counts)] for config in _configs(search)]
+        places = [order[_key(config, counts)] for config in search.configs]
         pairs = sorted(zip(places, search.grid, strict=True), key=lambda pair: pair[0])
         search.grid[:] = [point for _, point in pairs]
+        del search.configs
     for name in search.varied:
         spaces = [each.space().get(name) for each in [*earlier, search]]
         choices = [getattr(space, "choices", None) for space in spaces if space is not None]
@@ -143,11 +145,6 @@ def growth_lines(search: Search, before: Search) -> list[str]:
             "their checkpoints"
         )
     return lines or ["it has grown: earlier points are points of it"]
-
-
-def _configs(search: Search) -> list[Config]:
-    assert search.grid is not None
-    return [search.config(point) for point in search.grid]
 
 
 def _counts_epochs(searches: Sequence[Search]) -> bool:
@@ -186,17 +183,17 @@ def _of_epochs(before: Search, now: Search) -> dict[str, str]:
         return {"epochs": "with schedule=cosine all rates depend on it"}
     if any(old % every for every in _all_of(now, "measure_every")):
         return {"epochs": "earlier runs were measured at their last epoch, a longer one is not"}
-    kept = _all_of(now, "keep_checkpoint") == {"all"}
-    optimizers, momenta = _all_of(now, "optimizer"), _all_of(now, "momentum")
+    kept = _all_of(before, _KEPT) == {"all"}
+    optimizers, momenta = _all_of(before, "optimizer"), _all_of(before, "momentum")
     if not kept and any(keeps_state(o, m) for o in optimizers for m in momenta):
-        return {"epochs": "an optimizer with a state goes on only with keep_checkpoint=all"}
+        return {"epochs": "an optimizer with a state goes on only where keep_checkpoint was all"}
     return {}
 
 
 def _all_of(search: Search, name: str) -> set[Any]:
     """Returns the values of a field at the points; those of a distribution stand for one."""
     if search.grid is not None:
-        return {getattr(config, name) for config in _configs(search)}
+        return {getattr(config, name) for config in search.configs}
     parameter = _parameter(search, name)
     if isinstance(parameter, Distribution):
         return {parameter.kind}

@@ -74,7 +74,7 @@ def begin(
     search_seed: int | None,
     heartbeat: int | None,
     contradictions: Contradictions = _all,
-) -> tuple[Study, Identity]:
+) -> tuple[Study, Identity, bool]:
     """Opens the study of a sweep, begins it, or lets it grow.
 
     Args:
@@ -87,7 +87,7 @@ def begin(
         contradictions: Says whether a sweep that is another one may grow to this one.
 
     Returns:
-        The study, and what it says of the sweep.
+        The study, what it says of the sweep, and whether that has grown by this.
 
     Raises:
         InputError: A line for everything in which the stored sweep differs.
@@ -114,14 +114,15 @@ def begin(
         study.set_user_attr(_IDENTITY, kept)
     identity = stored_identity(study)
     assert identity is not None
-    if check(identity, name, definition, search_seed, heartbeat, contradictions):
+    has_grown = check(identity, name, definition, search_seed, heartbeat, contradictions)
+    if has_grown:
         grown = [*identity.grown, definition]
         study.set_user_attr(_GROWN, grown)
         time.sleep(_SETTLING)
         if study.user_attrs[_GROWN] != json.loads(json.dumps(grown)):
             raise InputError(f"sweep {name} was changed elsewhere at this moment; start again")
         identity = replace(identity, grown=grown)
-    return study, identity
+    return study, identity, has_grown
 
 
 def stored_identity(study: Study) -> Identity | None:
@@ -166,7 +167,8 @@ def check(
     before = identity.definitions[-1]
     differing = list(_differences(before, {**NEWER, **definition}))
     lines = []
-    if differing and (found := contradictions(before)):
+    earlier = identity.definitions if differing else ()
+    if found := {n: why for each in earlier for n, why in contradictions(each).items()}:
         about = [each for each in differing if not found.keys().isdisjoint(each[0].split("."))]
         lines = [f"{place} was {old}, not {new}" for place, old, new in about or differing]
         lines += [f"{field}: {why}" for field, why in found.items() if why]

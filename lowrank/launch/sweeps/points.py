@@ -34,6 +34,20 @@ class Point:
     attempt: int
 
 
+def run_id_of(prefix: str, number: int) -> str:
+    """Returns the id of a point's run.
+
+    Args:
+        prefix: Of the sweep.
+        number: Of the point.
+
+    Example:
+        >>> run_id_of("ab", 7)
+        'ab-0007'
+    """
+    return f"{prefix}-{number:04d}"
+
+
 def name_of(points: Sequence[Point]) -> str:
     """Returns what points are called that train together.
 

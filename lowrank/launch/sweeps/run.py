@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,10 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from lowrank.common.errors import InputError
-from lowrank.common.files import expanded
 from lowrank.common.signals import Interruption
 from lowrank.common.terminal import say
-from lowrank.config.sources import of_machine
 from lowrank.config.sweepfile import Distribution
 from lowrank.config.sweepfile.parameters import values_of
 from lowrank.launch.programs import PROGRAM, find_program
@@ -32,12 +29,19 @@ from lowrank.launch.sweeps.progress import Progress
 from lowrank.launch.sweeps.pruning import Pruner, Pruning
 from lowrank.launch.sweeps.search import Search
 from lowrank.launch.sweeps.standing import Standing, contradicting
-from lowrank.launch.sweeps.storage import file_url, open_storage, without_password
+from lowrank.launch.sweeps.storage import (
+    file_url,
+    open_storage,
+    output_dir_of,
+    storage_file,
+    stored_at,
+    without_password,
+)
 from lowrank.launch.sweeps.study import SweepStudy
 from lowrank.tracking.segments import uploaded
 
 MOST_LOST = 20
-"""Dead and collapsed points that are named at the end."""
+"""Dead, collapsed and pruned points that are named at the end."""
 
 
 def run_sweep(
@@ -74,7 +78,7 @@ def run_sweep(
     above = sweep.path.resolve().parent
     program = find_program(Path.cwd(), above, above.parent, command="lowrank sweep")
     output_dir = output_dir_of(search)
-    url = storage_url or file_url(_storage_file(search))
+    url = storage_url or file_url(storage_file(search))
     packs = _packs(search, pack, slots)
     pruning = None
     if sweep.early_terminate is not None:
@@ -84,7 +88,7 @@ def run_sweep(
         # The workers load torch while this process loads Optuna.
         with workers_on(slots, program, output_dir / "logs", tracked=tracked) as workers:
             storage = open_storage(url)
-            study, identity = begin(
+            study, identity, has_grown = begin(
                 storage,
                 sweep.name,
                 direction=search.direction,
@@ -107,7 +111,7 @@ def run_sweep(
             with Progress(names, swept, search.metric, output_dir) as progress:
                 points.undecided()  # reads what is decided
                 _introduce(packs, search, identity, url, slots, progress.line)
-                for line in [*(growth_lines(search, before[-1]) if before else ()), *counted]:
+                for line in [*(growth_lines(search, before[-1]) if has_grown else ()), *counted]:
                     progress.line(line)
                 launcher = Launcher(
                     points,
@@ -190,7 +194,7 @@ def _conclude(
     lost = "".join(f", {n} of them {how}" for how, n in sorted(tally.losses.items()))
     failed = f", {len(tally.failed)} failed" if tally.failed else ""
     say(f"sweep {name}: {tally.done} of {tally.size} points done{lost}{failed}")
-    for line in best_lines(search, points.points(), output_dir, points.run_id(0)[:-5]):
+    for line in best_lines(search, points.points(), output_dir, points.prefix):
         say(line)
     if tally.done:
         place = shlex.quote(os.path.relpath(output_dir))
@@ -199,8 +203,8 @@ def _conclude(
         say("a larger --max_retries tries the failed points again")
     if not tally.settled:
         say("the same command again runs what is missing")
-    elif _waiting(output_dir, prefix := points.run_id(0)[:-4]):
-        say(f"upload them with: lowrank sync {shlex.quote(str(output_dir))}/{prefix}*")
+    elif _waiting(output_dir, points.prefix):
+        say(f"upload them with: lowrank sync {shlex.quote(str(output_dir))}/{points.prefix}-*")
     if interruption.signal is not None:
         return interruption.exit_code
     return 1 if tally.failed else 0
@@ -298,33 +302,5 @@ def _tracking(search: Search) -> set[str]:
 
 def _waiting(output_dir: Path, prefix: str) -> bool:
     """Returns whether there are runs here that W&B may not have: tracked, and not uploaded."""
-    tracked = (path.parent.parent for path in output_dir.glob(f"{prefix}*/wandb/offline-run-*"))
+    tracked = (path.parent.parent for path in output_dir.glob(f"{prefix}-*/wandb/offline-run-*"))
     return any(not uploaded(directory).exists() for directory in tracked)
-
-
-def output_dir_of(search: Search) -> Path:
-    """Returns where the runs of a sweep are written here.
-
-    Args:
-        search: The sweep's points.
-    """
-    return expanded(search.overrides.get("output_dir") or of_machine("output_dir"))
-
-
-def stored_at(search: Search, storage_url: str | None) -> str | None:
-    """Returns the address of a sweep's points.
-
-    Args:
-        search: The points.
-        storage_url: As for `run_sweep`.
-
-    Returns:
-        None if there is no such file.
-    """
-    file = _storage_file(search)
-    return storage_url or (file_url(file) if file.exists() else None)
-
-
-def _storage_file(search: Search) -> Path:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", search.sweep.name)
-    return output_dir_of(search) / f"{name}.sqlite"

@@ -140,6 +140,11 @@ class Search:
             given = self.sweep.fixed.get("epochs", field.default)
         return int(read_value(field.annotation, given))
 
+    @functools.cached_property
+    def configs(self) -> list[Config]:
+        """The configuration of every point of a grid, by number."""
+        return [self.config(point) for point in self.grid or ()]
+
     def config(self, values: Mapping[str, Any]) -> Config:
         """Returns the configuration of a point's run, as far as the sweep decides it.
 

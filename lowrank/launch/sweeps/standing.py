@@ -45,7 +45,7 @@ class Standing:
         begun: Whether any launcher has come so far.
         prefix: Start of every run id.
         points: The trials of every point.
-        grown: In lines, how the sweep has grown, or would.
+        grown: In lines, how the sweep would grow by a start.
 
     Raises:
         InputError: A line for everything in which the stored sweep contradicts.
@@ -94,6 +94,7 @@ class Standing:
         before = [search_of(each, search.sweep) for each in earlier]
         if before:
             grow(search, before)
+        if grows:
             self.grown = growth_lines(search, before[-1])
         self.begun, self.prefix = True, identity.prefix
         trials = study.get_trials(deepcopy=False)

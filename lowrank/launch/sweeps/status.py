@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lowrank.common.terminal import aligned, duration
 from lowrank.launch.sweeps.best import best_lines, shown
+from lowrank.launch.sweeps.points import run_id_of
 from lowrank.launch.sweeps.search import described
 from lowrank.launch.sweeps.standing import Standing
 from lowrank.launch.sweeps.trials import is_running, tally_of
@@ -43,7 +44,7 @@ def status_lines(standing: Standing, output_dir: Path, max_retries: int) -> list
     running = [n for n, trials in sorted(points.items()) if is_running(trials)]
     rows, left = [("run", "epoch", "left", search.metric, "")], []
     for number in running:
-        run_id, values = f"{standing.prefix}-{number:04d}", points[number][-1].params
+        run_id, values = run_id_of(standing.prefix, number), points[number][-1].params
         point = search.point(number, values)
         swept = described({n: shown(value) for n, value in point.items() if n in search.varied})
         epoch, seconds, value = _stand(output_dir / run_id, search.metric)
@@ -55,7 +56,8 @@ def status_lines(standing: Standing, output_dir: Path, max_retries: int) -> list
     if tally.failed:
         lines.append("")
     for number, ended in sorted(tally.failed.items()):
-        lines.append(f"{standing.prefix}-{number:04d} failed too often, see {ended.log}")
+        run_id = run_id_of(standing.prefix, number)
+        lines.append(f"{run_id} failed too often, see {ended.log}")
     best = best_lines(search, points, output_dir, standing.prefix)
     return [*lines, *([""] if best else []), *best]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -11,10 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from lowrank.common.errors import Failure, InputError
+from lowrank.common.files import expanded
 from lowrank.common.texts import printable
+from lowrank.config.sources import of_machine
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
+
+    from lowrank.launch.sweeps.search import Search
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -135,6 +141,49 @@ def file_url(path: Path) -> str:
                 f"output_dir: got '{printable(str(path.parent), 200)}'; allowed: without % and ?, "
                 "as the address of the sweep's database cannot have them"
             )
+    return url
+
+
+def output_dir_of(search: Search) -> Path:
+    """Returns where the runs of a sweep are written here.
+
+    Args:
+        search: The sweep's points.
+    """
+    return expanded(search.overrides.get("output_dir") or of_machine("output_dir"))
+
+
+def storage_file(search: Search) -> Path:
+    """Returns the file of a sweep's points where no address is given.
+
+    Args:
+        search: The points.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", search.sweep.name)
+    return output_dir_of(search) / f"{name}.sqlite"
+
+
+def stored_at(search: Search, url: str | None) -> str | None:
+    """Returns the address of a sweep's points for who only reads them.
+
+    Args:
+        search: The points.
+        url: As given; None is `storage_file`.
+
+    Returns:
+        None if it is of a file that there is not: opening it would make it.
+    """
+    if url is None:
+        file = storage_file(search)
+        return file_url(file) if file.exists() else None
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    with contextlib.suppress(ArgumentError):  # which `open_storage` tells of
+        place = make_url(url)
+        is_file = place.get_backend_name() == "sqlite" and "uri" not in place.query
+        if is_file and not Path(place.database or "").is_file():
+            return None
     return url
 
 

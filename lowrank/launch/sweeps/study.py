@@ -11,9 +11,9 @@ how two launchers that want the same pack find out. A pack of which another laun
 *torn*. What is free of it is taken only when nothing else is left and the other takes no more.
 
 A trial is COMPLETE with its value; PRUNED if its run is done but has no value, as one that
-collapsed or died: to Bayesian search that is a failed point, which has nothing to minimise; FAIL
-otherwise. How it ended is in its
-attribute ``ended``, which a trial whose launcher died lacks.
+collapsed or died: to Bayesian search that is a failed point, which has nothing to minimise, but
+one that was ended early as worse than others tells it what it had reached; FAIL otherwise. How it
+ended is in its attribute ``ended``, which a trial whose launcher died lacks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from lowrank.launch.sweeps.identity import READY, Identity
 from lowrank.launch.sweeps.packs import OFF, Packs
-from lowrank.launch.sweeps.points import LOST, Ended, Point, Tally
+from lowrank.launch.sweeps.points import LOST, Ended, Point, Tally, run_id_of
 from lowrank.launch.sweeps.presence import Presence
 from lowrank.launch.sweeps.search import Proposal, Search
 from lowrank.launch.sweeps.storage import patient
@@ -68,6 +68,7 @@ class SweepStudy:
         packs: As given.
         max_retries: As given.
         heartbeat: Seconds between signs of life.
+        prefix: Start of every run id.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class SweepStudy:
     ) -> None:
         self.trials = Trials(storage, study, presence, identity.heartbeat)
         self._study = study
-        self._prefix = identity.prefix
+        self.prefix = identity.prefix
         self._seed = identity.search_seed
         self.search = search
         self.packs = packs or Packs(search, OFF)
@@ -259,7 +260,7 @@ class SweepStudy:
         Args:
             number: Of the point.
         """
-        return f"{self._prefix}-{number:04d}"
+        return run_id_of(self.prefix, number)
 
     @patient
     def points(self) -> dict[int, list[FrozenTrial]]:

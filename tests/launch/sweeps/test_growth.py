@@ -16,6 +16,7 @@ import yaml
 
 from lowrank import load_run
 from lowrank.cli import main
+from lowrank.common.errors import InputError
 from lowrank.config import Config
 from lowrank.config.sweepfile import load_sweep_file
 from lowrank.launch.sweeps import elsewhere as elsewhere_module
@@ -48,6 +49,7 @@ def several(*values):
 
 
 LR = {"lr": several(0.1, 0.2)}
+STATE, ALL = {"momentum": {"value": 0.9}}, {"keep_checkpoint": {"value": "all"}}
 GROWS = {
     "a value": (LR, {"lr": several(0.05, 0.1, 0.2)}),
     "seeds, at the default before": (LR, {**LR, "seed": several(2, 1, 0)}),
@@ -57,6 +59,10 @@ GROWS = {
     ),
     "a fixed one at its default": (LR, {**LR, "momentum": {"value": 0.0}}),
     "epochs": ({**LR, "epochs": {"value": 4}}, {**LR, "epochs": {"value": 9}}),
+    "epochs, with all that a checkpoint holds": (
+        {**LR, "epochs": {"value": 4}, **STATE, **ALL},
+        {**LR, "epochs": {"value": 9}, **STATE, **ALL},
+    ),
     "epochs that vary": ({**LR, "epochs": {"value": 4}}, {**LR, "epochs": several(2, 4, 9)}),
     "what is not of the experiment": (LR, {**LR, "tracking": {"value": "disabled"}}),
 }
@@ -96,6 +102,11 @@ def test_a_grid_that_has_all_earlier_points_goes_on_with_their_numbers(load, cas
         (
             {**LR, "epochs": {"value": 5}, "momentum": several(0.0, 0.9)},
             {**LR, "epochs": {"value": 8}, "momentum": several(0.0, 0.9)},
+            {"epochs"},
+        ),
+        (
+            {**LR, "epochs": {"value": 5}, **STATE},
+            {**LR, "epochs": {"value": 8}, **STATE, **ALL},  # too late for the earlier runs
             {"epochs"},
         ),
         (
@@ -144,7 +155,7 @@ def test_a_definition_says_what_the_points_were(load):
 def join(directory, search):
     """Joins the sweep as a launcher does that has another file than those before."""
     storage = open_storage(file_url(directory / "points.sqlite"))
-    study, identity = begin(
+    study, identity, _ = begin(
         storage,
         "a",
         direction=search.direction,
@@ -189,6 +200,18 @@ def test_only_what_is_new_is_handed_out_and_longer_runs_are_once_more(load, tmp_
     assert join(tmp_path, load(file)).tally().settled
     assert take(old) == {}  # whoever still has the earlier file
     assert (old.tally().done, old.tally().size) == (2, 2)
+
+
+def test_what_the_first_runs_kept_decides_whether_they_can_be_longer(load, tmp_path):
+    file = {**LR, **STATE, "epochs": {"value": 2}}
+    join(tmp_path, load(file))
+    join(tmp_path, load(file | ALL))
+    with pytest.raises(InputError, match="goes on only where keep_checkpoint was all"):
+        join(tmp_path, load(file | ALL | {"epochs": {"value": 4}}))
+    kept = [load(file | {"epochs": {"value": n}}, {"keep_checkpoint": "all"}) for n in (2, 4)]
+    (tmp_path / "kept").mkdir()
+    join(tmp_path / "kept", kept[0])
+    assert join(tmp_path / "kept", kept[1]).tally().size == 2
 
 
 def test_a_bayesian_search_keeps_its_points_and_knows_of_them(load, tmp_path, monkeypatch):

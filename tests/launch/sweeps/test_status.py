@@ -5,6 +5,8 @@ Points have values that are known beforehand; a run in training is one that this
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -85,6 +87,23 @@ def test_status_counts_points_by_state_and_tells_when_it_ends(load, tmp_path, mo
     assert row == [point.run_id, "2/8", "0:18", "7", f"lr={point.values['lr']}"]
     assert sum("failed too often, see a.log" in line for line in lines) == 2
     assert lines[-3] == "the only point with a value:"
+
+
+def test_neither_status_nor_a_launcher_loads_what_trains():
+    program = (
+        "import sys, lowrank.launch.sweeps.status, lowrank.launch.sweeps.run;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_status_makes_no_database(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = str(write_sweep(tmp_path, {"lr": {"values": [0.1, 0.2]}}, name="a"))
+    before = set(tmp_path.rglob("*"))
+    assert main(["sweep", file, "--status", "--storage=sqlite:///new.sqlite"]) == 0
+    assert capsys.readouterr().out == "sweep a: 2 points, grid, not begun\n"
+    assert set(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])

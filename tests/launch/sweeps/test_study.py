@@ -37,7 +37,7 @@ def join(directory, *, lrs=(0.1, 0.2, 0.3), method="grid", max_retries=1, **opti
     path.write_text(yaml.safe_dump(sweep))
     search = Search(load_sweep_file(path), {}, count=options.pop("count", None))
     storage = open_storage(options.pop("url", None) or file_url(directory / "points.sqlite"))
-    study, identity = begin(
+    study, identity, _ = begin(
         storage,
         "a",
         direction="minimize",
