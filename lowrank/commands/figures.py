@@ -179,6 +179,10 @@ named below, as is every point that is missing.
             yield "layer is of spectra and norm ratios; allowed: kind=spectra or ratio"
         if "every" in self.model_fields_set and self.kind != "ratio":
             yield "every is of norm ratios; allowed: kind=ratio"
+        if self.kind in ("spectra", "ratio", "truncation") and self.metric:
+            yield "metric is in the place of the rank; allowed: kind=curves, landscape or scatter"
+        if self.kind in ("ratio", "truncation") and (self.epsilon or self.rank_norm):
+            yield "epsilon and rank_norm are of ranks and spectra; allowed: any other kind"
         if self.published and self.kind not in (None, "all", "curves"):
             yield "published values are drawn beside curves; allowed: kind=curves or all"
         if self.published and self.metric:

@@ -26,8 +26,8 @@ def fetch_all(entity: str, project: str, sweep: str = "") -> tuple[list[Run], li
         sweep: The id of one sweep; empty for all runs.
 
     Returns:
-        The runs, and for every record that cannot be read the
-        reason; runs of other programs, which have none, are told together.
+        The runs, and for every record that cannot be read the reason; runs that have none, as those
+        of other programs, are told together.
 
     Raises:
         NoRecordError: If W&B has no such project or sweep, does not answer, or no API key is
@@ -50,20 +50,19 @@ def fetch_all(entity: str, project: str, sweep: str = "") -> tuple[list[Run], li
         raise NoRecordError(_no_answer(name, "runs", error)) from error
     if not ids:
         raise NoRecordError(_no_answer(name, "runs", "it has none"))
-    runs, errors, without = [], list[RecordError](), 0
+    runs, errors, without = list[Run](), list[RecordError](), list[NoRecordError]()
     with counting("fetching records", so_far("fetched", "records")) as progress:
         for done, run_id in enumerate(ids, 1):
             try:
                 runs.append(fetch(entity, project, run_id))
-            except NoRecordError:
-                without += 1
+            except NoRecordError as error:
+                without.append(error)
             except RecordError as error:
                 errors.append(error)
             progress(done, len(ids))
     if without:
-        errors.append(
-            RecordError(f"{name}: {without} of {len(ids)} runs have no run record in W&B")
-        )
+        told = f"{len(without)} of {len(ids)} runs have no run record in W&B"
+        errors.append(RecordError(f"{name}: {told} (the last: {_reason(without[-1].__cause__)})"))
     return runs, errors
 
 
@@ -72,11 +71,15 @@ class NoRecordError(RecordError):
 
 
 def _no_answer(name: str, what: str, error: Exception | str) -> str:
-    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
     return (
         f"{name}: there is no such file here, and W&B gives no {what} for it "
-        f"({reason[0]}): check the path, `wandb login` and the connection"
+        f"({_reason(error)}): check the path, `wandb login` and the connection"
     )
+
+
+def _reason(error: object) -> str:
+    """Returns the first line of what an error says, or its kind."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def fetch(entity: str, project: str, run_id: str) -> Run:

@@ -106,6 +106,17 @@ def test_seeds_are_averaged_and_what_did_not_finish_is_in_no_mean(capsys, tmp_pa
     assert lines[-1].startswith("2 points; rank: average")
 
 
+def test_runs_of_other_lengths_are_no_seeds_of_one_point(capsys, tmp_path):
+    make_run(tmp_path / "a", [16, 9, 4], seed=0)
+    make_run(tmp_path / "b", [16, 9, 4, 3], seed=1)
+    found = json.loads(output(capsys, tmp_path, "--group", "--json"))
+    assert [(each["epochs"], each["runs"], each["rank_last"]) for each in found] == [
+        (2, 1, 4),
+        (3, 1, 3),
+    ]
+    assert output(capsys, tmp_path, "--group").split()[0] == "epochs"
+
+
 def test_runs_are_chosen_sorted_and_shown_by_columns(capsys, runs):
     def ids(*words):
         return [each["run"] for each in json.loads(output(capsys, runs, "--json", *words))]
@@ -124,6 +135,8 @@ def test_runs_are_chosen_sorted_and_shown_by_columns(capsys, runs):
         None,
     ]
     assert output(capsys, runs, *words).splitlines()[-1].startswith("3 runs; rank: average")
+    found = json.loads(output(capsys, runs, "--json", "--columns=train_accuracy"))
+    assert [each["train_accuracy"] is None for each in found] == [False, False, True]
 
 
 def test_what_a_model_does_not_read_is_no_difference(capsys, tmp_path):
@@ -131,6 +144,11 @@ def test_what_a_model_does_not_read_is_no_difference(capsys, tmp_path):
     make_run(tmp_path / "b", [16, 9], model="resnet18", image_size=32)
     found = json.loads(output(capsys, tmp_path, "--json"))
     assert [(each["model"], each["depth"]) for each in found] == [("mlp", 7), ("resnet18", None)]
+    assert "width" not in found[0]
+    make_run(tmp_path / "steps/a", [16, 9], momentum=0.9)
+    make_run(tmp_path / "steps/b", [16, 9], optimizer="adam")
+    found = json.loads(output(capsys, tmp_path / "steps", "--json"))
+    assert [each["momentum"] for each in found] == [0.9, None]
 
 
 def test_time_and_efolds_of_a_record(capsys, tmp_path):

@@ -41,6 +41,13 @@ from lowrank.views.table.matrices import EVERY
 from lowrank.views.table.points import Sweep
 from lowrank.views.table.rows import Definition
 
+_OF_LINES = {
+    "spectra": "spectrum of {title}{by}",
+    "ratio": "norm ratio over {every} epochs{by} ({title})",
+    "truncation": "test accuracy at lower ranks{by} ({title})",
+}
+"""What figures show that are lines of single matrices or of networks at one epoch."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -97,7 +104,7 @@ def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layou
             raise InputError("no scatter figure: nothing varies")
         return [Layout(Factor(), kind="scatter")]
     layouts: list[Layout] = []
-    for kind in set(kinds) & {"curves", "spectra", "ratio", "truncation"}:
+    for kind in set(kinds) & {"curves", *_OF_LINES}:
         found = curves_layouts(sweep.fields, sweep.points, wishes)
         layouts += [replace(layout, kind=kind) for layout in found]
     if "landscape" in kinds:
@@ -154,23 +161,16 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
         figure = scatter_figure(scatter, look.width, look.height)
         shown = f"{definition.name} against {', '.join(map(words, sweep.fields))}"
         numbers, panels = scatter_csv(scatter), 1
-    elif layout.kind == "spectra":
-        lines = spectra_table(sweep.points, layout, definition, look.layer, look.epoch)
+    elif layout.kind in _OF_LINES:
+        if layout.kind == "spectra":
+            lines = spectra_table(sweep.points, layout, definition, look.layer, look.epoch)
+        elif layout.kind == "ratio":
+            lines = ratio_table(sweep.points, layout, look.layer, look.every)
+        else:
+            lines = truncation_table(sweep.points, layout, look.epoch)
         figure = lines_figure(lines, look.width, look.height)
         by = f" by {lines.by}" if lines.by else ""
-        shown = f"spectrum of {lines.title}{by}"
-        numbers, panels = lines_csv(lines), len(lines.panels)
-    elif layout.kind == "ratio":
-        lines = ratio_table(sweep.points, layout, look.layer, look.every)
-        figure = lines_figure(lines, look.width, look.height)
-        by = f" by {lines.by}" if lines.by else ""
-        shown = f"norm ratio over {look.every} epochs{by} ({lines.title})"
-        numbers, panels = lines_csv(lines), len(lines.panels)
-    elif layout.kind == "truncation":
-        lines = truncation_table(sweep.points, layout, look.epoch)
-        figure = lines_figure(lines, look.width, look.height)
-        by = f" by {lines.by}" if lines.by else ""
-        shown = f"test accuracy at lower ranks{by} ({lines.title})"
+        shown = _OF_LINES[layout.kind].format(by=by, title=lines.title, every=look.every)
         numbers, panels = lines_csv(lines), len(lines.panels)
     elif layout.kind == "curves":
         curves = curves_table(sweep.points, layout, definition, look.published)

@@ -120,12 +120,10 @@ def spectra_table(
     ]
     title = f"{printable(name)}, " + ("last epoch" if epoch is None else f"epoch {epoch}")
     symbol = "‖W‖_F" if definition.rank_norm == "frobenius" else "‖W‖_2"
-    return LinesTable(
-        title=", ".join(filter(None, [title, layout.title])),
-        by=layout.across.name,
-        values=_values(layout),
-        labels=layout.across.labels,
-        panels=panels,
+    return _table(
+        title,
+        layout,
+        panels,
         x=("index", "index of the singular value"),
         y=("sigma_over_norm", f"σ / {symbol}"),
         is_logarithmic=max(_highest(panels), definition.epsilon) > LOGARITHMIC * min(least),
@@ -174,12 +172,10 @@ def ratio_table(
             "the runs' measure_every"
         )
     what = printable(name) or "mean over the counted matrices"
-    return LinesTable(
-        title=", ".join(filter(None, [what, layout.title])),
-        by=layout.across.name,
-        values=_values(layout),
-        labels=layout.across.labels,
-        panels=panels,
+    return _table(
+        what,
+        layout,
+        panels,
         x=("epoch", "epoch"),
         y=("norm_ratio", f"‖W‖ / ‖W‖ of {every} epoch{'s' if every > 1 else ''} before"),
     )
@@ -210,9 +206,9 @@ def truncation_table(
             return None
         run.preload(names)
         accuracies = np.array([run.metrics[name] for name in names])
-        usable = np.isfinite(accuracies).all(axis=0) & np.isin(
-            run.epochs, run.epochs if epoch is None else epoch
-        )
+        usable = np.isfinite(accuracies).all(axis=0)
+        if epoch is not None:
+            usable &= run.epochs == epoch
         if not usable.any():
             return None
         shares = np.array([kept.amount for kept in steps])
@@ -225,12 +221,10 @@ def truncation_table(
         raise InputError(
             f"epoch: no network was truncated at {when}; allowed: runs with truncation_every"
         )
-    return LinesTable(
-        title=", ".join(filter(None, [when, layout.title])),
-        by=layout.across.name,
-        values=_values(layout),
-        labels=layout.across.labels,
-        panels=panels,
+    return _table(
+        when,
+        layout,
+        panels,
         x=("share_kept", "rank kept / full rank of every counted matrix"),
         y=("test_accuracy", "test accuracy in %"),
         is_share=True,
@@ -256,6 +250,21 @@ def lines_csv(table: LinesTable) -> str:
                 shown = ["" if np.isnan(each) else repr(float(each)) for each in numbers]
                 rows.append([*start, f"{x:g}", *(shown if has_decay else shown[:2])])
     return csv_text(rows)
+
+
+def _table(
+    title: str, layout: Layout, panels: Sequence[tuple[str, Sequence[Line]]], **axes: Any
+) -> LinesTable:
+    """Returns the table of a layout, with what is the same in all panels as its title."""
+    across = layout.across
+    return LinesTable(
+        title=", ".join(filter(None, [title, layout.title])),
+        by=across.name,
+        values=[level[0] if len(level) == 1 else level for level in across.levels],
+        labels=across.labels,
+        panels=panels,
+        **axes,
+    )
 
 
 def _panels(
@@ -307,10 +316,6 @@ def _known_layer(points: Iterable[Point], asked: str) -> str:
     if asked not in names and (asked or not usual):
         raise InputError(f"layer: no run has '{printable(asked)}'{nearest(asked[:60], names)}")
     return asked or usual
-
-
-def _values(layout: Layout) -> list[Hashable]:
-    return [level[0] if len(level) == 1 else level for level in layout.across.levels]
 
 
 def _highest(panels: Sequence[tuple[str, Sequence[Line]]]) -> float:

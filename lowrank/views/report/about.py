@@ -59,7 +59,7 @@ def _common(rows: Sequence[RunRow]) -> list[tuple[str, str]]:
         for name, value in found[0].items()
         if name != RUN and all(each.get(name) == value for each in found[1:])
     }
-    if all(is_of_train_py(dict(row.config)) for row in rows):
+    if all(is_of_train_py(row.config) for row in rows):
         shared = {n: v for n, v in shared.items() if any(has_effect(n, each) for each in found)}
     model, data = (_of_group(shared, group) for group in ("model", "data"))
     rest = {name: value for name, value in shared.items() if name not in {*model, *data}}

@@ -12,6 +12,16 @@ from lowrank.runs.find import Run
 from lowrank.views.table.rows import Floats
 
 
+def preload(run: Run) -> None:
+    """Reads what the others here need in one look at the record.
+
+    Args:
+        run: The run.
+    """
+    of_time = ("time/", "throughput/")
+    run.preload(name for name in run.metrics if name == "lr_now" or name.startswith(of_time))
+
+
 def steps_per_epoch(run: Run) -> int | None:
     """Returns how many steps an epoch has.
 

@@ -14,7 +14,7 @@ from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest, one_of, printable
 from lowrank.runs.derived import is_derived
 from lowrank.runs.find import Run
-from lowrank.views.table.effort import efolds, seconds
+from lowrank.views.table.effort import efolds, preload, seconds
 from lowrank.views.table.fields import differing, in_order, plain
 from lowrank.views.table.rows import RunRow
 
@@ -62,6 +62,7 @@ def entries_of(rows: Sequence[RunRow], runs: Sequence[Run] = ()) -> list[Entry]:
         for row, each in zip(rows, found, strict=True)
     ]
     for entry, run in zip(entries, runs, strict=False):
+        preload(run)
         entry |= {"efolds": _number(efolds(run)), "seconds": _number(seconds(run))}
     return entries
 
@@ -97,7 +98,7 @@ def with_columns(
             return entry[name]
         if name in known:
             return plain(run.config.get(name))
-        values = np.asarray(run.metrics.get(name, np.array([])))
+        values = np.asarray(run.metrics.get(name, np.full(len(run.epochs), np.nan)))
         at_end = _number(values[-1:])
         # Some are measured in some epochs only. What was lost since then is not its last value.
         return at_end if at_end is not None else _number(values[run.epochs == run.measured[-1:]])
@@ -148,6 +149,8 @@ def grouped(entries: Sequence[Entry]) -> list[Entry]:
         collapsed or died is in no mean.
     """
     fields = [name for name in entries[0] if name not in (*GIVEN, "seed")]
+    if len({entry["epochs"] for entry in entries}) > 1:
+        fields.append("epochs")
     points: dict[tuple[Hashable, ...], list[Entry]] = {}
     for entry in entries:
         points.setdefault(tuple(entry[name] for name in fields), []).append(entry)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lowrank.common.texts import printable
 from lowrank.config import Config
-from lowrank.config.families import FAMILIES
+from lowrank.config.rules import has_effect
 from lowrank.config.settings import SAME_EXPERIMENT, defaults, is_of_train_py
 from lowrank.runs.find import Run
 from lowrank.views.table.rows import RunRow
@@ -124,24 +124,15 @@ def differing(rows: Sequence[RunRow]) -> tuple[list[str], list[dict[str, Hashabl
 
     Returns:
         The fields whose values differ, the seed last, and every run's settings with its seed: None
-        for what its model does not read.
+        for those of these fields that have no effect there.
     """
-    found = [
-        {**settings(row), **_unread(row.config), "seed": plain(row.config.get("seed"))}
-        for row in rows
-    ]
+    found = [{**settings(row), "seed": plain(row.config.get("seed"))} for row in rows]
     names = varied(found)
     fields = [name for name in names if name not in (RUN, "seed")]
+    for row, own in zip(rows, found, strict=True):
+        if is_of_train_py(row.config):
+            own.update({name: None for name in fields if not has_effect(name, own)})
     return [*fields, *(["seed"] if "seed" in names else [])], found
-
-
-def _unread(config: Mapping[str, Any]) -> dict[str, None]:
-    """Returns None for each field that the configured model does not read."""
-    family = FAMILIES.get(str(config.get("model"))) if is_of_train_py(config) else None
-    if family is None:
-        return {}
-    others = {name for each in FAMILIES.values() for name in each.fields} - {*family.fields}
-    return dict.fromkeys(others)
 
 
 def words(name: str) -> str:

@@ -62,7 +62,8 @@ def table(entries: Sequence[Entry], definition: Definition, width: int = WIDTH) 
         for head, name in further.items()
         if not is_chosen and any(entry[name] is not None for entry in entries)
     ]
-    settings = names[2:] if is_chosen else [n for n in names if n not in (*GIVEN, *_OF_GROUPS)]
+    given = {*GIVEN, *_OF_GROUPS} - ({"epochs"} if is_grouped else set())
+    settings = names[2:] if is_chosen else [name for name in names if name not in given]
     left_out = []
     for name in settings:
         more = [*columns, _column(entries, name)]

@@ -110,6 +110,7 @@ def pure_decay(run: Run, start: int, end: int) -> float:
     if not (is_plain or config.get("optimizer") in ("adamw", "muon")) or steps is None:
         return math.nan
     absent = np.full(len(run.epochs), np.nan)
+    run.preload(["lr_now"])
     rates = run.metrics.get("lr_now", absent)[(run.epochs > start) & (run.epochs <= end)]
     if len(rates) != end - start or not np.isfinite(rates).all():
         return math.nan

@@ -143,5 +143,8 @@ def test_the_command_draws_both(top, tmp_path, capsys):
     )
     assert main([*words, "--kind=ratio", "--every=3"]) == 0
     assert "norm ratio over 3 epochs by weight decay (mean over" in capsys.readouterr().out
-    for bad in (["--layer=a"], ["--every=2", "--kind=spectra"], ["--kind=ratio", "--epoch=1"]):
+    for bad in (
+        ["--layer=a"], ["--every=2", "--kind=spectra"], ["--kind=ratio", "--epoch=1"],
+        ["--kind=spectra", "--metric=train_loss"], ["--kind=ratio", "--epsilon=0.1"],
+    ):  # fmt: skip
         assert main([*words, *bad]) == 2

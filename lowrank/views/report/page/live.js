@@ -20,7 +20,8 @@ function restore() {
     if (place >= 0) view[name] = place;
   }
   if (kept.quantity in DATA.quantities) view.quantity = kept.quantity;
-  for (const name of ["accuracy", "mean", "filter", "state"]) if (name in kept) view[name] = kept[name];
+  if (ends().some(([end]) => end === kept.state)) view.state = kept.state;
+  for (const name of ["accuracy", "mean", "filter"]) if (name in kept) view[name] = kept[name];
   for (const name of ["layer", "ratioOf"]) if (MATRICES && kept[name] < MATRICES.layers.length) view[name] = kept[name];
   return kept.open || [];
 }

@@ -56,7 +56,7 @@ function epochAxis(epochs, more = {}) {
 
 const axis = (text, more = {}) => ({ ...GRID, title: { text: axisText(text), standoff: 8 }, ...more });
 
-// Readable ticks of a logarithmic axis: powers of ten, with 2 and 5 between where there are few.
+// A logarithmic axis with ticks at powers of ten.
 const POWERS = { type: "log", exponentformat: "power", dtick: 1 };
 
 // Thresholds as dashed lines with their names at the right end.
