@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -44,6 +44,8 @@ SPEED_PROGRAMS = ("packs", "spectra", "images")
 
 STARTING = 120.0
 """Seconds in which a process may load torch and wake the card, beside those of its checks."""
+
+NO_TIME = "no time is left"
 
 Verdict = Literal["ok", "FAILED", "skipped"]
 
@@ -80,21 +82,25 @@ class _Child:
         there.close()
         self._is_ready = False
 
-    def make(self, work: Callable[[], str], seconds: float) -> tuple[Verdict, str]:
+    def make(self, check: Check, until: float) -> tuple[Verdict, str]:
         """Makes a check.
 
         Args:
-            work: The check.
-            seconds: That it may take.
+            check: What is asked.
+            until: When all must be done, by the monotonic clock.
 
         Returns:
             How it went.
         """
         try:
-            if not self._is_ready and not self._here.poll(STARTING):
+            left = until - time.monotonic()
+            if not self._is_ready and not self._here.poll(min(STARTING, left)):
+                if left < STARTING:
+                    return "skipped", NO_TIME
                 return "FAILED", f"its process has not started within {STARTING:.0f} s"
             self._is_ready = self._is_ready or bool(self._here.recv())
-            self._here.send(work)
+            self._here.send(check.work)
+            seconds = max(0.0, min(check.seconds, until - time.monotonic()))
             if not self._here.poll(seconds):
                 return "FAILED", f"not done within {seconds:.0f} s"
             verdict, text = self._here.recv()
@@ -154,10 +160,10 @@ def go_through(checks: Mapping[str, Check], seconds: float, device: str) -> list
         for name, check in checks.items():
             began = time.monotonic()
             verdict: Verdict = "skipped"
-            text = "no time is left"
+            text = NO_TIME
             if began < until:
                 child = child or _Child(device)
-                verdict, text = child.make(check.work, min(check.seconds, until - began))
+                verdict, text = child.make(check, until)
                 if verdict == "FAILED":
                     child.end()
                     child = None

@@ -8,14 +8,13 @@ is written as a product of two, of ever lower rank, and tested.
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from evidence import written
+from evidence import write_csv, written
 from matplotlib.figure import Figure
 
 from lowrank.measure.truncation import Kept
@@ -178,10 +177,7 @@ def main(root: Path = ROOT) -> int:
         if code := subprocess.run(program, check=False).returncode:
             return code
         results += results_of(output / run_id, decay)
-    with (docs / "compression.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(field.name for field in fields(Result))
-        rows.writerows([*vars(each).values()] for each in results)
+    write_csv(docs / "compression.csv", results)
     picture(results).savefig(docs / "compression.png", dpi=150)
     readme = root / "README.md"
     page = written(readme.read_text(encoding="utf-8"), "compression", section(results))

@@ -249,17 +249,14 @@ def describe_machine(runs: Sequence[Run]) -> str:
     )
 
 
-def swept(
-    file: str, place: str, flags: Sequence[str], look: Sequence[str], csv_file: Path
-) -> list[Run]:
-    """Trains what is missing of a sweep, draws it, and writes its numbers.
+def swept(file: Path, place: str, flags: Sequence[str], look: Sequence[str] = ()) -> list[Run]:
+    """Trains what is missing of a sweep, and draws it.
 
     Args:
         file: The sweep file.
         place: Where its runs go.
         flags: For ``lowrank sweep``.
-        look: Flags for ``lowrank figures``.
-        csv_file: Where the numbers go.
+        look: Flags for ``lowrank figures``; without, nothing is drawn.
 
     Returns:
         The runs.
@@ -267,13 +264,12 @@ def swept(
     Raises:
         StoppedError: The sweep or the figures fail.
     """
-    code = lowrank(["sweep", file, *flags, f"--output_dir={place}"])
-    if code := code or lowrank(["figures", place, "--format=png", *look]):
+    code = lowrank(["sweep", str(file), *flags, f"--output_dir={place}"])
+    if look:
+        code = code or lowrank(["figures", place, "--format=png", *look])
+    if code:
         raise StoppedError(code)
-    runs = load_sweep(place)
-    found = [asdict(result) for result in results_of(runs)]
-    csv_file.write_text(to_csv(found), encoding="utf-8")
-    return runs
+    return load_sweep(place)
 
 
 class StoppedError(Exception):
@@ -295,6 +291,16 @@ def results_of(runs: Sequence[Run]) -> list[Result]:
     )
 
 
+def write_csv(file: Path, results: Sequence[Any]) -> None:
+    """Writes numbers, a line for each result under a head.
+
+    Args:
+        file: Where they go.
+        results: Of one dataclass.
+    """
+    file.write_text(to_csv([asdict(each) for each in results]), encoding="utf-8")
+
+
 def star(flags: Sequence[str], root: Path) -> str:
     """Trains the star, draws its arms and writes its numbers beside them.
 
@@ -308,8 +314,10 @@ def star(flags: Sequence[str], root: Path) -> str:
     place, flags = _placed(flags, root)
     docs = root / "docs" / "evidence"
     look = ["--kind=curves", "--dpi=200", f"--output={docs}/"]
-    runs = swept(str(root / SWEEP), place, flags, look, docs / "runs.csv")
-    return section(results_of(runs), describe_machine(runs))
+    runs = swept(root / SWEEP, place, flags, look)
+    results = results_of(runs)
+    write_csv(docs / "runs.csv", results)
+    return section(results, describe_machine(runs))
 
 
 def landscape(flags: Sequence[str], root: Path) -> str:
@@ -325,9 +333,9 @@ def landscape(flags: Sequence[str], root: Path) -> str:
     place, flags = _placed(flags, root)
     docs = root / "docs" / "evidence"
     look = ["--kind=landscape", "--dpi=150", f"--output={docs}/landscape.png"]
-    file = str(root / LANDSCAPE)
-    runs = swept(file, f"{place}/landscape", flags, look, docs / "landscape.csv")
-    return landscape_section(results_of(runs))
+    results = results_of(swept(root / LANDSCAPE, f"{place}/landscape", flags, look))
+    write_csv(docs / "landscape.csv", results)
+    return landscape_section(results)
 
 
 def landscape_section(results: Sequence[Result]) -> str:
@@ -420,17 +428,12 @@ def figure(flags: Sequence[str], root: Path) -> str:
 
     Returns:
         The README's section.
-
-    Raises:
-        StoppedError: The sweep fails.
     """
     place, flags = _placed(flags, root)
-    output = f"{place}/{Path(FIGURE).stem}"
-    if code := lowrank(["sweep", str(root / FIGURE), *flags, f"--output_dir={output}"]):
-        raise StoppedError(code)
-    runs = load_sweep(output)
+    name = Path(FIGURE).stem
+    runs = swept(root / FIGURE, f"{place}/{name}", flags)
     numbers = as_csv([compare(of_figure(PUBLISHED), runs)], Tolerance())
-    (root / "docs" / "evidence" / f"{Path(FIGURE).stem}.csv").write_text(numbers, encoding="utf-8")
+    (root / "docs" / "evidence" / f"{name}.csv").write_text(numbers, encoding="utf-8")
     return figure_section(runs)
 
 

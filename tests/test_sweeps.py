@@ -358,7 +358,7 @@ NARROW = {"mlp_wide_bound": {"width": 64}, "convnet_cross_entropy": {"width": 16
 
 
 def trained() -> Iterator[Any]:
-    """Yields the files: of those with one ResNet or VGG, whose spectra take seconds, the first."""
+    """Yields the files; of each kind of ResNet or VGG, whose spectra take seconds, the first."""
     seen = set()
     for path in FILES:
         fixed = PAPER[path.stem].fixed

@@ -98,8 +98,8 @@ def run(options: Compress) -> int:
         options.output,
         found.network,
         found.ranks,
-        config=trained.config,
-        dataset=trained.dataset,
+        config=trained.learner.config,
+        dataset=trained.learner.dataset,
         origin=f"run {trained.path.name}, epoch {trained.epoch}, {kept.kind} {kept.amount:g}",
     )
     say(printable(_table(found), None, lines=True))

@@ -113,14 +113,9 @@ def compress(learner: Learner, kept: Kept) -> Compression:
         if not reason:
             ranks[matrix.module] = rank
         layers.append(LayerKept(matrix.name, matrix.shape, rank, reason))
+    before = cost(learner, network)
     factor(network, ranks)
-    return Compression(
-        network,
-        ranks,
-        layers,
-        cost(learner, plain(copy.deepcopy(original))),
-        cost(learner, network),
-    )
+    return Compression(network, ranks, layers, before, cost(learner, network))
 
 
 def cost(learner: Learner, network: nn.Module) -> Cost:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lowrank.common.errors import InputError, out_of_memory
 from lowrank.common.files import expanded
@@ -16,12 +15,6 @@ from lowrank.runs.directory import CHECKPOINT_NAME, CONFIG_NAME, check_origin
 from lowrank.training import pack, steps
 from lowrank.training.learner import Learner
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lowrank.config import Config
-    from lowrank.data import Dataset
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -29,22 +22,13 @@ class Trained:
 
     Attributes:
         path: The run's directory.
-        config: Of the run.
-        dataset: On the device, as in training.
-        learner: The network as a pack of one.
+        learner: The network as a pack of one, and the data on the device, as in training.
         epoch: Epochs that it has completed.
     """
 
     path: Path
-    config: Config
-    dataset: Dataset
     learner: Learner
     epoch: int
-
-    @property
-    def network(self) -> nn.Module:
-        """The network itself."""
-        return self.learner.pack.networks[0]
 
 
 def load_trained(path: str, data_dir: str | None = None) -> Trained:
@@ -90,4 +74,4 @@ def load_trained(path: str, data_dir: str | None = None) -> Trained:
                 f"data_dir={printable(config.data_dir, 200)} holds others than those of the run"
             ) from error
         learner = Learner([config], dataset, networks)
-    return Trained(directory, config, dataset, learner, state["epoch"])
+    return Trained(directory, learner, state["epoch"])

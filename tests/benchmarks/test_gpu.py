@@ -37,8 +37,9 @@ def test_what_fails_hangs_or_dies_is_told_and_the_others_go_on(capsys):
     assert gpu.table_of(results).endswith("2 ok, 3 FAILED, 0 skipped")
 
 
-def test_what_no_time_is_left_for_is_skipped():
-    (late,) = gpu.go_through({"late": Check(partial(int, "x"), 60)}, 0, "cpu")
+@pytest.mark.parametrize("seconds", [0, 0.02], ids=["none", "too little to start a process"])
+def test_what_no_time_is_left_for_is_skipped(seconds):
+    (late,) = gpu.go_through({"late": Check(partial(int, "x"), 60)}, seconds, "cpu")
     assert (late.verdict, late.text) == ("skipped", "no time is left")
 
 

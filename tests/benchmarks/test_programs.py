@@ -114,6 +114,11 @@ def test_a_program_that_is_cut_off_keeps_its_rows_unless_there_were_more(
     stored = load(tmp_path / "results.json")["cuda"]
     assert [len(stored[name].rows) for name in ("packs", "images")] == [2, 2]
 
+    found["packs"] = ([a_row(3.0, 2.0)], CUT_OFF)  # also where a target is missed
+    assert fill() == 1
+    assert "packs had no more time, after 1 rows" in capsys.readouterr().err
+    assert len(load(tmp_path / "results.json")["cuda"]["packs"].rows) == 2
+
 
 def test_a_program_writes_each_row_as_it_is_measured(tmp_path):
     file = tmp_path / "rows.json"
