@@ -366,6 +366,17 @@ def test_an_incomplete_stored_configuration_is_refused(train, tmp_path, capsys):
     assert "is not complete, it lacks model, depth, width, ..." in capsys.readouterr().err
 
 
+def test_a_run_goes_on_that_was_stored_before_there_were_some_fields(train, tmp_path):
+    assert train("--run_id=a", "--epochs=1") == 0
+    path = tmp_path / "runs/a/config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    older = {name: v for name, v in stored.items() if name not in ("compile", "truncation_every")}
+    path.write_text(yaml.safe_dump(older))
+    assert train("--run_id=a", "--epochs=2") == 0
+    assert yaml.safe_load(path.read_text()) == {**stored, "epochs": 2}
+    assert lowrank.load_run(tmp_path / "runs/a").epochs.tolist() == [0, 1, 2]
+
+
 def test_a_home_directory_is_expanded(train, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert train("--run_id=a", "--epochs=0", "--output_dir=~/runs") == 0

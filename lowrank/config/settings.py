@@ -54,9 +54,10 @@ def _field(
     allowed: str = "",
     *,
     role: Role = "science",
+    newer: bool = False,  # stored runs of earlier versions lack it, and had its default
     **limits: Any,
 ) -> Any:
-    extra: dict[str, Any] = {"group": group, "allowed": allowed, "role": role}
+    extra: dict[str, Any] = {"group": group, "allowed": allowed, "role": role, "newer": newer}
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
 
@@ -68,9 +69,9 @@ _machine = partial(_field, "machine", role="machine")
 _tracking = partial(_field, "tracking", role="tracking")
 
 
-def _name(meaning: str, role: Role = "tracking") -> Any:
+def _name(meaning: str, role: Role = "tracking", newer: bool = False) -> Any:
     allowed = "a text of 1 to 128 characters"
-    return _tracking(None, meaning, allowed, role=role, max_length=128)
+    return _tracking(None, meaning, allowed, role=role, newer=newer, max_length=128)
 
 
 class Config(BaseModel):
@@ -111,6 +112,7 @@ class Config(BaseModel):
         False,
         "one scalar gain for each hidden matrix, its direction learned apart (mlp "
         "without batch_norm)",
+        newer=True,
     )
     dropout: float = _model(
         0.0,
@@ -118,13 +120,18 @@ class Config(BaseModel):
         "block (vit)",
         ge=0,
         lt=1,
+        newer=True,
     )
-    vit_patch: int = _model(4, "height and width of a patch in pixels", ge=1, le=4096)
-    vit_depth: int = _model(6, "transformer blocks", ge=1, le=1000)
-    vit_heads: int = _model(4, "attention heads, which divide vit_width", ge=1, le=4096)
-    vit_width: int = _model(192, "width of a token", ge=1, le=1_000_000)
+    vit_patch: int = _model(4, "height and width of a patch in pixels", ge=1, le=4096, newer=True)
+    vit_depth: int = _model(6, "transformer blocks", ge=1, le=1000, newer=True)
+    vit_heads: int = _model(4, "attention heads, which divide vit_width", ge=1, le=4096, newer=True)
+    vit_width: int = _model(192, "width of a token", ge=1, le=1_000_000, newer=True)
     vit_mlp_width: int = _model(
-        768, "hidden units of a block's feed-forward part", ge=1, le=1_000_000
+        768,
+        "hidden units of a block's feed-forward part",
+        ge=1,
+        le=1_000_000,
+        newer=True,
     )
 
     dataset: Literal[tuple(DATASETS)] = _data(  # type: ignore[valid-type]
@@ -199,6 +206,7 @@ class Config(BaseModel):
         "quantities of spectra to record beside the usual ones",
         f"a list of {', '.join(FURTHER_QUANTITIES)}",
         max_length=len(FURTHER_QUANTITIES),
+        newer=True,
     )
     measure_every: int = _measurement(
         1, "epochs from one measurement to the next", ge=1, le=LARGEST_WHOLE
@@ -209,6 +217,7 @@ class Config(BaseModel):
         "them; None never",
         ge=1,
         le=LARGEST_WHOLE,
+        newer=True,
     )
     on_collapse: Literal["continue", "stop"] = _measurement(
         "continue", "what happens when a matrix has collapsed or the run is dead"
@@ -234,6 +243,7 @@ class Config(BaseModel):
         False,
         "a whole training step compiled to one graph by torch.compile: faster after some seconds "
         "at the start, equal but for rounding",
+        newer=True,
     )
     deterministic: bool = _machine(False, "bitwise repeatable on CUDA too, at some cost in speed")
 
@@ -248,7 +258,9 @@ class Config(BaseModel):
     )
     entity: str | None = _name("W&B user or team; None is the account's default")
     group: str | None = _name("W&B group")
-    sweep: str | None = _name("name of the sweep without a server; it sets this", "identity")
+    sweep: str | None = _name(
+        "name of the sweep without a server; it sets this", "identity", newer=True
+    )
     tags: tuple[Annotated[str, Field(max_length=64)], ...] = _tracking(
         (), "W&B tags", "a list of texts of 1 to 64 characters such as [a,b]"
     )
@@ -361,7 +373,8 @@ def declared(name: str) -> dict[str, Any]:
         name: The field.
 
     Returns:
-        Its ``group`` in the help, ``allowed`` in words (else empty), and ``role``.
+        Its ``group`` in the help, ``allowed`` in words (else empty), its ``role``, and whether it
+        is ``newer`` than stored runs may be.
     """
     extra = Config.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)

@@ -18,6 +18,7 @@ from lowrank.config.settings import (
     FREE_ON_RESUME,
     RETIRED,
     Config,
+    declared,
     defaults,
     without_retired,
 )
@@ -276,14 +277,16 @@ def load(path: str | Path) -> Config:
         path: The file.
 
     Returns:
-        The configuration, with `run_id` None and `resume` auto.
+        The configuration, with `run_id` None, `resume` auto, and the default of each field that
+        versions before did not store.
 
     Raises:
         InputError: If the file cannot be read or is not a complete configuration.
     """
     where = printable(str(path), 200)
     values = read_mapping(read_file(path), where)
-    missing = [name for name in Config().recorded() if name not in values]
+    stored = (name for name in Config().recorded() if not declared(name)["newer"])
+    missing = [name for name in stored if name not in values]
     if missing:
         raise InputError(
             f"{where} is not complete, it lacks {', '.join(missing[:3])}"

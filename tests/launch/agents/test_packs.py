@@ -1,7 +1,8 @@
 """Agents of one slot whose points train in one process: a light program, and real trainings.
 
 Agents, server, processes and kills are real. The light program trains a pack as long as its points'
-``epochs`` say, in tenths of a second. Run with ``pytest tests/launch/agents/test_packs.py``.
+``epochs`` say, in tenths of a second, and as long as there is a file ``hold``.
+Run with ``pytest tests/launch/agents/test_packs.py``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def train(requests):
     codes = {}
     with Interruption() as interruption, interruption.deferred():
         end = time.monotonic() + max(request.config.epochs for request in requests) / 10
-        while time.monotonic() < end and len(codes) < len(ids):
+        while (time.monotonic() < end or os.path.exists("hold")) and len(codes) < len(ids):
             time.sleep(0.02)
             for request, run_id in zip(requests, ids):
                 number = interruption.signal or request.signal()
@@ -112,12 +113,15 @@ def test_agents_of_a_slot_train_in_one_process_and_each_point_once(launch, wandb
 
 @pytest.mark.slow
 def test_a_member_is_stopped_and_the_others_go_on(launch, wandb_server):
-    sweep = grid(lr=[0.1, 0.2, 0.3, 0.4], epochs=[150])
+    sweep = grid(lr=[0.1, 0.2, 0.3, 0.4], epochs=[1])
+    Path("hold").touch()
     run = launch(sweep, pack=4)
     run.wait_for("points", 4)
     by_server, by_kill, *_ = (run_id for run_id, *_ in noted("points"))
     wandb_server.terminate_run(by_server)
     members(run)[by_kill].kill()
+    run.wait_for("saved", 2)
+    Path("hold").unlink()
     assert run.wait() == 1, run.text
     ends = sorted([by_server, by_kill])
     assert sorted(noted("saved")) == [[run_id, "15", "False"] for run_id in ends]
@@ -144,11 +148,14 @@ def test_a_stopped_member_is_answered_before_the_others_end(launch, wandb_server
 
 @pytest.mark.slow
 def test_when_a_pack_breaks_those_that_had_ended_are_not_begun_again(launch, wandb_server):
-    sweep = grid(lr=[0.1, 0.2, 0.3, 0.4], epochs=[60], name=["breaks"])
+    sweep = grid(lr=[0.1, 0.2, 0.3, 0.4], epochs=[1], name=["breaks"])
+    Path("hold").touch()
     run = launch(sweep, pack=4)
     run.wait_for("points", 4)
     stopped = noted("points")[0][0]
     wandb_server.terminate_run(stopped)
+    run.wait_for("saved")
+    Path("hold").unlink()
     assert run.wait() == 0, run.text
     assert sorted(map(len, noted("packs"))) == [2, 3, 5]
     assert sum(stopped in ids for _, *ids in noted("packs")) == 1
@@ -246,7 +253,8 @@ def test_a_process_that_dies_as_it_starts_stops_its_slot(launch):
 
 @pytest.mark.slow
 def test_two_agents_share_a_grid_and_a_killed_ones_points_go_on(launch, wandb_server):
-    sweep = grid(lr=[0.1, 0.2, 0.3, 0.4], weight_decay=[0.0, 1e-4, 1e-3], epochs=[60])
+    sweep = grid(lr=[0.1, 0.2, 0.3, 0.4], weight_decay=[0.0, 1e-4, 1e-3], epochs=[1])
+    Path("hold").touch()  # what ended as the launcher was killed would be done once more
     flags = ["--gpus=none", "--pack=4", "--stagger=0"]
     first, second = (launch(sweep, flags=[*flags, f"--output_dir={name}"]) for name in "ab")
     wait_until(lambda: len(noted("packs")) >= 2, 120)
@@ -254,6 +262,7 @@ def test_two_agents_share_a_grid_and_a_killed_ones_points_go_on(launch, wandb_se
     first.signal(signal.SIGKILL)
     first.wait()
     first.assert_nothing_is_left()
+    Path("hold").unlink()
     third = launch(sweep, flags=[*flags, "--output_dir=a"])
     assert second.wait() == 0, second.text
     assert third.wait() == 0, third.text
