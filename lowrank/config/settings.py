@@ -278,6 +278,14 @@ class Config(BaseModel):
     resume: Literal["auto", "never", "must"] = _tracking(
         "auto", "whether to continue the run whose folder exists", role="identity"
     )
+    figures_every: int | None = _tracking(
+        None,
+        "epochs from one picture of the run so far in W&B to the next, while it is online; None is "
+        "about ten a run, in at most a tenth of its time",
+        ge=1,
+        le=LARGEST_WHOLE,
+        newer=True,
+    )
     checkpoint_every: int = _tracking(
         1, "epochs from one checkpoint to the next", ge=1, le=LARGEST_WHOLE
     )

@@ -23,19 +23,18 @@ from lowrank.tracking.account import follow_client
 from lowrank.tracking.tracker import start_tracking
 from lowrank.tracking.upload import finish_tracking, log_recorded, recorded_rows
 from lowrank.training import steps
+from lowrank.training.pictures import Pictures, pictures
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
     import torch
-    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
     from lowrank.config import Config
     from lowrank.data import Dataset
     from lowrank.measure.watcher import Measurement
-    from lowrank.runs.reader import Run
     from lowrank.training.learner import Learner
     from lowrank.training.requests import Request
 
@@ -112,6 +111,7 @@ class Member:
         self._train_accuracies: dict[int, float] = {}
         self._ends: tuple[float, ...] = (0.0, 0.0)
         self._last_state: Mapping[str, Any] | None = None
+        self._pictures = Pictures(self.config.figures_every, self.config.epochs, size)
 
     def __enter__(self) -> Self:
         return self
@@ -415,11 +415,14 @@ class Member:
         spectra: Mapping[str, np.ndarray],
         is_last: bool,
     ) -> None:
-        """Logs an epoch unless W&B holds it already, the last one with the run's pictures."""
+        """Logs an epoch unless W&B holds it already, some and the last with the run's pictures."""
         held = self.tracker.last_epoch
-        if self.tracker.mode != "disabled" and (held is None or epoch > held):
-            drawn = pictures(load_run(self.directory.record)) if is_last else None
-            self.tracker.log(epoch, row, spectra, drawn)
+        if self.tracker.mode == "disabled" or (held is not None and epoch <= held):
+            return
+        # Offline nobody sees them before the end, which has all that they show.
+        meanwhile = self.tracker.mode == "online" and self._pictures.are_due(epoch)
+        run = load_run(self.directory.record) if is_last or meanwhile else None
+        self.tracker.log(epoch, row, spectra, self._pictures.draw(run) if run else None)
 
     def _is_measured(self, epoch: int) -> bool:
         return epoch % self.config.measure_every == 0 or epoch == self.config.epochs
@@ -475,21 +478,6 @@ def read_checkpoint(config: Config, path: Path, device: torch.device) -> dict[st
             "but its optimizer needs its state to go on; start a new run with keep_checkpoint=all"
         )
     return state
-
-
-def pictures(run: Run) -> dict[str, Figure]:
-    """Draws what W&B gets with a run's last epoch.
-
-    Args:
-        run: Read from the record.
-
-    Returns:
-        Figures by their names in W&B.
-    """
-    # Loaded only for the last epoch: matplotlib takes a good part of a short run's start.
-    from lowrank.views.figures import final_figures
-
-    return final_figures(run)
 
 
 def _described(pack: Mapping[str, Any]) -> dict[str, Any]:

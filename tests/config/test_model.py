@@ -74,6 +74,7 @@ DEFAULTS = {
     "tags": [],
     "name": None,
     "output_dir": "runs",
+    "figures_every": None,
     "checkpoint_every": 1,
     "keep_checkpoint": "weights",
 }
@@ -155,6 +156,7 @@ def configs(draw: st.DrawFn) -> Config:
         "output_dir": draw(names) or "runs",
         "run_id": run_id,
         "resume": of("auto", "never", "must") if run_id else "auto",
+        "figures_every": draw(st.none() | counts),
         "checkpoint_every": draw(counts),
         "keep_checkpoint": of("weights", "all", "none"),
     }
@@ -403,7 +405,9 @@ ROLES = {
     "replicate": "seed",
     "place": "data_dir download output_dir",
     "machine": "device threads compile deterministic",
-    "tracking": "tracking project entity group tags name checkpoint_every keep_checkpoint",
+    "tracking": (
+        "tracking project entity group tags name figures_every checkpoint_every keep_checkpoint"
+    ),
     "measurement": "epsilons rank_norm quantities measure_every truncation_every on_collapse",
 }
 

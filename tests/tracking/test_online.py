@@ -106,6 +106,19 @@ def test_a_run_arrives_whole_and_its_record_is_found_again(wandb_server, train, 
     assert [a.name for a in wandb_server.artifacts("a")] == ["run-record-a:v0", "run-record-a:v1"]
 
 
+def test_pictures_arrive_while_a_run_goes_on(wandb_server, train):
+    def drawn():
+        rows = wandb_server.run("a").history
+        return [
+            row["epoch"] for row in rows if {"rank_heatmap", "spectrum_over_time"} <= row.keys()
+        ]
+
+    assert train("--epochs=5", "--figures_every=2") == 0
+    assert drawn() == [2, 4, 5]
+    assert train("--epochs=6", "--figures_every=3") == 0  # the last epoch, at which both are due
+    assert drawn() == [2, 4, 5, 6]
+
+
 def wait_for_row(server, number):
     def arrived():
         rows = [run.lines.get("wandb-history.jsonl", []) for run in server.runs]
