@@ -80,6 +80,7 @@ def all_checks(device: str, *, quick: bool) -> dict[str, Check]:
         "two workers, memory runs out": Check(partial(survives_memory, device), 90),
         "two agents": Check(partial(agents_share, device), 90),
         "spectra beside numpy's": Check(partial(spectra_are_right, device), 30),
+        "rounds beside single steps": Check(partial(rounds_are_right, device, quick), 90),
         "pack beside single runs": Check(partial(pack_is_right, device), 30),
     }
     for mode, fields in MODES.items():
@@ -185,6 +186,44 @@ def pack_is_right(device: str) -> str:
     return f"float64 tensors differ by {worst:.1e}"
 
 
+def rounds_are_right(device: str, quick: bool) -> str:
+    """Compares epochs and evaluations in recorded rounds with the same step by step, bit for bit.
+
+    Args:
+        device: Where; a CPU records nothing.
+        quick: Without compiling.
+
+    Returns:
+        How many networks are equal.
+
+    Raises:
+        AssertionError: If a tensor, a loss or an accuracy differs.
+    """
+    from benchmarks import ours
+    from lowrank.training.rounds import Rounds
+
+    networks = [
+        {**SMALL, "momentum": 0.9, "train_size": 1001, "augment": True},
+        {**SMALL, "model": "vit", "vit_depth": 1, "dropout": 0.2, "optimizer": "adamw"},
+    ]
+    for fields in networks[:1] if quick else networks:
+        found = []
+        for records in (True, False):
+            nothing = mock.patch.object(Rounds, "record", lambda _, __, pool=None: pool)
+            with contextlib.nullcontext() if records else nothing:
+                one = ours.make(device, compile=not quick, lr=0.01, **fields)
+            for _ in range(2):
+                one.train_epoch()
+            means = one.learner.evaluate(one.dataset.train, lambda: True)
+            found.append((means, one.learner.pack.state_dict()))
+        if found[0][0] != found[1][0]:
+            raise AssertionError(f"losses and accuracies are {found[0][0]}, not {found[1][0]}")
+        for name, tensor in found[0][1].items():
+            if not tensor.equal(found[1][1][name]):
+                raise AssertionError(f"{fields.get('model', 'mlp')}: {name} differs")
+    return "losses, accuracies and all tensors bitwise equal"
+
+
 @contextlib.contextmanager
 def _in_float64() -> Iterator[None]:
     """Lets learners build and train networks in float64, which no configuration asks for."""
@@ -193,9 +232,9 @@ def _in_float64() -> Iterator[None]:
     from lowrank.data import Batches
 
     class Double(Batches):
-        def epoch(self, order: Any, start: int = 0) -> Iterator[Any]:
-            for images, labels in super().epoch(order, start):
-                yield images.double(), labels
+        def take(self, part: Any) -> Any:
+            images, labels = super().take(part)
+            return images.double(), labels
 
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)

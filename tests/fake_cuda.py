@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lowrank.measure import tensors as matrices
+from lowrank.training import rounds
 
 aten = torch.ops.aten
 _MOVES = {aten._to_copy.default, aten.copy_.default}
@@ -45,12 +47,24 @@ class FakeCuda(TorchDispatchMode):
     Attributes:
         waits: How often the host would have waited for it, by the operator that made it wait.
         operators: What ran on it.
+        replays: How often a recorded graph ran.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
         self.operators: set[str] = set()
+        self.replays = 0
+
+    def graph(self, work: Callable[[], None]) -> Any:
+        """Does what would be recorded, and returns what stands for the graph."""
+        before = self.waits.total()
+        work()
+        assert self.waits.total() == before, f"a graph cannot wait: {self.waits}"
+        return mock.Mock(replay=mock.Mock(side_effect=self._replayed))
+
+    def _replayed(self) -> None:
+        self.replays += 1
 
     def __torch_dispatch__(
         self,
@@ -129,6 +143,8 @@ def fake_cuda() -> Iterator[FakeCuda]:
         patch.setattr(Tensor, "backward", _backward)
         patch.setattr(nn.Module, "to", _moved)
         patch.setattr(torch, "compile", lambda function, **_: function)
+        patch.setattr(rounds, "record", lambda work, _: device.graph(work))
+        patch.setattr(torch.cuda, "Event", mock.MagicMock)
         patch.setattr(matrices, "unusable", lambda _: "")  # refuses tensors without values
         yield device
 

@@ -123,19 +123,30 @@ class Batches:
             Normalised images, float32 of shape (B, C, H, W), and labels, int64 of shape (B,); with
             N orders (N, B, C, H, W) and (N, B). Both are the caller's to change.
         """
-        images, labels = self.split.images, self.split.labels
         for k in range(start, len(self)):
-            index, *shifts = order[..., k * self.batch_size : (k + 1) * self.batch_size]
-            chosen = index.flatten()
-            batch = images.index_select(0, chosen)
-            if self.augment:
-                batch = crop_and_flip(batch, *shifts)
-            batch = batch.contiguous(memory_format=self.layout)
-            normalised = _apply(batch, self._scale, self._shift)
-            yield (
-                normalised.view(*index.shape, *images.shape[1:]),
-                labels.index_select(0, chosen).view(index.shape),
-            )
+            yield self.take(order[..., k * self.batch_size : (k + 1) * self.batch_size])
+
+    def take(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns one batch.
+
+        Args:
+            part: The part of an order, as of `epoch`, that is of its B images.
+
+        Returns:
+            As `epoch` yields.
+        """
+        images, labels = self.split.images, self.split.labels
+        index, *shifts = part
+        chosen = index.flatten()
+        batch = images.index_select(0, chosen)
+        if self.augment:
+            batch = crop_and_flip(batch, *shifts)
+        batch = batch.contiguous(memory_format=self.layout)
+        normalised = _apply(batch, self._scale, self._shift)
+        return (
+            normalised.view(*index.shape, *images.shape[1:]),
+            labels.index_select(0, chosen).view(index.shape),
+        )
 
 
 def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:

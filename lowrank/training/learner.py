@@ -15,6 +15,7 @@ from lowrank.data import Batches
 from lowrank.measure.matrices import weight_matrices
 from lowrank.training import step, steps
 from lowrank.training.optimizer import Optimizer
+from lowrank.training.rounds import Rounds
 
 if TYPE_CHECKING:
     from lowrank.config import Config
@@ -71,6 +72,9 @@ class Learner:
         self.batches = self._batches(
             dataset.train, self.config.batch_size, augment=self.config.augment
         )
+        size = min(self.config.batch_size, len(dataset.train))
+        self._rounds = Rounds(self._learn, size)
+        self._recorded: dict[int, tuple[steps.Evaluation, Rounds]] = {}  # by id of a split
         self.epochs = [0] * len(configs)
         self.steps = [0] * len(configs)
         self.seconds = 0.0
@@ -86,10 +90,11 @@ class Learner:
         return [matrix.view() for matrix in found if matrix.counted]
 
     def compile(self) -> None:
-        """Compiles the step; the next ones use what was compiled.
+        """Compiles the step; on a GPU it and the evaluations are recorded as rounds.
 
         Raises:
             InputError: If torch cannot compile here.
+            OutOfMemoryError: If the device's memory is exhausted.
         """
         train = self.dataset.train
         size = min(self.config.batch_size, len(train))
@@ -100,12 +105,24 @@ class Learner:
         self._step = step.compiled(
             self.pack, self.optimizer, self.loss, images, labels, precision=self.config.precision
         )
+        if self._device.type == "cuda":
+            self._record()
+
+    def _record(self) -> None:
+        self.pack.train()
+        with step.unchanged(self.pack, self.optimizer):
+            pool = self._rounds.record(self._draw_order([1] * len(self.configs)))
+        for split in (self.dataset.train, self.dataset.test):
+            evaluation, rounds = self._recorded[id(split)] = self._evaluation(split, self.pack)
+            evaluation.begin()
+            pool = rounds.record(_in_order(split), pool)
 
     def train_epoch(self, proceed: Callable[[], bool], ghosts: Collection[int] = ()) -> None:
         """Trains every member to the end of its next epoch.
 
         Args:
-            proceed: Called after every step; training ends early when it returns False.
+            proceed: Called for every step, after its round; training ends early when it returns
+                False.
             ghosts: Members that have ended: what becomes of them does not matter.
 
         Raises:
@@ -148,7 +165,7 @@ class Learner:
 
         Args:
             split: The examples.
-            proceed: Called after every batch; evaluation is given up when it returns False.
+            proceed: Called after every round; evaluation is given up when it returns False.
             pack: Networks that take the place of those that learn; None takes these.
 
         Returns:
@@ -157,16 +174,15 @@ class Learner:
         Raises:
             InterruptedError: If it was given up.
         """
-        most = CONVOLVED_BATCH if self._convolves else EVALUATION_BATCH
-        batches = self._batches(split, max(1, min(most, EVALUATION_ROWS // len(self.configs))))
-        in_order = torch.arange(len(split), device=split.labels.device)[None]
-        return steps.evaluate(
-            self.pack if pack is None else pack,
-            self.loss,
-            batches.epoch(in_order),
-            precision=self.config.precision,
-            proceed=proceed,
-        )
+        recorded = self._recorded.get(id(split)) if pack is None else None
+        evaluation, rounds = recorded or self._evaluation(split, pack or self.pack)
+        evaluation.begin()
+        first, until, order = 0, -(-len(split) // self._evaluation_batch), _in_order(split)
+        while first < until:
+            first += rounds.take(order, first, until)
+            if not proceed():
+                raise InterruptedError("evaluation was interrupted")
+        return evaluation.means(len(split))
 
     def rates(self, epochs: Sequence[int]) -> list[float]:
         """Returns the learning rate of each member in an epoch of its own.
@@ -224,12 +240,30 @@ class Learner:
     ) -> None:
         """Takes the steps of an epoch from where the active members stand."""
         self.pack.train()
-        for images, labels in self.batches.epoch(order, self.steps[active[0]]):
-            self._step(images, labels)
+        while (first := self.steps[active[0]]) < until:
+            taken = self._rounds.take(order, first, until)
             for member in active:
-                self.steps[member] += 1
-            if not proceed() or self.steps[active[0]] == until:
+                self.steps[member] += taken
+            if not all(proceed() for _ in range(taken)):
                 return
+
+    def _learn(self, part: Tensor) -> None:
+        self._step(*self.batches.take(part))
+
+    @property
+    def _evaluation_batch(self) -> int:
+        most = CONVOLVED_BATCH if self._convolves else EVALUATION_BATCH
+        return max(1, min(most, EVALUATION_ROWS // len(self.configs)))
+
+    def _evaluation(self, split: Split, networks: nn.Module) -> tuple[steps.Evaluation, Rounds]:
+        """Returns what evaluates networks on a split, and what takes its batches."""
+        evaluation = steps.Evaluation(networks, self.loss, self.config.precision)
+        batches = self._batches(split, self._evaluation_batch)
+
+        def add(part: Tensor) -> None:
+            evaluation.add(*batches.take(part))
+
+        return evaluation, Rounds(add, min(batches.batch_size, len(split)))
 
     def _draw_order(self, epochs: Sequence[int]) -> Tensor:
         """Draws the order of each member's epoch, as its run alone does.
@@ -259,3 +293,7 @@ class Learner:
     def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+def _in_order(split: Split) -> Tensor:
+    return torch.arange(len(split), device=split.labels.device)[None]

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 Step = Callable[[Tensor, Tensor], None]
 """(images, labels) → None: moves the pack's weights by one batch each."""
 
-_RUNS_TO_RECORD = 3
-"""Of a compiled function until it is a CUDA graph: compiled, warmed up, recorded."""
-
 
 def by_autograd(pack: Pack, optimizer: Optimizer, loss: Loss, *, precision: str = "fp32") -> Step:
     """Returns a step that is taken operation by operation.
@@ -108,18 +105,11 @@ def compiled(
     pack.train()
     weights, others = list(parameters.values()), list(buffers.values())
     kept = (optimizer.state, optimizer.numbers)
-    # What the step changes is put back: it is run once to compile it.
-    changing = [*weights, *others, *(t for of in optimizer.state.values() for t in of)]
-    changing += optimizer.numbers.values()
     arguments = [weight.detach() for weight in weights], others, *kept
     try:
-        run = _compile(step, (weights, others, *kept, images, labels), arguments)
-        with torch.no_grad():
-            before = [tensor.clone() for tensor in changing]
-            for _ in range(_RUNS_TO_RECORD if images.is_cuda else 1):
-                run(*arguments, images, labels)
-            for tensor, value in zip(changing, before, strict=True):
-                tensor.copy_(value)
+        run = _compile(step, (weights, others, *kept, images, labels))
+        with unchanged(pack, optimizer), torch.no_grad():
+            run(*arguments, images, labels)
     except (RuntimeError, OSError) as error:  # of Dynamo, Inductor, the compiler
         for wrapped in _chain(error):
             if isinstance(wrapped, torch.OutOfMemoryError):
@@ -139,29 +129,39 @@ def compiled(
     return compiled_or_not
 
 
-def _compile(
-    function: Callable[..., Any], arguments: tuple[Any, ...], constant: Any
-) -> Callable[..., Any]:
+@contextlib.contextmanager
+def unchanged(pack: Pack, optimizer: Optimizer) -> Iterator[None]:
+    """Puts back what steps change.
+
+    Args:
+        pack: Stepped within.
+        optimizer: Of its stack, one that does not step by torch's own kernel.
+    """
+    changing = [*pack.stack.parameters(), *pack.stack.buffers(), *optimizer.numbers.values()]
+    changing += [tensor for of in optimizer.state.values() for tensor in of]
+    with torch.no_grad():
+        before = [tensor.clone() for tensor in changing]
+    yield
+    with torch.no_grad():
+        for tensor, value in zip(changing, before, strict=True):
+            tensor.copy_(value)
+
+
+def _compile(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
     """Returns a function of tensors, autograd within it included, as one compiled graph.
 
     Args:
-        function: Of tensors, of which the last two are another batch in each call.
+        function: Of tensors.
         arguments: To trace it with.
-        constant: The very tensors with which it will be called before those two.
 
     Returns:
         The compiled function.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.utils._pytree import tree_leaves
 
     graph = make_fx(function, tracing_mode="fake")(*arguments)
     # Guards would compare some hundred tensors in every step, whose shapes are known.
     options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-    if arguments[-1].is_cuda:
-        options["triton.cudagraphs"] = True
-        for tensor in tree_leaves(constant):  # a CUDA graph need not copy what stays in its place
-            torch._dynamo.mark_static_address(tensor)
     compiled: Callable[..., Any] = torch.compile(graph, fullgraph=True, options=options)
     return compiled
 

@@ -7,7 +7,7 @@ import copy
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,44 +102,59 @@ def make_loss(name: str) -> Loss:
     return cross_entropy if name == "cross_entropy" else squared_error
 
 
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    loss: Loss,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    precision: str = "fp32",
-    proceed: Callable[[], bool] = lambda: True,
-) -> tuple[list[float], list[float]]:
-    """Returns mean loss and accuracy over all examples, in evaluation mode.
+class Evaluation:
+    """Mean loss and accuracy of networks in evaluation mode, batch by batch.
+
+    Sums are float64, stay where the networks are, and are the same tensor from the second batch on.
 
     Args:
-        model: Put into evaluation mode; one network, or a `lowrank.training.pack.Pack`.
+        model: One network, or a `lowrank.training.pack.Pack`.
         loss: Loss of single examples.
-        batches: Images and labels; every example counts the same, however it is batched.
         precision: As in training.
-        proceed: Called after every batch; evaluation is given up when it returns False.
-
-    Returns:
-        The mean loss, without the decay term and summed in float64, and the accuracy in [0, 1], of
-        each network.
-
-    Raises:
-        InterruptedError: If ``proceed`` returned False.
     """
-    model.eval()
-    count = 0
-    total = correct = torch.zeros((), dtype=torch.float64)
-    for images, labels in batches:
-        with autocast(images.device.type, precision):
-            logits = model(images)
-            losses = loss(logits, labels.expand(logits.shape[:-1]))
-        total = total.to(images.device) + losses.sum(dim=-1, dtype=torch.float64)
-        correct = correct.to(images.device) + (logits.argmax(dim=-1) == labels).sum(dim=-1)
-        count += len(labels)
-        if not proceed():
-            raise InterruptedError("evaluation was interrupted")
-    return (total / count).flatten().tolist(), (correct / count).flatten().tolist()
+
+    def __init__(self, model: nn.Module, loss: Loss, precision: str = "fp32") -> None:
+        self._model = model
+        self._loss = loss
+        self._precision = precision
+        self._sums: Tensor | None = None
+
+    @torch.inference_mode()
+    def begin(self) -> None:
+        """Puts the networks into evaluation mode and forgets what was added."""
+        self._model.eval()
+        if self._sums is not None:
+            self._sums.zero_()
+
+    @torch.inference_mode()
+    def add(self, images: Tensor, labels: Tensor) -> None:
+        """Adds a batch; every example counts the same, however it is batched.
+
+        Args:
+            images: As for the networks.
+            labels: (B,).
+        """
+        with autocast(images.device.type, self._precision):
+            logits = self._model(images)
+            losses = self._loss(logits, labels.expand(logits.shape[:-1]))
+        correct = (logits.argmax(dim=-1) == labels).sum(dim=-1)
+        found = torch.stack([losses.sum(dim=-1, dtype=torch.float64), correct.double()])
+        if self._sums is None:
+            self._sums = torch.zeros_like(found)
+        self._sums += found
+
+    def means(self, count: int) -> tuple[list[float], list[float]]:
+        """Returns what was added as means.
+
+        Args:
+            count: Of the examples.
+
+        Returns:
+            The mean loss, without the decay term, and the accuracy in [0, 1], of each network.
+        """
+        assert self._sums is not None
+        losses, accuracies = (self._sums / count).reshape(2, -1).tolist()
+        return losses, accuracies
 
 
 def is_dead(train_accuracies: Sequence[float], num_classes: int) -> bool:

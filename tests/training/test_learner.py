@@ -90,3 +90,9 @@ def test_training_stops_when_it_may_not_proceed():
     with pytest.raises(InterruptedError):
         learner.train_epoch(lambda: next(answers))
     assert (learner.epochs, learner.steps) == ([0], [2])
+
+
+def test_evaluation_is_given_up_when_it_may_not_proceed():
+    learner = learner_of(**MLP)
+    with pytest.raises(InterruptedError):
+        learner.evaluate(learner.dataset.test, lambda: False)
