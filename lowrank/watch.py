@@ -28,6 +28,26 @@ if TYPE_CHECKING:
     import wandb
 
 
+class Row(dict[str, float]):
+    """The metrics of one epoch by W&B's names, with the spectra that they were computed from.
+
+    Args:
+        metrics: NaN where there is no value.
+        spectra: As the attribute.
+
+    Attributes:
+        spectra: Singular values (min(rows, columns),) of each layer, descending, float64.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, float] | None = None,
+        spectra: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        super().__init__(metrics or {})
+        self.spectra = dict(spectra or {})
+
+
 class LoggingWatcher(Watcher):
     """A watcher that also records and logs; `watch` makes it.
 
@@ -74,7 +94,7 @@ class LoggingWatcher(Watcher):
                 self._closed = True
                 raise
 
-    def log(self, epoch: int, *, lr: float | None = None, **more: float) -> dict[str, float]:
+    def log(self, epoch: int, *, lr: float | None = None, **more: float) -> Row:
         """Measures the weights, and records and logs them with whatever else is given.
 
         Any thread may call it, one at a time; in a distributed training every process calls it.
@@ -86,7 +106,8 @@ class LoggingWatcher(Watcher):
             **more: Further numbers by name, such as ``test_accuracy``; also tensors of one element.
 
         Returns:
-            The row by W&B's names, NaN where there is no value; empty on ranks other than 0.
+            The metrics by W&B's names, NaN where there is no value, and as its ``spectra`` the
+            singular values by layer; empty on ranks other than 0.
 
         Raises:
             ValueError: The epoch is no whole number or negative, or not after those of a record
@@ -96,7 +117,7 @@ class LoggingWatcher(Watcher):
         with self._logging:
             return self._log(epoch, more if lr is None else {"lr_now": lr, **more})
 
-    def _log(self, epoch: int, more: Mapping[str, Any]) -> dict[str, float]:
+    def _log(self, epoch: int, more: Mapping[str, Any]) -> Row:
         """Does what `log` says.
 
         Returns:
@@ -118,7 +139,7 @@ class LoggingWatcher(Watcher):
             )
         if not _is_main_process():
             self._help_to_gather()
-            return {}
+            return Row()
         weights = self.weights()
         if "lr_now" in given:
             self._note_rate(epoch, given["lr_now"])
@@ -126,7 +147,7 @@ class LoggingWatcher(Watcher):
         taken = sorted(given.keys() & measurement.metrics.keys())
         if taken:
             raise ValueError(f"{', '.join(taken)}: measured here, log it under another name")
-        row = {"epoch": float(epoch), **given, **measurement.metrics}
+        row = Row({"epoch": float(epoch), **given, **measurement.metrics}, measurement.spectra)
         if self._record is not None:
             self._record.append(epoch, row, measurement.spectra)
         self._follows = None
@@ -312,13 +333,13 @@ def watch(
         prefix: What stands before each name but ``epoch`` in W&B, where several watchers log to one
             run.
         **options: Those of `Watcher`: ``exclude``, ``include``, ``example_input``, ``epsilons``,
-            ``rank_norm``, ``parts``, ``theory``, ``quantities``.
+            ``rank_norm``, ``parts``, ``split``, ``theory``, ``quantities``.
 
     Returns:
         The watcher; call its ``log(epoch, …)`` before training and after every epoch.
 
     Raises:
-        InputError: A name in ``exclude`` or ``include`` matches nothing, the module has no weight
+        InputError: A name in an option matches nothing, the module has no weight
             matrix or no values yet, the record exists or is of another network, or another watcher
             logs to the run under the same names.
 
@@ -327,6 +348,8 @@ def watch(
         >>> row = watch(model).log(0, test_accuracy=0.5)
         >>> row["rank_mean"], row["rank/2"], row["test_accuracy"]
         (3.0, 2.0, 0.5)
+        >>> row.spectra["2"].shape
+        (2,)
     """
     return LoggingWatcher(model, run=run, record=record, resume=resume, prefix=prefix, **options)
 

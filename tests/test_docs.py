@@ -3,7 +3,7 @@
 The examples of one file share one namespace, from top to bottom, in a directory of their own. A
 ``text`` block directly below an example is what it prints. A comment above an example says where
 else it is run: ``<!-- test: slow -->`` and ``<!-- test: torchrun -->`` by slow tests here,
-``<!-- test: recipes -->`` in test_recipes.py, ``<!-- test: added … -->`` in test_architecture.py.
+``<!-- test: recipes -->`` in callbacks/, ``<!-- test: added … -->`` in test_extending.py.
 Run with ``pytest tests/test_docs.py``.
 """
 
@@ -175,15 +175,3 @@ def test_two_lines_are_all_that_a_training_script_needs(namespace):
     assert recorded.epochs.tolist() == [0, 1, 2, 3]
     assert recorded.metrics["rank_mean"][0] > 0
     assert recorded.metrics["test_accuracy"][-1] == namespace["accuracy"] > 0.5
-
-
-def test_recipes_are_short():
-    """Definitions of at most 20 lines, blank ones and imports not counted."""
-    text = (ROOT / "docs" / "your_own_loop.md").read_text(encoding="utf-8")
-    recipes = re.findall(r"^((?:class|def) .*?)(?=^\S|\Z)", "".join(
-        example.code for example in examples(ROOT / "docs" / "your_own_loop.md")
-        if example.code in text.partition("\n## Recipes")[2]
-    ), flags=re.DOTALL | re.MULTILINE)  # fmt: skip
-    assert len(recipes) == 3
-    for recipe in recipes:
-        assert len([line for line in recipe.splitlines() if line.strip()]) <= 20, recipe

@@ -103,6 +103,23 @@ def test_values_are_numpys():
     assert (row["epoch"], row["test_accuracy"]) == (1, 0.25)
 
 
+def test_a_row_has_its_spectra_with_it(tmp_path):
+    model = nn.Sequential(nn.Linear(5, 12), nn.Linear(4, 2))
+    watcher = lowrank.watch(model, record=tmp_path, split={"0": "qkv"})
+    row = watcher.log(0, test_accuracy=0.5)
+    watcher.close()
+    blocks = dict(zip(("0_q", "0_k", "0_v"), model[0].weight.detach().chunk(3), strict=True))
+    assert list(row.spectra) == [*blocks, "1"]
+    for name, block in blocks.items():
+        s = np.linalg.svd(block.double().numpy(), compute_uv=False)
+        np.testing.assert_allclose(row.spectra[name], s, rtol=1e-12)
+        assert row[f"rank/{name}"] == 4
+    recorded = lowrank.load_run(tmp_path).spectra
+    assert {n: s[0].tolist() for n, s in recorded.items()} == {
+        name: s.tolist() for name, s in row.spectra.items()
+    }
+
+
 def test_distances_of_known_size():
     model = nn.Linear(4, 4, bias=False)
     watcher = lowrank.watch(model)

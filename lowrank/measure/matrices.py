@@ -19,7 +19,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -29,7 +29,7 @@ from lowrank.common.errors import refuse
 from lowrank.common.terminal import aligned
 from lowrank.measure.layers import Layer
 from lowrank.measure.positions import ExampleInput, parameters_in_products
-from lowrank.measure.tensors import Found, Names, matched, sort_tensors, unused_name
+from lowrank.measure.tensors import Found, Names, Split, matched, sort_tensors, unused_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,7 @@ def weight_matrices(
     include: Names = (),
     example_input: ExampleInput | None = None,
     parts: Sequence[str] = (),
+    split: Mapping[str, Split] | None = None,
 ) -> list[WeightMatrix]:
     """Lists the weight matrices of a module in the order of registration.
 
@@ -95,22 +96,29 @@ def weight_matrices(
             unknown modules enter a matrix product: those are weight matrices too.
         parts: Paths of submodules, of which none is within another, whose counted matrices get
             their ``part``: the path with ``.`` written ``_``.
+        split: Matrices that are several, one below the other, such as a fused projection to
+            queries, keys and values: named as in ``exclude``, each with the number of its equal
+            blocks of rows, with their names, or with the rows of each by name. Their names follow
+            on the matrix's: ``<name>_q``.
 
     Returns:
         The matrices. Names that collide get ``_2``, ``_3``.
 
     Raises:
-        InputError: An entry of ``exclude`` or ``include`` matches nothing, a part has no counted
-            matrix, or a module is lazy and not initialised, or on the meta device.
+        InputError: An entry of ``exclude``, ``include`` or ``split`` matches nothing, a matrix has
+            no such blocks, a part has no counted matrix, or a module is lazy and not initialised,
+            or on the meta device.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
         >>> [(m.name, m.shape, m.counted) for m in weight_matrices(model)]
         [('0', (4, 8), True), ('2', (2, 4), False)]
+        >>> [(m.name, m.shape) for m in weight_matrices(nn.Linear(4, 12), split={"weight": "qkv"})]
+        [('weight_q', (4, 4)), ('weight_k', (4, 4)), ('weight_v', (4, 4))]
     """
     matrices: list[WeightMatrix] = []
     names: set[str] = set()
-    for found in _sorted(model, include, example_input)[0]:
+    for found in _split(_sorted(model, include, example_input)[0], split):
         for index, plain in enumerate(found.names):
             name = unused_name(plain, names)
             matrices.append(
@@ -136,6 +144,16 @@ def weight_matrices(
         if not any(m.counted and _lies_in(m.module, part) for m in matrices)
     )
     return [replace(m, part=_part(m, parts)) for m in matrices]
+
+
+def _split(found: list[Found], split: Mapping[str, Split] | None) -> list[Found]:
+    for pattern, parts in (split or {}).items():
+        wanted = matched("split", pattern, [each.labels for each in found], "weight matrix")
+        found = [
+            each.divided(parts) if is_wanted else each
+            for each, is_wanted in zip(found, wanted, strict=True)
+        ]
+    return found
 
 
 def _lies_in(module: str, part: str) -> bool:
@@ -186,6 +204,7 @@ def describe(
     exclude: Names = (),
     include: Names = (),
     example_input: ExampleInput | None = None,
+    split: Mapping[str, Split] | None = None,
 ) -> str:
     """Says what is measured, what ``rank_mean`` counts, and what is skipped and why.
 
@@ -194,6 +213,7 @@ def describe(
         exclude: As for `weight_matrices`.
         include: As for `weight_matrices`.
         example_input: As for `weight_matrices`.
+        split: As for `weight_matrices`.
 
     Returns:
         A table as text, at most 80 columns wide where names allow.
@@ -209,7 +229,9 @@ def describe(
         0.weight  9 × 8  embedding
         1 skipped; biases and other vectors are not listed
     """
-    matrices = weight_matrices(model, exclude=exclude, include=include, example_input=example_input)
+    matrices = weight_matrices(
+        model, exclude=exclude, include=include, example_input=example_input, split=split
+    )
     skipped = skipped_parameters(model, include=include, example_input=example_input)
     full = [min(m.shape) for m in matrices]
     counted = [min(m.shape) for m in matrices if m.counted]

@@ -47,6 +47,8 @@ _QUANTISED = "torch.ao.nn."  # and its descendants, whose weight is a method
 _UNKNOWN = "unknown parameter of"
 
 Names = Collection[str]  # or a single string
+Split = int | Sequence[str] | Mapping[str, int]
+"""Into what a matrix is split: a number of equal blocks of rows, their names, or rows by name."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class Found:
 
     `names` has one layer name for each of its matrices, as `form` says they lie in it: equal blocks
     of ``rows``, those of a ``transposed`` convolution, a ``stack`` along the leading dimensions, or
-    one with rows and columns ``swapped``. `reason` says why it is no weight matrix and is empty if
-    it is one; `can_be_included` tells whether it could be one all the same.
+    with rows and columns ``swapped``; blocks that are not equal have their own `rows`. `reason`
+    says why it is no weight matrix and is empty if it is one; `can_be_included` tells whether it
+    could be one all the same.
     """
 
     module: str
@@ -66,6 +69,7 @@ class Found:
     names: tuple[str, ...]
     reason: str = ""
     form: str = "rows"
+    rows: tuple[int, ...] = ()
     can_be_included: bool = True
     is_counted: bool = True
 
@@ -133,18 +137,44 @@ class Found:
         rows, columns = self._seen(torch.empty(self.shape, device="meta"), index).shape
         return rows, columns
 
+    def divided(self, parts: Split) -> Found:
+        """Returns it with its one matrix split into blocks of rows.
+
+        Args:
+            parts: Which.
+
+        Returns:
+            The same tensor, with a layer name for each block.
+
+        Raises:
+            InputError: The rows do not make such blocks, or it has several matrices already.
+        """
+        names = list(range(parts) if isinstance(parts, int) else parts)
+        total = 0 if len(self.names) > 1 or self.form == "stack" else self.size(0)[0]
+        equal = [total // max(len(names), 1)] * len(names)
+        rows = tuple(parts.values() if isinstance(parts, Mapping) else equal)
+        if not total or sum(rows) != total or min(rows) < 1:
+            raise InputError(
+                f"split: {self.path} has {total} rows, got {parts!r}; allowed: a number of equal "
+                "blocks of rows, their names, or the rows of each by name"
+                if total
+                else f"split: {self.path} is {len(self.names)} matrices already"
+            )
+        return replace(self, names=tuple(f"{self.names[0]}_{name}" for name in names), rows=rows)
+
     def _seen(self, weight: Tensor, index: int) -> Tensor:
         if self.form == "stack":
             return weight.flatten(0, -3)[index]
         if self.form == "swapped":
-            return weight.T
-        if self.form == "transposed":
+            weight = weight.T
+        elif self.form == "transposed":
             # (in, out/groups, *k) -> (groups, in/groups, out/groups, k·k) -> output channels first
             weight = weight.flatten(2)
             groups = cast(nn.ConvTranspose2d, self.owner).groups
             weight = weight.reshape(groups, -1, *weight.shape[1:])
             weight = weight.transpose(1, 2).flatten(0, 1)
-        return weight.flatten(1).chunk(len(self.names))[index]
+        weight = weight.flatten(1)
+        return (weight.split(self.rows) if self.rows else weight.chunk(len(self.names)))[index]
 
 
 def sort_tensors(

@@ -21,7 +21,7 @@ from lowrank.measure.positions import Applied, ExampleInput, output_positions
 from lowrank.measure.quantities import chosen
 from lowrank.measure.ranks import RANK_NORMS, frobenius_norm
 from lowrank.measure.spectra import singular_values
-from lowrank.measure.tensors import dtensor
+from lowrank.measure.tensors import Split, dtensor
 from lowrank.measure.theory import Theory
 
 COLLAPSE = 1e-6
@@ -69,6 +69,8 @@ class Watcher:
             are not torch's own are weight matrices.
         parts: Submodules whose counted matrices are averaged by themselves too, as
             ``rank_mean/<part>``.
+        split: Matrices that are several, one below the other, as `weight_matrices` takes them: a
+            fused ``qkv`` of a plain Linear is three with ``split={"*.qkv": "qkv"}``.
         theory: Options of `lowrank.measure.theory.Theory` but ``layers`` and ``epsilon``:
             ``optimizer`` (its name), ``weight_decay``, ``momentum``, ``batch_size``,
             ``train_size`` and ``precision``. Sizes are those of all processes together. With them,
@@ -86,7 +88,8 @@ class Watcher:
 
     Raises:
         InputError: The model is no module or has no weight matrix, an option is none of those
-            allowed, or a name in ``exclude`` or ``include`` matches nothing.
+            allowed, a name in ``exclude``, ``include`` or ``split`` matches nothing, or a matrix
+            has no such blocks.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Watcher:
         include: Collection[str] = (),
         example_input: ExampleInput | None = None,
         parts: Sequence[str] = (),
+        split: Mapping[str, Split] | None = None,
         theory: Mapping[str, Any] | None = None,
         quantities: Collection[str] | Mapping[str, Callable[[np.ndarray], float] | None] = (),
     ) -> None:
@@ -109,7 +113,9 @@ class Watcher:
         _check_module(model)
         self._model = model
         options: dict[str, Any] = {"include": include, "example_input": example_input}
-        self._matrices = weight_matrices(model, exclude=exclude, parts=parts, **options)
+        self._matrices = weight_matrices(
+            model, exclude=exclude, parts=parts, split=split, **options
+        )
         if not self._matrices:
             skipped = describe(model, **options).splitlines()[2:]
             raise InputError(["the module has no weight matrix to measure", *skipped])

@@ -214,6 +214,53 @@ def test_a_linear_layer_called_qkv_is_one_matrix():
     assert shapes(nn.ModuleDict({"qkv": nn.Linear(8, 24)})) == {"qkv": (24, 8)}
 
 
+@pytest.mark.parametrize(
+    ("parts", "sizes"),
+    [
+        (3, {"qkv_0": 8, "qkv_1": 8, "qkv_2": 8}),
+        ("qkv", {"qkv_q": 8, "qkv_k": 8, "qkv_v": 8}),
+        ({"query": 16, "key": 4, "value": 4}, {"qkv_query": 16, "qkv_key": 4, "qkv_value": 4}),
+    ],
+    ids=["number", "names", "rows"],
+)
+@pytest.mark.parametrize("kind", ["Linear", "Conv1D"])
+def test_a_fused_projection_is_split_on_request(kind, parts, sizes):
+    class Conv1D(nn.Module):  # as GPT-2 has it, with its inputs as rows
+        def __init__(self, inputs, outputs):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(inputs, outputs))
+
+    linear = {"Linear": nn.Linear, "Conv1D": Conv1D}[kind](8, 24)
+    model = nn.Sequential(nn.ModuleDict({"qkv": linear, "out": nn.Linear(8, 8)}))
+    found = weight_matrices(model, split={"*.qkv": parts}, exclude=f"0_{next(iter(sizes))}")
+    assert {m.name: m.shape for m in found} == {
+        **{f"0_{name}": (rows, 8) for name, rows in sizes.items()}, "0_out": (8, 8),
+    }  # fmt: skip
+    assert [m.counted for m in found] == [False, True, True, False]
+    whole = linear.weight if kind == "Linear" else linear.weight.T
+    assert torch.equal(torch.cat([m.view() for m in found[:3]]), whole)
+    assert "0_qkv_2" in describe(model, split={"0.qkv": 3})
+
+
+@pytest.mark.parametrize(
+    ("split", "line"),
+    [
+        ({"qkv": 5}, "split: qkv.weight has 24 rows, got 5; allowed: a number of equal blocks of "
+         "rows, their names, or the rows of each by name"),
+        ({"qkv": 0}, "split: qkv.weight has 24 rows, got 0; "),
+        ({"qkv": {"q": 16, "k": 4}}, "split: qkv.weight has 24 rows, got {'q': 16, 'k': 4}; "),
+        ({"qkv": {"q": 32, "k": -8}}, "split: qkv.weight has 24 rows, got "),
+        ({"attention": 3}, "split: attention.in_proj_weight is 3 matrices already"),
+        ({"qkw": 3}, "split: 'qkw' is the name, path or glob of no weight matrix, did you mean"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_split_is_refused(split, line):
+    parts = {"qkv": nn.Linear(8, 24), "attention": nn.MultiheadAttention(8, 2)}
+    with pytest.raises(InputError) as caught:
+        weight_matrices(nn.ModuleDict(parts), split=split)
+    assert caught.value.lines[0].startswith(line)
+
+
 def test_a_subclass_is_known_by_its_base_class():
     class Mine(nn.Linear):
         pass

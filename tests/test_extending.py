@@ -1,7 +1,7 @@
-"""docs/architecture.md: what it adds to the package is added to a copy, and used there.
+"""docs/extending.md: what it adds to the package is added to a copy, and used there.
 
 A file or an entry each: a model, a data set, an optimiser, a quantity, an experiment and a command.
-Run with ``pytest -m slow tests/test_architecture.py``.
+Run with ``pytest -m slow tests/test_extending.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import lowrank
 from tests.segments import records, segments
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 ADDED = re.findall(
     r"^<!-- test: added (\S+)(?: above (.*?))? -->\n```\w+\n(.*?)^```\n",
     PAGE,
