@@ -46,7 +46,7 @@ def test_what_no_time_is_left_for_is_skipped(seconds):
 def test_the_checks_and_the_speed_fit_into_the_time(monkeypatch):
     """Who is late is cut off, so that what counts is what stands before the doubtful long ones."""
     checks = gpu_checks.all_checks("cuda", quick=False)
-    assert len(checks) == 5 + len(gpu_checks.MODES) * len(gpu_checks.FAMILIES)
+    assert len(checks) == 6 + len(gpu_checks.MODES) * len(gpu_checks.FAMILIES)
     assert all(check.seconds <= gpu.SECONDS - gpu.SPEED for check in checks.values())
     asked = []
     monkeypatch.setattr(gpu, "check_device", lambda _: None)
