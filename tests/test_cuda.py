@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
+from lowrank.common.errors import InputError
 from lowrank.config import Config
 from lowrank.data import load_dataset
 from lowrank.measure import spectra
 from lowrank.measure.watcher import Watcher, measure_all
 from lowrank.runs.directory import complete
-from lowrank.training import steps
+from lowrank.training import rounds, steps
 from lowrank.training.learner import Learner
 from lowrank.training.pack import build
 from tests import fake_cuda
@@ -146,6 +147,16 @@ def test_compiled_epochs_and_evaluations_are_recorded_before_training(device, fi
         "aten._local_scalar_dense.default": 2,
     }
     assert not {name for name in device.operators if "mm" in name or "conv" in name}
+
+
+@pytest.mark.usefixtures("device")
+def test_what_cannot_be_recorded_is_told_like_what_cannot_be_compiled(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(rounds, "record", fail)
+    with pytest.raises(InputError, match="compile=True is not possible here"):
+        learner(compile=True, **MLP)
 
 
 @pytest.mark.usefixtures("device")

@@ -93,7 +93,7 @@ class Learner:
         """Compiles the step; on a GPU it and the evaluations are recorded as rounds.
 
         Raises:
-            InputError: If torch cannot compile here.
+            InputError: If torch cannot compile or record here.
             OutOfMemoryError: If the device's memory is exhausted.
         """
         train = self.dataset.train
@@ -106,7 +106,8 @@ class Learner:
             self.pack, self.optimizer, self.loss, images, labels, precision=self.config.precision
         )
         if self._device.type == "cuda":
-            self._record()
+            with step.explained():
+                self._record()
 
     def _record(self) -> None:
         self.pack.train()

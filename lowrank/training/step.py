@@ -106,17 +106,10 @@ def compiled(
     weights, others = list(parameters.values()), list(buffers.values())
     kept = (optimizer.state, optimizer.numbers)
     arguments = [weight.detach() for weight in weights], others, *kept
-    try:
+    with explained():
         run = _compile(step, (weights, others, *kept, images, labels))
         with unchanged(pack, optimizer), torch.no_grad():
             run(*arguments, images, labels)
-    except (RuntimeError, OSError) as error:  # of Dynamo, Inductor, the compiler
-        for wrapped in _chain(error):
-            if isinstance(wrapped, torch.OutOfMemoryError):
-                raise wrapped from None
-        raise InputError(
-            f"compile=True is not possible here ({_cause(error)}); compile=False works everywhere"
-        ) from error
     of_other_shapes = by_autograd(pack, optimizer, loss, precision=precision)
 
     def compiled_or_not(images: Tensor, labels: Tensor) -> None:
@@ -145,6 +138,25 @@ def unchanged(pack: Pack, optimizer: Optimizer) -> Iterator[None]:
     with torch.no_grad():
         for tensor, value in zip(changing, before, strict=True):
             tensor.copy_(value)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Says of what torch cannot compile or record here that it is bad input.
+
+    Raises:
+        InputError: If so, with torch's own reason.
+        OutOfMemoryError: If the device's memory is exhausted.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:  # of Dynamo, Inductor, the compiler, CUDA graphs
+        for wrapped in _chain(error):
+            if isinstance(wrapped, torch.OutOfMemoryError):
+                raise wrapped from None
+        raise InputError(
+            f"compile=True is not possible here ({_cause(error)}); compile=False works everywhere"
+        ) from error
 
 
 def _compile(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
