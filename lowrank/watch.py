@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from lowrank.common.errors import InputError
+from lowrank.common.files import expanded
 from lowrank.measure.watcher import Watcher
 from lowrank.runs.find import load_run
 from lowrank.runs.format import RECORD_NAME
@@ -89,7 +90,7 @@ class LoggingWatcher(Watcher):
             self._take(self._run, prefix)
         if record is not None and _is_main_process():
             try:
-                self._open(Path(record), resume)
+                self._open(expanded(record), resume)
             except BaseException:
                 self._closed = True
                 raise

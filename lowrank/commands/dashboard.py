@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator
 
+from lowrank.common.files import expanded
 from lowrank.common.terminal import say
 from lowrank.common.texts import nearest, printable
 from lowrank.common.wandb_paths import parts_of
@@ -128,7 +128,7 @@ def run(options: Dashboard) -> int:
     entity, project = options.project.split("/")
     workspace = build_workspace(entity, project, swept, name=options.name, **shown)
     if options.dump is not False:
-        dump(workspace, None if options.dump is True else Path(options.dump))
+        dump(workspace, None if options.dump is True else expanded(options.dump))
         return 0
     replaced, url = save(workspace)
     panels = sum(len(section.panels) for section in workspace.sections)

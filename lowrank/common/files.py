@@ -123,7 +123,7 @@ def expanded(path: str | Path) -> Path:
     """
     try:
         return Path(path).expanduser()
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # the latter: a null byte
         user = Path(path).parts[0]
         raise InputError(
             f"got '{path}', but no home directory of {'this user' if user == '~' else user[1:]} is "

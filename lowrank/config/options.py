@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from lowrank.common.errors import refuse
+from lowrank.common.errors import InputError, refuse
+from lowrank.common.files import expanded
 from lowrank.common.texts import printable
 from lowrank.config.flags import Flag, read_words
 from lowrank.config.settings import Config
@@ -122,8 +123,13 @@ class Options(BaseModel):
         if not isinstance(value, str) or "ask" in _extra(field):
             return value
         kind = get_args(field.annotation)[0] if is_optional(field.annotation) else field.annotation
-        if kind in (str, Path):  # as typed: "none" is a name like others, and so are odd bytes
-            return kind(value)
+        if kind is str:  # as typed: "none" is a name like others, and so are odd bytes
+            return value
+        if kind is Path:
+            try:
+                return expanded(value)
+            except InputError as error:
+                raise OptionError(*(f"{info.field_name}: {line}" for line in error.lines)) from None
         return read_value(kind, value)
 
     def conflicts(self) -> Iterable[str]:

@@ -69,6 +69,9 @@ _machine = partial(_field, "machine", role="machine")
 _tracking = partial(_field, "tracking", role="tracking")
 
 
+_PLACE, _IS_PLACE = "1 to 128 characters, none of /\\#?%:", r"^[^/\\#?%:]{1,128}$"
+
+
 def _name(meaning: str, role: Role = "tracking", newer: bool = False) -> Any:
     allowed = "a text of 1 to 128 characters"
     return _tracking(None, meaning, allowed, role=role, newer=newer, max_length=128)
@@ -250,13 +253,10 @@ class Config(BaseModel):
     tracking: Literal["auto", "online", "offline", "disabled"] = _tracking(
         "auto", "Weights & Biases; auto is online where an API key is configured, else offline"
     )
-    project: str = _tracking(
-        "lowrank",
-        "W&B project",
-        "1 to 128 characters, none of /\\#?%:",
-        pattern=r"^[^/\\#?%:]{1,128}$",
+    project: str = _tracking("lowrank", "W&B project", _PLACE, pattern=_IS_PLACE)
+    entity: str | None = _tracking(
+        None, "W&B user or team; None is the account's default", _PLACE, pattern=_IS_PLACE
     )
-    entity: str | None = _name("W&B user or team; None is the account's default")
     group: str | None = _name("W&B group")
     sweep: str | None = _name(
         "name of the sweep without a server; it sets this", "identity", newer=True

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from lowrank.common.errors import InputError
-from lowrank.common.files import open_file
+from lowrank.common.files import expanded, open_file
 from lowrank.common.texts import printable
 
 LARGEST_FILE = 20_000  # bytes; a complete configuration has about 1,000
@@ -173,7 +173,7 @@ def read_file(path: str | Path, *, longest: int = LARGEST_FILE, kind: str = "con
     """
     where = printable(str(path), 200)
     try:
-        with open_file(path) as file:
+        with open_file(expanded(path)) as file:
             content = file.read(longest + 1)
     except IsADirectoryError:
         stored = Path(path, "config.yaml")

@@ -6,6 +6,7 @@ import re
 import warnings
 from pathlib import Path
 
+from lowrank.common.files import expanded
 from lowrank.common.texts import ID
 from lowrank.common.wandb_paths import parts_of
 from lowrank.runs.format import RECORD_NAME, RecordError
@@ -27,9 +28,9 @@ def load_run(path: str | Path) -> Run:
 
     Raises:
         RecordError: If there is no such run, or its record cannot be read.
-        InputError: If the W&B client does not take its variables.
+        InputError: If the W&B client does not take its variables, or there is no such home.
     """
-    place = Path(path)
+    place = expanded(path)
     if place.is_dir():
         return Run(place / RECORD_NAME)
     names = parts_of(str(path), "run") or ()
@@ -50,7 +51,7 @@ def find_elsewhere(path: str) -> tuple[list[Run], list[RecordError]]:
     Raises:
         RecordError: If there is no such record here.
         NoRecordError: If W&B knows none.
-        InputError: If the W&B client does not take its variables.
+        InputError: If the W&B client does not take its variables, or there is no such home.
     """
     if Path(path).exists():
         return [load_run(path)], []
@@ -79,8 +80,9 @@ def find_runs(directory: str | Path) -> tuple[list[Run], list[RecordError]]:
 
     Raises:
         RecordError: If there is no such directory.
+        InputError: If there is no such home.
     """
-    top = Path(directory)
+    top = expanded(directory)
     if not top.is_dir():
         raise RecordError(f"{top}: there is no such directory")
     runs, errors = [], []

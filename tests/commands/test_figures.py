@@ -160,9 +160,7 @@ def test_a_record_of_another_loop_is_drawn_by_its_name(capsys, tmp_path):
     for name in ("mine", "yours"):
         make_run(tmp_path / "runs" / name, [16, 9], config={}, accuracy=None)
     (line,) = output(capsys, tmp_path / "runs", "--format=png", "--dpi=50", f"--output={tmp_path}")
-    assert line.startswith(
-        f"{tmp_path}/curves-run.png: average rank and accuracy over epochs by run"
-    )
+    assert line.startswith(f"{tmp_path}/curves-run.png: average rank over epochs by run")
 
 
 def test_ones_own_metric_is_drawn_by_its_name(capsys, tmp_path):

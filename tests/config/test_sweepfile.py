@@ -525,6 +525,7 @@ LEVEL = {
     "name": (f"name: {'x' * 129}", "name: got 129 characters; allowed: 1 to 128"),
     "project": ("project: me/proj", "project: got 'me/proj'; allowed: 1 to 128 characters, none"),
     "entity": (f"entity: {'x' * 129}", "entity: got 'xxx"),
+    "a path as entity": ("entity: me/proj", "entity: got 'me/proj'; allowed: 1 to 128 characters"),
 }
 
 

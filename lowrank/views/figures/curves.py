@@ -67,7 +67,7 @@ def curves_figure(
     scale = continuous(table.values)
     wide = width or (COLUMN_WIDTH + (1.2 if scale else 0) if columns == 1 else PAGE_WIDTH)
     lines = 0 if scale else -(-len(table.labels) // fitting(table.labels, wide))
-    has_accuracy = any(_shown(table, name) for name in ACCURACIES)
+    has_accuracy = shows_accuracy(table)
     tall = 0.65 + 0.16 * lines + rows * (2.65 if has_accuracy else 1.85)
     figure = Figure(figsize=(wide, height or tall), layout=tight())
     ratios = [2.2, 1] * rows if has_accuracy else [1] * rows
@@ -113,6 +113,11 @@ def curves_figure(
         bar_of(figure, [*upper, *lower], scale, DARK_TO_LIGHT, table.by)
     _legends(figure, table, shades, of_full, scale is None)
     return figure
+
+
+def shows_accuracy(table: CurvesTable) -> bool:
+    """Returns whether any network's accuracy was recorded; without, there is no panel of it."""
+    return any(_shown(table, name) for name in ACCURACIES)
 
 
 def _shown(table: CurvesTable, name: str) -> bool:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from lowrank.common.errors import Failure, InputError
 from lowrank.common.files import replacing
 from lowrank.common.texts import printable
-from lowrank.views.figures.curves import curves_figure
+from lowrank.views.figures.curves import curves_figure, shows_accuracy
 from lowrank.views.figures.landscape import landscape_figure
 from lowrank.views.figures.layout import (
     Layout,
@@ -176,7 +176,8 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
         curves = curves_table(sweep.points, layout, definition, look.published)
         figure = curves_figure(curves, look.width, look.height)
         by = f" by {curves.by}" if curves.by else ""
-        shown = f"{definition.name} and accuracy over epochs{by}"
+        and_accuracy = " and accuracy" if shows_accuracy(curves) else ""
+        shown = f"{definition.name}{and_accuracy} over epochs{by}"
         if look.published:
             shown += f", {published_words(curves, look.published[0].figure)}"
         numbers, panels = curves_csv(curves), len(curves.panels)

@@ -225,7 +225,7 @@ def _key(figure: Figure, table: LandscapeTable) -> None:
     small: dict[str, Any] = {"linestyle": "none", "color": "0.25"}
     if (~none & collapsed).any():
         cross = Line2D([], [], marker="x", markersize=4, **small)
-        key.append((cross, "some seeds collapsed or died"))
+        key.append((cross, "some seeds collapsed or dead"))
     if (none & ~collapsed & unfinished).any():
         circle = Line2D([], [], marker="o", markersize=5, markerfacecolor="white", **small)
         key.append((circle, "not finished"))

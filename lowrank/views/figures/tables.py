@@ -453,7 +453,7 @@ def landscape_csv(table: LandscapeTable) -> str:
         CSV with a head.
     """
     column = table.definition.column
-    more = [column, f"{column}_std", "seeds", "collapsed", "unfinished"]
+    more = [column, f"{column}_std", "seeds", "collapsed_or_dead", "unfinished"]
     more += ["test_accuracy", "test_accuracy_std"]
     lines: list[list[Any]] = [_head("panel", [table.x, table.y], more)]
     for cells in table.panels:

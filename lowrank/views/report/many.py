@@ -25,8 +25,10 @@ CURVE_BYTES = 3_000_000
 POINTS = (40, 200)
 """A curve has at least and at most so many points: more than 200 a plot does not show."""
 
-MOST_METRICS = 20
+MOST_METRICS = 40
 """So many others can be chosen, those that most runs have."""
+
+_OF_LAYERS = {*TABLE, "rank_bound"}
 
 
 def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None]]:
@@ -65,14 +67,19 @@ def further_metrics(run: Run) -> list[str]:
         run: The run.
 
     Returns:
-        Names in the record's order; no ranks, no accuracies and no numbers of single layers.
+        Names in the record's order; no ranks, no accuracies and no quantities of single layers.
     """
     known = {"epoch", "collapsed", "dead", *(entry.mean for entry in TABLE.values()), *ACCURACIES}
-    return [
-        name
-        for name in run.metrics
-        if name not in known and "/" not in name and name.partition("@")[0] != "rank_mean"
-    ]
+    layers = {layer.name for layer in run.layers}
+
+    def is_further(name: str) -> bool:
+        head, slash, layer = name.partition("/")
+        quantity = head.partition("@")[0]
+        if slash and layer in layers and quantity in _OF_LAYERS:
+            return False
+        return name not in known and quantity != "rank_mean"
+
+    return [name for name in run.metrics if is_further(name)]
 
 
 def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) -> dict[str, Any]:
@@ -87,8 +94,8 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
         JSON types, as the page's program reads them.
     """
     quantities = quantities_of(runs)
-    logged = Counter(name for run in runs for name in further_metrics(run))
-    metrics = {name: name.replace("_", " ") for name, _ in logged.most_common(MOST_METRICS)}
+    logged = [n for n, _ in Counter(n for run in runs for n in further_metrics(run)).most_common()]
+    metrics = {name: name.replace("_", " ") for name in logged[:MOST_METRICS]}
     shown_values = quantities | {name: (text, None) for name, text in metrics.items()}
     fields, found = differing(rows)
     levels = {name: in_order(each.get(name) for each in found) for name in fields}
@@ -127,6 +134,7 @@ def overview(runs: Sequence[Run], rows: Sequence[RunRow], named: Sequence[str]) 
         "fields": [_field(name, levels[name]) for name in fields],
         "quantities": {key: meaning for key, (meaning, _) in quantities.items()},
         "metrics": metrics,
+        "unlisted": logged[MOST_METRICS:],
         "axes": [pack(np.frombuffer(axis, dtype="<f4")) for axis in axes],
         "stride": stride,
         "runs": table,

@@ -75,6 +75,12 @@ def write_report(
             data["sections"].append({"run": place, **section(runs[place], len(chosen))})
         except RecordError as error:
             damaged += [f"no spectra: {line}" for line in error.lines]
+    if unlisted := data["unlisted"]:
+        damaged.append(
+            f"{len(unlisted)} metrics cannot be chosen here, beside {len(data['metrics'])} others: "
+            f"{', '.join(map(printable, unlisted[:5]))}{', ...' if len(unlisted) > 5 else ''}; "
+            "lowrank figures --metric=NAME draws each"
+        )
     notes = [*unread, *damaged]
     data["notes"] = [redact(note) for note in notes]
     data["made"] = {

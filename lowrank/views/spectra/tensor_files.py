@@ -121,7 +121,8 @@ def _read_npz(file: Path, where: str, arrays: Iterable[str]) -> dict[str, Any]:
                 if kind.kind not in "biufc" or kind.itemsize > 16:
                     found[name.removesuffix(".npy")] = None
                     continue
-                values = np.frombuffer(content, kind, offset=start.tell())
+                # A bytearray, as torch warns of values that cannot be written to.
+                values = np.frombuffer(bytearray(content), kind, offset=start.tell())
                 values = values.reshape(shape, order="F" if by_columns else "C")
                 native = np.ascontiguousarray(values, kind.newbyteorder("="))
                 found[name.removesuffix(".npy")] = torch.from_numpy(native)

@@ -328,7 +328,7 @@ def test_csv_holds_what_is_drawn():
         rank = cells.rank[y, x]
         assert line["rank_mean"] == ("" if np.isnan(rank) else repr(float(rank)))
         assert line["seeds"] == str(int(cells.seeds[y, x]))
-        assert line["collapsed"] == str(int(cells.collapsed[y, x]))
+        assert line["collapsed_or_dead"] == str(int(cells.collapsed[y, x]))
 
 
 def eight_long_values():

@@ -74,6 +74,26 @@ def test_curves_and_last_values_are_those_of_the_spectra(sweep):
     assert (row["ends"], row["epoch"], row["epochs"]) == ("failed", 5, 10)
 
 
+def test_every_scalar_that_was_logged_can_be_chosen_or_is_named(tmp_path):
+    values = np.linspace(1, 2, 21)
+    many = {f"probe/{n}": values for n in range(50)}
+    write(tmp_path / "a", sizes=(8,), more={"val/loss": values, "grad/linear1": values})
+    runs, found = tables(tmp_path)
+    assert {"val/loss", "grad/linear1", "time/train", "train_loss"} <= found["metrics"].keys()
+    assert not {"rank/linear1", "rank@0.01/linear1", "rank_mean@0.01"} & found["metrics"].keys()
+    np.testing.assert_allclose(unpack(found["runs"][0]["curves"]["val/loss"]), values)
+    np.testing.assert_allclose(unpack(section(runs[0], 1)["further"]["grad/linear1"]), values)
+    assert found["unlisted"] == []
+
+    write(tmp_path / "b", sizes=(8,), more=many)
+    *_, line, _ = write_report([tmp_path / "b"], tmp_path / "r.html")
+    _, found = tables(tmp_path / "b")
+    assert {*found["metrics"], *found["unlisted"]} > many.keys()
+    count = len(found["unlisted"])
+    assert line.startswith(f"{count} metrics cannot be chosen here, beside 40 others: probe/")
+    assert line.endswith("lowrank figures --metric=NAME draws each")
+
+
 def test_a_collapsed_run_has_no_rank_whatever_its_state_says(sweep):
     _, found = tables(sweep)
     finished, collapsed = found["runs"][8], found["runs"][9]
