@@ -97,7 +97,7 @@ def run(options: Agent) -> int:
     from lowrank.common.signals import Interruption
     from lowrank.launch.agents.launcher import Launcher, Plan, kill_delay
     from lowrank.launch.agents.points import logs_of
-    from lowrank.launch.agents.preflight import EXHAUSTED, preflight
+    from lowrank.launch.agents.preflight import EXHAUSTED, preflight, swept_of
     from lowrank.launch.agents.status import Status
     from lowrank.launch.slots import find_slots
 
@@ -120,5 +120,6 @@ def run(options: Agent) -> int:
             is_over=sweep.state in EXHAUSTED,
             pack=options.pack,
             program=Path(sweep.config.get("program") or ""),
+            swept=swept_of(sweep.config),
         )
         return Launcher(plan, status).run()

@@ -5,6 +5,7 @@ The same file serves `wandb sweep` and `lowrank sweep`: what is a valid file her
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -34,6 +35,7 @@ from lowrank.config.sweepfile.parameters import (
     read,
     steps,
     values_of,
+    varied,
 )
 from lowrank.config.yamltext import read_file, read_yaml
 
@@ -82,15 +84,10 @@ class SweepFile:
     run_cap: int | None
     raw: Mapping[str, Any]
 
-    @property
+    @functools.cached_property
     def swept(self) -> tuple[str, ...]:
         """The fields that vary over the sweep, coupled ones included, in `Config`'s order."""
-        varied = {n for n, each in self.parameters.items() if isinstance(each, Distribution)}
-        for given in self._listed():
-            for field in {field for fields in given for field in fields}:
-                if len({canonical(field, fields) for fields in given}) > 1:
-                    varied.add(field)
-        return tuple(field for field in Config.model_fields if field in varied)
+        return varied(self.parameters, str(self.path))
 
     @property
     def fixed(self) -> dict[str, Any]:

@@ -306,6 +306,40 @@ def canonical(field: str, values: Mapping[str, Any]) -> Any:
     return read_value(known.annotation, values[field]) if field in values else known.default
 
 
+def varied(parameters: Mapping[str, Parameter], where: str) -> tuple[str, ...]:
+    """Returns what varies over a sweep.
+
+    Args:
+        parameters: The sweep's, by name.
+        where: The file, for errors.
+
+    Returns:
+        Fields in their order, those of coupled values included, then what another program calls
+        its own.
+
+    Raises:
+        InputError: If a value of `config` is no mapping.
+
+    Example:
+        >>> varied({"lr": Values((0.1, "1e-1")), "mine": Values((1, 2)), "depth": Fixed(3)}, "")
+        ('mine',)
+    """
+    found = {n for n, each in parameters.items() if isinstance(each, Distribution)}
+    for name, parameter in parameters.items():
+        if isinstance(parameter, Distribution):
+            continue
+        given = [fields_of(name, value, where) for value in values_of(parameter)]
+        for field in {field for fields in given for field in fields}:
+            if field not in Config.model_fields:
+                values = [fields.get(field) for fields in given]
+            else:
+                values = [canonical(field, fields) for fields in given]
+            if any(value != values[0] for value in values[1:]):
+                found.add(field)
+    own = [field for field in parameters if field in found - Config.model_fields.keys()]
+    return (*(field for field in Config.model_fields if field in found), *own)
+
+
 def _plain(annotation: Any) -> Any:
     """Returns a type without None, limits and, for a list, the list around it."""
     while get_origin(annotation) in (Union, UnionType, Annotated, tuple):

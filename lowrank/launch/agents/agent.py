@@ -11,7 +11,8 @@ client's. The release it is made for is pinned in pyproject.toml, and the tests 
 server.
 
 The launcher's end of the channel gets lines of JSON; it answers ``ready`` with ``go``, ``end`` or
-a note, of JSON as well. This file is started by its path: it needs nothing of the package.
+a note, of JSON as well. This file is started by its path, and needs nothing of the package that
+takes time to load.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import wandb.wandb_agent
+import yaml
+
+from lowrank.launch.names import GIVEN_BY, display_name
 
 GO = "go"
 """The launcher's answer that lets an agent take a point."""
@@ -133,11 +137,35 @@ def note(directory: Path, slot: str, command: dict[str, Any]) -> None:
         print(f"the point of run {run_id} cannot be noted: {error}", file=sys.stderr)
 
 
+def name_of(args: dict[str, Any], swept: Sequence[str]) -> str:
+    """Returns what the run of a point is called.
+
+    Args:
+        args: The server's: for each parameter a mapping with ``value``.
+        swept: What varies over the sweep.
+
+    Example:
+        >>> args = {"config": {"value": "{lr: 0.1, seed: 2}"}, "depth": {"value": 3}}
+        >>> name_of(args, ["lr", "seed"])
+        'lr=0.1 s2'
+    """
+    point: dict[str, Any] = {}
+    for parameter, entry in args.items():
+        value = entry.get("value") if isinstance(entry, dict) else None
+        if parameter == "config" and isinstance(value, str):
+            with contextlib.suppress(yaml.YAMLError):  # the training says what is wrong with it
+                value = yaml.safe_load(value)
+        point |= value if parameter == "config" and isinstance(value, dict) else {parameter: value}
+    return display_name(swept, point)
+
+
 channel: Channel
 notes: tuple[Path, str]
+swept: list[str] = []
 pack: list[str] = []
 current: Training | None = None
 refused = False
+is_named = False
 
 
 def _of_pack(words: list[str]) -> list[str]:
@@ -261,6 +289,9 @@ class Agent(wandb.wandb_agent.Agent):
             refused = True
             print(f"not run, as the server is not trusted with it: {reason}", file=sys.stderr)
             raise SystemExit(REFUSED)
+        name = name_of(command.get("args") or {}, swept)
+        if name and not is_named:
+            os.environ["WANDB_NAME"] = name
         super()._command_run(command)  # type: ignore[no-untyped-call]
 
 
@@ -269,14 +300,16 @@ def main(argv: Sequence[str]) -> int:
 
     Args:
         argv: The channel's file descriptor, the directory of notes, the slot's name, the sweep as
-            ENTITY/PROJECT/SWEEP, and the socket of the slot's pack, if it has one.
+            ENTITY/PROJECT/SWEEP, what varies over it with commas between, and the socket of the
+            slot's pack, if it has one.
 
     Returns:
         0, 2 if something was refused, or 128 + n after signal n.
     """
-    global channel, notes, pack
-    descriptor, directory, slot, sweep, *pack = argv
-    channel, notes = Channel(int(descriptor)), (Path(directory), slot)
+    global channel, notes, swept, pack, is_named
+    descriptor, directory, slot, sweep, varied, *pack = argv
+    channel, notes, swept = Channel(int(descriptor)), (Path(directory), slot), varied.split(",")
+    is_named = any(os.environ.get(variable) for variable in GIVEN_BY)
     received = 0
 
     def end(number: int, _frame: object) -> None:

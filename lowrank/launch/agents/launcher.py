@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +81,7 @@ class Plan:
         is_over: Whether the server has nothing more to hand out.
         pack: Agents of each slot, whose points are trained in one process.
         program: Which does that; not looked at where ``pack`` is 1.
+        swept: What varies over the sweep, by which runs are named.
     """
 
     sweep: str
@@ -94,6 +95,7 @@ class Plan:
     is_over: bool = False
     pack: int = 1
     program: Path = Path("train.py")
+    swept: Sequence[str] = ()
 
 
 class Launcher:
@@ -228,6 +230,7 @@ class Launcher:
         here, there = socket.socketpair()
         command = [sys.executable, "-P", str(AGENT), str(there.fileno())]
         command += [str(self.points.directory), worker.slot.name, self.plan.sweep]
+        command += [",".join(self.plan.swept)]
         command += [] if worker.pack is None else [str(worker.pack.address)]
         with worker.log.open("ab") as log:
             worker.last_offset = log.tell()

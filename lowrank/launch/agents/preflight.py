@@ -19,7 +19,7 @@ from lowrank.config import Config
 from lowrank.config.sources import of_machine
 from lowrank.config.sweepfile import COUPLED, schema
 from lowrank.config.sweepfile.keys import plain, problems_of_any
-from lowrank.config.sweepfile.parameters import read
+from lowrank.config.sweepfile.parameters import read, varied
 from lowrank.config.values import read_value
 from lowrank.config.yamltext import read_mapping
 from lowrank.launch import trial
@@ -291,6 +291,23 @@ def steps_of(config: Mapping[str, Any]) -> list[list[str]]:
         return networks_of(parameters, {}, OF_A_STEP)
     except InputError:  # a file, which is the trainings' to find
         return []
+
+
+def swept_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns what varies over a sweep.
+
+    Args:
+        config: The sweep file.
+
+    Returns:
+        Fields of train.py in their order, then what another program calls its own.
+
+    Example:
+        >>> swept_of({"parameters": {"mine": {"values": [1, 2]}, "seed": {"min": 0, "max": 3}}})
+        ('seed', 'mine')
+    """
+    of_file, _ = plain(config)
+    return varied({name: read(entry) for name, entry in of_file["parameters"].items()}, "the sweep")
 
 
 def data_sets(config: Mapping[str, Any]) -> list[DataSet]:

@@ -43,6 +43,7 @@ signal.signal(signal.SIGTERM, end)
 signal.signal(signal.SIGINT, end)
 threads = os.environ.get("LOWRANK_THREADS", "-")
 note("points", values["number"], os.environ["CUDA_VISIBLE_DEVICES"] or "cpu", threads)
+note("names", os.environ.get("WANDB_NAME", "-"))
 work = values["work"]
 if work == "wait":
     time.sleep(600)

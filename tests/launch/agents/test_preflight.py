@@ -379,5 +379,6 @@ def test_the_whole_command_checks_and_trains(wandb_server, place, address):
     for line in ("disk: ", "cpu: torch ", "key: of tester", f"sweep: {sweep}, grid", "program: "):
         assert f"ok: {line}" in run.text
     assert len(noted("points")) == len(wandb_server.runs) == 2
+    assert sorted(name for _, name in noted("names")) == ["number=1", "number=2"]
     (log,) = (place / "results/agents" / sweep.rpartition("/")[2]).glob("*.log")
     assert log.name.endswith("-cpu.0.log")

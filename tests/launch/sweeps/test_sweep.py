@@ -69,6 +69,7 @@ def test_a_sweep_survives_its_runs_and_goes_on_with_what_is_missing(tmp_path):
     for run in ended.values():
         assert run.config["lr"] == 0.3
         assert run.config["group"] == run.config["sweep"] == "tiny"
+        assert run.config["name"] == f"s{run.config['seed']}"
         assert len(list(run.path.parent.glob("wandb/offline-run-*/run-*.wandb"))) == 1
 
     # Warm: no more processes than slots and deaths; a crash ends its own run only.
