@@ -30,9 +30,9 @@ class Dashboard(Options):
     )
     sweep: str | None = option(
         None,
-        "shows one sweep only: the id of a W&B sweep, or of a sweep run without a server the name, "
-        "or what its runs' ids begin with; a sweep file (.yaml) stands for its name, and says what "
-        "is swept",
+        "shows one sweep only: the id of a W&B sweep, or of a sweep run without a server the name "
+        "or, not with --dump, what its runs' ids begin with; a sweep file (.yaml) stands for its "
+        "name, and says what is swept",
         "ID",
         "the id of a W&B sweep, a sweep file, or the name of a sweep run without a server",
     )
@@ -121,7 +121,7 @@ def run(options: Dashboard) -> int:
         swept = swept or [field for field in file.swept if field not in SAME_EXPERIMENT]
     else:
         sweep = sweep and sweep.rpartition("/")[2]
-        shown = {"sweep_id": sweep} if sweep else {}
+        shown = {"sweep_id": sweep, "local_sweep": sweep} if sweep else {}
         if options.dump is False:
             shown, found = ask(options.project, sweep)
             swept = swept or found

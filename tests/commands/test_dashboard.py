@@ -51,6 +51,13 @@ def test_dump_writes_the_specification_without_any_server(tmp_path, capsys):
     assert titles[: len(titles) // 2] == titles[len(titles) // 2 :]
 
 
+def test_a_dump_shows_the_sweep_of_an_id_or_a_name_as_no_server_tells_which(capsys):
+    assert main(["dashboard", "me/lowrank", "--sweep=fig05", "--dump"]) == 0
+    (runs,) = json.loads(capsys.readouterr().out)["spec"]["section"]["runSets"]
+    keys = [rule["key"]["section"] for rule in runs["filters"]["filters"]]
+    assert keys == ["run", "config"]
+
+
 def test_a_dump_that_cannot_be_written_is_told(tmp_path, capsys):
     assert main(["dashboard", "me/lowrank", f"--dump={tmp_path}/none/x.json"]) == 2
     assert "No such file or directory" in capsys.readouterr().err

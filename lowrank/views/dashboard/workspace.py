@@ -44,7 +44,8 @@ def build_workspace(
         project: W&B project.
         swept: Configuration fields that differ between the runs, the most interesting first.
         sweep_id: Shows only the runs of this W&B sweep.
-        local_sweep: Shows only the runs of this sweep, made by ``lowrank sweep``.
+        local_sweep: Shows only the runs of this sweep, made by ``lowrank sweep``; with `sweep_id`
+            those of either, where it is not known which of them there is.
         name: What the workspace is called; by default it says what it shows.
 
     Returns:
@@ -57,11 +58,8 @@ def build_workspace(
         ['Rank', 'Accuracy', 'Parameters', 'Spectra', 'Theory']
     """
     shown = sweep_id or local_sweep
-    filters: Any = ""
-    if sweep_id:
-        filters = expr.And(expr.Metric("Sweep") == sweep_id)
-    elif local_sweep:
-        filters = expr.And(expr.Config("sweep.value") == local_sweep)
+    either = [expr.Metric("Sweep") == sweep_id] if sweep_id else []
+    either += [expr.Config("sweep.value") == local_sweep] if local_sweep else []
     workspace = ws.Workspace(
         entity=entity,
         project=project,
@@ -69,7 +67,7 @@ def build_workspace(
         sections=[_rank(swept), _accuracy(swept), _parameters(swept), _spectra(), _theory()],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MOST_RUNS),
         runset_settings=ws.RunsetSettings(
-            filters=filters,
+            filters=expr.Or(*either) if either else "",
             pinned_columns=[
                 "run:displayName",
                 *(f"config:{field}.value" for field in swept),

@@ -99,17 +99,26 @@ def test_without_swept_parameters_the_curves_are_of_single_runs():
 
 
 @pytest.mark.parametrize(
-    ("shown", "key"),
+    "shown",
     [
-        ({"sweep_id": "ab12cd34"}, {"section": "run", "name": "sweep"}),
-        ({"local_sweep": "fig05"}, {"section": "config", "name": "sweep.value"}),
+        {"sweep_id": "ab12cd34"},
+        {"local_sweep": "fig05"},
+        {"sweep_id": "fig05", "local_sweep": "fig05"},
     ],
-    ids=["wandb", "local"],
+    ids=["wandb", "local", "either"],
 )
-def test_only_the_runs_of_a_sweep_are_shown(shown, key):
+def test_only_the_runs_of_a_sweep_are_shown(shown):
+    keys = {
+        "sweep_id": {"section": "run", "name": "sweep"},
+        "local_sweep": {"section": "config", "name": "sweep.value"},
+    }
     (runs,) = specification(build_workspace("me", "lowrank", ["lr"], **shown))["section"]["runSets"]
-    (rule,) = runs["filters"]["filters"]
-    assert (rule["key"], rule["op"], [rule["value"]]) == (key, "=", list(shown.values()))
+    rules = runs["filters"]["filters"]
+    assert [(rule["key"], rule["op"], rule["value"]) for rule in rules] == [
+        (keys[name], "=", value) for name, value in shown.items()
+    ]
+    if len(rules) > 1:
+        assert {rule.get("connector") for rule in rules[1:]} == {"OR"}, runs["filters"]
 
 
 def test_the_table_of_runs_has_the_swept_columns():
