@@ -6,6 +6,7 @@ import atexit
 import math
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,6 +80,7 @@ class LoggingWatcher(Watcher):
         self._told = {"epsilons": list(self.epsilons), "rank_norm": self.rank_norm}
         self._theory_told = _plain_values(options.get("theory") or {})
         self._run = run if _is_main_process() else None
+        self._prefix = prefix
         self._rows: RowLogger | None = None
         self._record: Record | None = None
         self._rates: list[float] = []
@@ -177,6 +179,9 @@ class LoggingWatcher(Watcher):
     def close(self, state: str = "finished") -> None:
         """Ends the record; nothing can be logged after that. The end of the program does the same.
 
+        Where there is a W&B run, the record becomes one of its files, from which `lowrank.load_run`
+        and every command read it.
+
         Args:
             state: How the training ended, as the record keeps it.
         """
@@ -186,8 +191,21 @@ class LoggingWatcher(Watcher):
             self._record.close()
             _RECORDS.pop(self._record.path.resolve(), None)
             self._lock.release()
+            self._send(self._record.path)
             self._record = None
             atexit.unregister(self._close_at_exit)
+
+    def _send(self, record: Path) -> None:
+        if self._run is None or self._prefix or self._run.disabled:
+            return  # of several watchers on one run, that without a prefix has the run's record
+        from wandb import Error
+
+        from lowrank.tracking.tracker import send_record
+
+        try:
+            send_record(self._run, record)
+        except (Error, OSError) as error:  # such as of a run that has ended
+            warnings.warn(f"{record} was not sent to W&B: {error}", stacklevel=3)
 
     def _take(self, run: wandb.Run, prefix: str) -> None:
         """Begins to log to a W&B run.

@@ -3,7 +3,8 @@
 The examples of one file share one namespace, from top to bottom, in a directory of their own. A
 ``text`` block directly below an example is what it prints. A comment above an example says where
 else it is run: ``<!-- test: slow -->`` and ``<!-- test: torchrun -->`` by slow tests here,
-``<!-- test: recipes -->`` in callbacks/, ``<!-- test: added … -->`` in test_extending.py.
+``<!-- test: recipes -->`` in callbacks/, ``<!-- test: added … -->`` in test_extending.py,
+``<!-- test: program -->`` in test_day.py.
 Run with ``pytest tests/test_docs.py``.
 """
 
@@ -39,7 +40,7 @@ BLOCK = re.compile(
     r"(?:\n```text\n(?P<output>.*?)^```\n)?",
     flags=re.DOTALL | re.MULTILINE,
 )
-KINDS = {"", "slow", "torchrun", "recipes", "added"}
+KINDS = {"", "slow", "torchrun", "recipes", "added", "program"}
 
 
 @dataclass(frozen=True)

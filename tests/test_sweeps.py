@@ -34,7 +34,7 @@ NAMES = [path.stem for path in FILES]
 SCHEMA = json.loads(
     (ROOT / "lowrank/config/sweepfile/sweep.schema.json").read_text(encoding="utf-8")
 )
-PARTS = ("Question", "Figure", "Commands", "Runs", "Cost", "Expect")
+PARTS = ("Question", "Figure", "Runs", "Cost", "Expect", "Commands")
 
 B6 = (4, 8, 16, 32, 64, 128)
 W6 = (0, 0.0001, 0.0002, 0.0004, 0.0008, 0.006)
@@ -276,6 +276,8 @@ class TestEveryFile:
             assert command.format(f"sweeps/{path.name}") in commands
         for command in ("wandb agent", "lowrank agent"):
             assert f"{command} ENTITY/PROJECT/ID" in commands
+        last = [line for line in commands.splitlines() if "lowrank" in line][-1]
+        assert last.startswith(f"lowrank figures runs --sweep=sweeps/{path.name}")
         cost = " ".join(head["Cost"].split())
         assert "one GPU" in cost or "CPU" in cost
         assert ("Reasoned, not measured:" in cost) != ("Measured" in cost)
@@ -284,6 +286,7 @@ class TestEveryFile:
         row = PAPER[path.stem]
         found = load_sweep_file(path)
         assert found.name == path.stem
+        assert found.raw["project"] == "lowrank"
         assert found.metric == ("rank_mean", "minimize")
         assert found.count == row.runs == int(head_of(path)["Runs"].split()[0])
         configs = found.configs()

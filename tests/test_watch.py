@@ -722,7 +722,8 @@ def test_a_wandb_run_gets_the_rows_and_keeps_its_own(tmp_path):
     run.log({"mine/loss": 1.0, "mine/step": 6})
     segment = run.settings.sync_dir
     run.finish()
-    watcher.close()
+    with pytest.warns(UserWarning, match=r"record.sqlite was not sent to W&B: Run \(abc\) is fin"):
+        watcher.close()
 
     rows = [record["item"] for record in records(Path(segment), "history")]
     defined = records(Path(segment), "metric")

@@ -7,6 +7,7 @@ import difflib
 import io
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -112,6 +113,31 @@ def shortened(text: str, longest: int) -> str:
         'layer4_…'
     """
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Breaks a text into lines at spaces only: no word, flag or path is cut.
+
+    Args:
+        text: Of any length.
+        width: Characters of a line, which a longer word exceeds.
+        indent: What each line begins with.
+
+    Returns:
+        The lines; none of an empty text.
+
+    Example:
+        >>> wrapped("a run-record of --gpus=none", 12)
+        ['a run-record', 'of', '--gpus=none']
+    """
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
@@ -12,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.files import expanded
-from lowrank.common.texts import printable
+from lowrank.common.texts import printable, wrapped
 from lowrank.config.flags import Flag, read_words
 from lowrank.config.settings import Config
 from lowrank.config.sources import Given, bad_values, complaint
@@ -239,7 +238,7 @@ def help_entry(flag: str, paragraphs: Iterable[str], column: int) -> str:
     Returns:
         Lines.
     """
-    lines = [line for text in paragraphs for line in textwrap.wrap(text, WIDTH - column)]
+    lines = [line for text in paragraphs for line in wrapped(text, WIDTH - column)]
     head = [flag.ljust(column) + lines.pop(0)] if len(flag) < column else [flag]
     return "\n".join([*head, *(" " * column + line for line in lines)]) + "\n"
 

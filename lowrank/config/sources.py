@@ -208,6 +208,7 @@ _SYNONYMS = {
     "wd": "weight_decay",
     "l2": "weight_decay",
     "bs": "batch_size",
+    "batch": "batch_size",
     "minibatch": "batch_size",
     "num_epochs": "epochs",
     "arch": "model",

@@ -14,8 +14,27 @@ from lowrank.common.texts import printable
 if TYPE_CHECKING:
     from lowrank.runs.reader import Array, Run
 
+RERUN = "rerun"
+"""W&B tag of a rerun; last stands the original's id."""
+
 NOT_COMPARED = ("time/", "throughput/")
 """How metrics begin that no two runs have in common."""
+
+
+def original_of(config: Mapping[str, Any]) -> str | None:
+    """Returns the id of the run that a run repeats; None where it is no rerun.
+
+    Args:
+        config: As the record has it.
+
+    Example:
+        >>> original_of({"tags": ["mine", "rerun", "a1"]})
+        'a1'
+    """
+    tags = config.get("tags")
+    if not isinstance(tags, list | tuple) or RERUN not in tags or tags[-1] == RERUN:
+        return None
+    return str(tags[-1])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lowrank.runs.directory import ENDED
 from lowrank.runs.environment import DIFF_LIMIT
 from lowrank.runs.find import load_run
-from lowrank.runs.format import RecordError
+from lowrank.runs.format import RECORD_NAME, RecordError
 from lowrank.runs.lost import lost
 from lowrank.tracking import segments
 from lowrank.tracking.account import check_identity, choose_mode
@@ -197,7 +197,7 @@ class WandbTracker(Tracker):
         if record.exists() and self.mode == "offline":
             # The log of an artifact names its file by an absolute path, so that `wandb sync` would
             # look in vain for it in a directory that was moved. Files of a run it names relatively.
-            _save(self._run, record.name, lambda copy: shutil.copyfile(record, copy))
+            send_record(self._run, record)
         elif record.exists():
             artifact = wandb.Artifact(f"run-record-{self._run.id}", type="run-record")
             with segments.staging_in(self._segment):
@@ -357,6 +357,16 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def send_record(run: wandb.Run, record: Path) -> None:
+    """Adds a run record to the files of a W&B run, where `lowrank.load_run` finds it.
+
+    Args:
+        run: Of this process, online or offline.
+        record: The record, closed.
+    """
+    _save(run, RECORD_NAME, lambda copy: shutil.copyfile(record, copy))
 
 
 def _save(run: wandb.Run, name: str, write: Callable[[Path], object]) -> None:

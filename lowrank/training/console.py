@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lowrank.common.terminal import Display, aligned, duration
+from lowrank.common.texts import wrapped
 from lowrank.measure.metrics import parts_of
 from lowrank.measure.quantities import TABLE
 
@@ -298,7 +298,7 @@ def member_table(
     head, *lines = aligned([(row[0], *row[-len(shown) :]) for row in rows])
     for place, own in enumerate(values):
         told = " ".join(f"{name}={value}" for name, value in zip(settings, own, strict=True))
-        below = textwrap.wrap(told, width, initial_indent="  ", subsequent_indent="  ")
+        below = wrapped(told, width, "  ")
         lines[place] = "\n".join([lines[place], *below])
     return "\n".join([head, *lines])
 

@@ -61,6 +61,18 @@ def test_csv_and_json_hold_the_same(capsys, runs):
     assert entries[0]["path"] == str(runs / "a")
 
 
+def test_a_rerun_is_called_one(capsys, tmp_path):
+    make_run(tmp_path / "a", [16, 4], lr=0.1, tags=("mine",))
+    make_run(tmp_path / "b", [16, 4], lr=0.1, tags=("mine", "rerun", "a"))
+    lines = output(capsys, tmp_path).splitlines()
+    assert [line.split()[1:3] for line in lines[1:3]] == [
+        ["finished", "1/1"],
+        ["finished,", "rerun"],
+    ]
+    entries = json.loads(output(capsys, tmp_path, "--json"))
+    assert [entry["rerun_of"] for entry in entries] == [None, "a"]
+
+
 def test_many_settings_and_long_ids_fit_80_columns():
     rows = [
         make_row(

@@ -27,7 +27,7 @@ from lowrank.launch.agents import probes
 from lowrank.launch.agents.points import left_over, logs_of
 from lowrank.launch.agents.probes import DataSet, Sweep
 from lowrank.launch.layers import OF_A_STEP, check_metric, networks_of
-from lowrank.launch.programs import trains_packs
+from lowrank.launch.programs import is_of_lowrank, trains_packs
 from lowrank.launch.slots import Slot
 from lowrank.launch.trial import STEPS, Trial, room_for
 from lowrank.runs.environment import describe_code
@@ -89,6 +89,7 @@ def preflight(
 
     check("disk", free_disk, output_dir, len(slots))
     check("disk", room_for_points)
+    is_own = False
     sweep: Sweep | None = check(
         "W&B", lambda: Sweep(*probes.in_child(SECONDS, probes.ask_wandb, path))
     )
@@ -96,14 +97,18 @@ def preflight(
         say(f"ok: key: of {sweep.user}")
         check("sweep", state, sweep, left_over(logs_of(output_dir, sweep.path)))
         check("program", program, sweep.config, packed)
-        check("metric", metric, sweep.config)
-        wanted = check("data", lambda: data_sets(sweep.config))
-        if wanted:
-            check("data", probes.in_child, DATA_SECONDS, probes.load_data, wanted)
-        elif wanted is not None:
-            say("not checked: data, as the sweep's command reads a configuration of its own")
-    networks = [] if wrong or sweep is None else steps_of(sweep.config)
-    if not (wrong or networks):
+        is_own = check("program", takes_own_settings, sweep.config)
+        if is_own:
+            say(f"not checked: metric, data and steps, as {sweep.config['program']} is your own")
+        else:
+            check("metric", metric, sweep.config)
+            wanted = check("data", lambda: data_sets(sweep.config))
+            if wanted:
+                check("data", probes.in_child, DATA_SECONDS, probes.load_data, wanted)
+            elif wanted is not None:
+                say("not checked: data, as the sweep's command reads a configuration of its own")
+    networks = [] if wrong or is_own or sweep is None else steps_of(sweep.config)
+    if not (wrong or is_own or networks):
         say(f"not checked: {STEPS} steps, as what they take is not known before a point is taken")
     devices = {slot.visible: slot for slot in slots}
     children = {
@@ -233,7 +238,7 @@ def program(config: Mapping[str, Any], packed: bool = False) -> str:
             f"{printable(name, 200)} has no function train(requests), which trains packs: start "
             "agents without --pack"
         )
-    if "lowrank.config" in text:
+    if not takes_own_settings(config):
         known = [*Config.model_fields, "config"]
         lines = [
             f"the sweep's parameter '{printable(parameter)}' is no setting of {path.name}"
@@ -250,6 +255,16 @@ def program(config: Mapping[str, Any], packed: bool = False) -> str:
     changed = " with uncommitted changes" if code["diff"] else ""
     # Every machine runs its own copy: this line is what to compare.
     return f"{name}, {f'commit {commit[:12]}{changed}' if commit else 'of no git commit'}"
+
+
+def takes_own_settings(config: Mapping[str, Any]) -> bool:
+    """Returns whether what the sweep runs is not train.py, and gives parameters their meaning.
+
+    Args:
+        config: The sweep file.
+    """
+    name = config.get("program")
+    return isinstance(name, str) and Path(name).is_file() and not is_of_lowrank(Path(name))
 
 
 def metric(config: Mapping[str, Any]) -> None:

@@ -17,10 +17,8 @@ from lowrank.config import Config, Given, combine, of_stored, replace
 from lowrank.config.datasets import DATASETS
 from lowrank.config.settings import FREE_ON_RESUME, is_of_train_py, with_role
 from lowrank.config.sources import of_machine
+from lowrank.runs.comparison import RERUN
 from lowrank.runs.find import Run
-
-TAG = "rerun"
-"""W&B tag of a rerun; beside it stands the original's id."""
 
 COMPARABLE = (*FREE_ON_RESUME, *with_role("machine"), "epochs")
 """Fields that may differ where the rerun is compared with the original."""
@@ -69,7 +67,7 @@ def restore(
                 f"leave out --{name} or --check"
             )
         notes.append(f"note: {name}={now} instead of {before}: the numbers may differ")
-    changes: dict[str, Any] = {"tags": list(dict.fromkeys((*config.tags, TAG, run.id)))}
+    changes: dict[str, Any] = {"tags": list(dict.fromkeys((*config.tags, RERUN, run.id)))}
     if "device" not in given and config.device == "auto":
         device = run.environment.get("device")
         changes["device"] = device if _is(_DEVICE, device) else "auto"

@@ -24,6 +24,7 @@ from lowrank.views.figures.style import (
     continuous,
     dress,
     fitting,
+    from_zero,
     full_rank,
     in_lines,
     key_above,
@@ -102,7 +103,7 @@ def curves_figure(
         _name_axes(above, below, column == 0, place + columns >= count, table)
     of_full = full_rank(upper, table.full_rank)
     if not table.definition.metric:
-        upper[0].set_ylim(bottom=0)
+        from_zero(upper[0])
     if lower:
         lower[0].set_ylim(0, 103)
     if table.title and count == 1:

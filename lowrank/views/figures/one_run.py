@@ -22,12 +22,17 @@ from lowrank.runs.find import Run
 from lowrank.views.figures.shades import SMALL, shade, steps
 from lowrank.views.figures.spectrum import Floats, spectrum_over_time
 from lowrank.views.figures.truncation import truncation_figure
+from lowrank.views.table.fields import assignments, plain
 
 LEGEND_LAYERS = 12
 """Up to so many layers are named in a legend; more are a colour bar of depth."""
 
 MEAN: dict[str, Any] = {"color": "black", "linewidth": 2.2, "linestyle": (0, (4, 1))}
 """How ``rank_mean`` is drawn."""
+
+
+_DECIDE = ("lr", "weight_decay", "batch_size", "seed")
+"""What titles say of a run."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,14 @@ class RankTable:
 
         Args:
             run: As `lowrank.load_run` gives it.
-            title: By default the run's id.
+            title: By default the settings that decide its rank.
 
         Returns:
             The table at the run's primary ε.
         """
         measured = np.isfinite(run.metrics["collapsed"])
         return cls(
-            title=title or run.id,
+            title=title or settings_of(run),
             epochs=np.asarray(run.epochs, dtype=np.float64)[measured],
             layers=[layer.name for layer in run.layers],
             full_ranks=np.array([float(min(layer.shape)) for layer in run.layers]),
@@ -85,6 +90,21 @@ class RankTable:
         """Each layer with its full rank."""
         pairs = zip(self.layers, self.full_ranks, strict=True)
         return [f"{name} ({full:.0f})" for name, full in pairs]
+
+
+def settings_of(run: Run) -> str:
+    """Returns what tells a run from others of its kind, for a title.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Network, data and the settings that decide the rank; the id where none is recorded.
+    """
+    of = [str(run.config[name]) for name in ("model", "dataset") if name in run.config]
+    told = [name for name in _DECIDE if run.config.get(name) is not None]
+    settings = assignments(told, [plain(run.config[name]) for name in told])
+    return " ".join(filter(None, [" on ".join(of), settings])) or run.id
 
 
 def final_figures(run: Run) -> dict[str, Figure]:
@@ -104,7 +124,7 @@ def final_figures(run: Run) -> dict[str, Figure]:
         spectra,
         epsilons=run.config["epsilons"],
         rank_norm=run.config["rank_norm"],
-        title=run.id,
+        title=settings_of(run),
     )
     figures = {"rank_heatmap": rank_heatmap(RankTable.of(run)), "spectrum_over_time": spectrum}
     truncated = truncation_figure(run)
@@ -141,7 +161,7 @@ def rank_heatmap(table: RankTable) -> Figure:
     axes.set_ylabel("layer (full rank)")
     _epoch_axis(axes, " (grey: collapsed, no rank)" if np.isnan(table.ranks).any() else "")
     axes.set_title(
-        f"{table.title}: rank of every weight matrix at ε = {table.epsilon:g}", size=11, y=1
+        f"{table.title}: rank of every weight matrix at ε = {table.epsilon:g}", size=9, y=1
     )
     place = figure.add_axes((1 - 0.8 / 9, 0.5 / height, 0.13 / 9, 1 - 0.8 / height))
     bar = figure.colorbar(image, cax=place, label="rank / full rank")

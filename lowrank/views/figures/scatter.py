@@ -18,6 +18,7 @@ from lowrank.views.figures.style import (
     TICKS,
     bar_of,
     dress,
+    from_zero,
     full_rank,
     key_below,
     plain_numbers,
@@ -77,7 +78,7 @@ def scatter_figure(
         axes.set_visible(False)
     of_full = full_rank(list(grid[:count]), table.full_rank)
     if not table.definition.metric:
-        grid[0].set_ylim(bottom=0)
+        from_zero(grid[0])
     if coloured:
         bar_of(figure, list(grid[:count]), scale, "viridis", "test accuracy (%)")
     small: dict[str, Any] = {"linestyle": "none", "color": "0.25", "markersize": 4}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from matplotlib import colormaps, rc_context
@@ -24,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from lowrank.common.files import replacing
+from lowrank.common.texts import wrapped
 from lowrank.views.table.factors import spread_by_factors
 
 COLUMN_WIDTH = 3.35
@@ -164,7 +164,7 @@ def in_lines(title: str, room: int) -> str:
         'learning rate 0.1,\nbatch size 4'
     """
     glued = title.replace(" ", "\xa0").replace(",\xa0", ", ")  # breaks at commas only
-    return "\n".join(wrap(glued, room)).replace("\xa0", " ")
+    return "\n".join(wrapped(glued, room)).replace("\xa0", " ")
 
 
 PLAIN: dict[str, Any] = {
@@ -207,6 +207,15 @@ def full_rank(panels: Sequence[Axes], full: float) -> list[tuple[Any, str]]:
     for axes in panels:
         axes.axhline(full, zorder=0, **line)
     return [(Line2D([], [], **line), f"full rank ({full:.4g})")]
+
+
+def from_zero(axes: Axes) -> None:
+    """Begins the axis of ranks at 0, with room above: the frame cuts no curve at full rank.
+
+    Args:
+        axes: With everything drawn.
+    """
+    axes.set_ylim(0, 1.03 * axes.get_ylim()[1])
 
 
 def seeds_of(counts: Collection[int]) -> str:

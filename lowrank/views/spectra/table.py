@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from textwrap import wrap
 
 import numpy as np
 
 from lowrank.common.terminal import aligned, column_widths
+from lowrank.common.texts import wrapped
 from lowrank.measure.quantities import described
 from lowrank.measure.truncation import LADDER
 from lowrank.views.spectra.quantities import Measured, Row
@@ -166,7 +166,7 @@ def _definitions(measured: Measured) -> list[str]:
 
 def _left_out(quantities: Sequence[str]) -> list[str]:
     text = f"in --json and --csv also: {', '.join(quantities)}"
-    return wrap(text, WIDTH) if quantities else []
+    return wrapped(text, WIDTH) if quantities else []
 
 
 def _changed_means(

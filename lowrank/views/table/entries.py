@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest, one_of, printable
+from lowrank.runs.comparison import original_of
 from lowrank.runs.derived import is_derived
 from lowrank.runs.find import Run
 from lowrank.views.table.effort import efolds, preload, seconds
@@ -22,7 +23,7 @@ Entry = dict[str, Any]
 
 GIVEN = (
     "run", "state", "epoch", "epochs", "rank_first", "rank_last", "test_accuracy",
-    "test_accuracy_best", "efolds", "seconds", "path",
+    "test_accuracy_best", "efolds", "seconds", "rerun_of", "path",
 )  # fmt: skip
 """Names in an entry that are no settings."""
 
@@ -41,7 +42,8 @@ def entries_of(rows: Sequence[RunRow], runs: Sequence[Run] = ()) -> list[Entry]:
         For each run by name: ``run``, ``state`` (collapsed and dead are states here), the settings
         that vary and the seed where it does, ``epoch`` (the last one measured) and ``epochs``,
         ``rank_first`` and ``rank_last``, ``test_accuracy`` and the best one of all epochs,
-        forgetting ``efolds``, ``seconds`` of work, ``path``. What is unknown is None.
+        forgetting ``efolds``, ``seconds`` of work, ``rerun_of`` (the original's id), ``path``. What
+        is unknown is None.
     """
     fields, found = differing(rows)
     entries = [
@@ -57,6 +59,7 @@ def entries_of(rows: Sequence[RunRow], runs: Sequence[Run] = ()) -> list[Entry]:
             "test_accuracy_best": _number(np.fmax.reduce(row.test_accuracy, initial=np.nan)),
             "efolds": None,
             "seconds": None,
+            "rerun_of": original_of(row.config),
             "path": str(row.path.parent),
         }
         for row, each in zip(rows, found, strict=True)

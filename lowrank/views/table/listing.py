@@ -92,6 +92,7 @@ def _column(entries: Sequence[Entry], name: str, head: str = "") -> Column:
     """Returns a column: of what an entry always has, as people read it; else its values."""
     shown: dict[str, Callable[[Entry], str]] = {
         "run": lambda entry: printable(entry["run"], None),
+        "state": lambda entry: entry["state"] + (", rerun" if entry.get("rerun_of") else ""),
         "epoch": _progress,
         "rank_last": _ranks,
         "test_accuracy": lambda entry: _mean(entry, "test_accuracy", 100),

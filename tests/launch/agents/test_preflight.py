@@ -23,6 +23,7 @@ from lowrank.launch.agents.preflight import (
     room_for_points,
     state,
     steps_of,
+    takes_own_settings,
 )
 from lowrank.launch.agents.probes import DataSet, Sweep
 from lowrank.launch.slots import Slot
@@ -128,6 +129,17 @@ def test_a_program_that_is_not_here_or_not_ours_is_told(place):
     assert program({"program": "train.py"})
     with pytest.raises(InputError, match=r"no function train\(requests\), which trains packs"):
         program({"program": "train.py"}, packed=True)
+
+
+def test_what_a_program_of_ones_own_reads_is_not_taken_for_train_pys(place):
+    (place / "mine.py").write_text("import lowrank\n")
+    (place / "train.py").write_text("from lowrank.config import Config\n")
+    sweep = {"method": "grid", "parameters": {"dataset": {"value": "mine"}, "lrr": {"value": 1}}}
+    assert takes_own_settings({**sweep, "program": "mine.py"})
+    assert program({**sweep, "program": "mine.py"}).startswith("mine.py, ")
+    assert not takes_own_settings({**sweep, "program": "train.py"})
+    with pytest.raises(InputError, match=r"'lrr' is no setting of train\.py"):
+        program({**sweep, "program": "train.py"})
 
 
 def test_parameters_that_train_py_does_not_know_are_told(place):

@@ -130,6 +130,12 @@ def test_drawn_curves_bands_and_marks_are_those_of_the_table():
         assert above.get_ylim()[0] == 0
 
 
+def test_curves_at_full_rank_have_room_below_the_frame():
+    above = curves_figure(curves(rows())).axes[0]
+    full = max(float(np.nanmax(np.asarray(line.get_ydata(), float))) for line in above.lines)
+    assert above.get_ylim()[1] > 1.02 * full
+
+
 def test_curves_have_their_own_colours_and_markers():
     figure = curves_figure(curves(rows(), by="lr"))
     whole = [line for line in figure.axes[2].lines if line.get_linewidth() == 1.3]

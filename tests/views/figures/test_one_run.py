@@ -148,6 +148,10 @@ def test_the_last_rows_figures_come_from_a_record():
     assert set(figures) == {"rank_heatmap", "spectrum_over_time"}
     assert all(isinstance(figure, Figure) for figure in figures.values())
     assert RankTable.of(run).epochs.tolist() == [0, 2, 3, 4]
+    assert RankTable.of(run).title == "abc"  # of another's loop, of which nothing is known
+    run.config |= {"model": "mlp", "dataset": "digits", "lr": 0.1, "batch_size": 8, "seed": 0}
+    title = final_figures(run)["rank_heatmap"].axes[0].get_title()
+    assert title.startswith("mlp on digits lr=0.1 batch_size=8 seed=0: rank of every")
     labels = [
         label.get_text() for label in figures["spectrum_over_time"].axes[-1].get_yticklabels()
     ]
