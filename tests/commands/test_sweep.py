@@ -132,6 +132,9 @@ def test_a_dry_run_says_what_has_no_effect_at_which_points(tmp_path, monkeypatch
         "at 1 point momentum=0.5 has no effect with optimizer=adam, only with optimizer=sgd; "
         "momentum is left at 0.0"
     )
+    assert "4 combinations of values are 3 points: the others differ" in lines[1]
+    assert main(["sweep", "tiny.yaml", "--dry_run", "--optimizer=sgd"]) == 0
+    assert "combinations" not in capsys.readouterr().out
 
 
 def test_a_second_signal_ends_with_the_line_on_how_to_go_on(file, monkeypatch, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from lowrank.config import Config
 from lowrank.config.arguments import parse
 from lowrank.config.sweepfile import Distribution, Fixed, SweepFile, Values
 from lowrank.config.sweepfile.local import bounds, is_mapped, refusals
-from lowrank.config.sweepfile.parameters import choices
+from lowrank.config.sweepfile.parameters import choices, steps
 from lowrank.config.values import read_value
 from lowrank.launch.sweeps.distributions import EDGE, cut, value_at
 from lowrank.launch.sweeps.environment import environment_of
@@ -123,6 +124,12 @@ class Search:
         limits = [] if cap is None else [cap]
         if self.grid is not None:
             limits.append(len(self.grid))
+            own = (each for name, each in sweep.parameters.items() if name not in overrides)
+            if (combinations := math.prod(map(steps, own))) > len(self.grid):
+                self.notes.append(
+                    f"{combinations} combinations of values are {len(self.grid)} points: the "
+                    "others differ from these only in what has no effect or is overridden"
+                )
         if not limits:
             raise InputError(
                 f"{sweep.path}: method {sweep.method} has no end; give it run_cap, or --count=N"
