@@ -38,7 +38,7 @@ def in_package():
 
 
 WHERE = {  # what a stranger looks for: the words of one room's line, and a name of that room
-    "the learning-rate schedule": ("learning-rate schedules", "training.steps.learning_rate"),
+    "the learning-rate schedule": ("learning-rate schedules", "training.schedule.learning_rate"),
     "the rank at ε": ("ranks", "measure.ranks.rank"),
     "W&B's histograms": ("histograms", "tracking.rows.RowLogger"),
     "a disk that is full": ("full disks", "runs.format.RecordWriteError"),

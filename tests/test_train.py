@@ -24,7 +24,9 @@ import yaml
 
 import lowrank
 from lowrank import cli
+from lowrank.config import Config
 from lowrank.runs.writer import Record
+from lowrank.training.schedule import planned_efolds
 from tests.running import differences, is_timing, piped
 from tests.segments import inspect, segments
 from train import main
@@ -364,6 +366,34 @@ def test_an_incomplete_stored_configuration_is_refused(train, tmp_path, capsys):
     (tmp_path / "runs/a/config.yaml").write_text("lr: 0.1\n")
     assert train("--run_id=a", "--epochs=2") == 2
     assert "is not complete, it lacks model, depth, width, ..." in capsys.readouterr().err
+
+
+def test_alone_it_trains_what_shows_the_effect_and_says_what_is_next(monkeypatch, capsys):
+    import train as program
+
+    asked = []
+    monkeypatch.setattr(program, "train", lambda requests: asked.extend(requests) or [0])
+    assert program.main([]) == 0
+    assert planned_efolds(asked[0].config) > 10  # where ranks fall clearly
+    out = capsys.readouterr().out
+    assert "no settings are given: training with --lr=0.2 " in out
+    assert "train.py --lr=0.2 --batch_size=8 --milestones=19 --weight_decay=0\n" in out
+    assert "lowrank sweep " in out
+    monkeypatch.setenv("LOWRANK_LR", "0.3")
+    assert program.main([]) == 0
+    assert asked[1].config == Config(lr=0.3)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow  # half a minute where nothing else runs
+def test_alone_it_ends_with_a_rank_that_fell(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOWRANK_TRACKING", "disabled")
+    assert main([]) == 0
+    (path,) = (tmp_path / "runs").iterdir()
+    metrics = lowrank.load_run(path).metrics
+    assert metrics["rank_mean"][-1] < 0.93 * metrics["rank_mean"][0]
+    assert metrics["test_accuracy"][-1] > 0.9
 
 
 def test_a_run_goes_on_that_was_stored_before_there_were_some_fields(train, tmp_path):

@@ -16,6 +16,7 @@ from lowrank.measure.matrices import weight_matrices
 from lowrank.training import step, steps
 from lowrank.training.optimizer import Optimizer
 from lowrank.training.rounds import Rounds
+from lowrank.training.schedule import learning_rate
 
 if TYPE_CHECKING:
     from lowrank.config import Config
@@ -192,8 +193,7 @@ class Learner:
             epochs: Of each member, from 1.
         """
         return [
-            steps.learning_rate(config, epoch)
-            for config, epoch in zip(self.configs, epochs, strict=True)
+            learning_rate(config, epoch) for config, epoch in zip(self.configs, epochs, strict=True)
         ]
 
     @property

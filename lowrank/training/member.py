@@ -24,6 +24,7 @@ from lowrank.tracking.tracker import start_tracking
 from lowrank.tracking.upload import finish_tracking, log_recorded, recorded_rows
 from lowrank.training import steps
 from lowrank.training.pictures import Pictures, pictures
+from lowrank.training.schedule import learning_rate, learning_rates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,7 +215,7 @@ class Member:
                 "precision": config.precision,
             },
         )
-        rates = steps.learning_rates(config, config.epochs)
+        rates = learning_rates(config, config.epochs)
         if self.watcher.theory is not None and rates:
             self.theory = self.watcher.theory.summary(rates)
         self.record = self._open.enter_context(
@@ -294,8 +295,8 @@ class Member:
         due = may_end or epoch % config.checkpoint_every == 0
         return Epoch(
             epoch,
-            {"epoch": float(epoch), "lr_now": steps.learning_rate(config, max(1, epoch)), **row},
-            steps.learning_rates(config, epoch),
+            {"epoch": float(epoch), "lr_now": learning_rate(config, max(1, epoch)), **row},
+            learning_rates(config, epoch),
             weights,
             learner.state_dict(index) if due else None,
         )

@@ -1,11 +1,10 @@
-"""One epoch of training, evaluation, learning rates and seeding; knows no tracker and no files."""
+"""One epoch of training, evaluation and seeding; knows no tracker and no files."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import itertools
-import math
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -29,48 +28,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 DEAD_ACCURACY = 1.5
 """A run whose train accuracy stays at or below this multiple of chance has died."""
 DEAD_MEASUREMENTS = 3
-
-
-def learning_rate(config: Config, epoch: int) -> float:
-    """Returns the rate used throughout one epoch.
-
-    ``milestones`` multiplies by ``gamma`` at the start of each listed epoch, ``cosine`` goes down
-    half a cosine from the full rate in epoch 1 towards 0 after the last, ``constant`` stays. During
-    the ``warmup_epochs`` w, epoch e uses e / (w + 1) of it.
-
-    Args:
-        config: Reads ``lr``, ``epochs``, ``schedule``, ``milestones``, ``gamma`` and
-            ``warmup_epochs``.
-        epoch: Counted from 1.
-
-    Returns:
-        The learning rate.
-
-    Example:
-        >>> from lowrank.config import Config
-        >>> paper = Config(lr=1.0, milestones=[60, 100, 200], gamma=0.2, epochs=500)
-        >>> [round(learning_rate(paper, epoch), 3) for epoch in (1, 59, 60, 99, 100, 199, 200, 500)]
-        [1.0, 1.0, 0.2, 0.2, 0.04, 0.04, 0.008, 0.008]
-    """
-    rate = config.lr
-    if config.schedule == "milestones":
-        rate *= config.gamma ** sum(milestone <= epoch for milestone in config.milestones)
-    elif config.schedule == "cosine":
-        rate *= (1 + math.cos(math.pi * (epoch - 1) / config.epochs)) / 2
-    return rate * min(1.0, epoch / (config.warmup_epochs + 1))
-
-
-def learning_rates(config: Config, epochs: int) -> list[float]:
-    """Returns the rate of each epoch from the first on.
-
-    Args:
-        config: As for `learning_rate`.
-        epochs: How many.
-
-    Returns:
-        The rates of epochs 1 … ``epochs``.
-    """
-    return [learning_rate(config, epoch) for epoch in range(1, epochs + 1)]
 
 
 def make_loss(name: str) -> Loss:

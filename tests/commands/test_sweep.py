@@ -64,6 +64,9 @@ def test_a_dry_run_lists_every_command_and_touches_nothing(file, tmp_path, capsy
         assert " python train.py --" in line
         assert f" --lr={lr} --seed={seed} " in line
         assert "--epochs=7" in line
+        assert float(line.split("e-folds")[1].split()[0]) == pytest.approx(
+            7 * 64 / 16 * 5e-4 * lr, rel=0.01
+        )
         assert "--tracking=offline --group=tiny" in line
     assert sorted(tmp_path.iterdir()) == before
 

@@ -18,6 +18,7 @@ from lowrank.models import build_model
 from lowrank.training import steps
 from lowrank.training.optimizer import Optimizer
 from lowrank.training.pack import Pack
+from lowrank.training.schedule import learning_rate
 from lowrank.training.step import by_autograd
 
 SCHEDULES = {
@@ -47,7 +48,7 @@ SCHEDULES = {
 
 @pytest.mark.parametrize(("config", "rates"), SCHEDULES.values(), ids=SCHEDULES)
 def test_learning_rate_of_every_epoch(config, rates):
-    found = [steps.learning_rate(config, epoch) for epoch in range(1, config.epochs + 1)]
+    found = [learning_rate(config, epoch) for epoch in range(1, config.epochs + 1)]
     assert found == pytest.approx(rates, rel=1e-12)
 
 
@@ -55,7 +56,7 @@ def test_the_papers_rates_hold_in_each_of_its_500_epochs():
     config = Config(lr=0.5, milestones=[60, 100, 200], epochs=500)
     for epoch in range(1, 501):
         drops = (epoch > 59) + (epoch > 99) + (epoch > 199)
-        assert steps.learning_rate(config, epoch) == pytest.approx(0.5 * 0.2**drops)
+        assert learning_rate(config, epoch) == pytest.approx(0.5 * 0.2**drops)
 
 
 @pytest.fixture

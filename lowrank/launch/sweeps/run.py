@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections import Counter
@@ -39,6 +40,7 @@ from lowrank.launch.sweeps.storage import (
 )
 from lowrank.launch.sweeps.study import SweepStudy
 from lowrank.tracking.segments import uploaded
+from lowrank.training.schedule import planned_efolds
 
 MOST_LOST = 20
 """Dead, collapsed and pruned points that are named at the end."""
@@ -265,8 +267,9 @@ def list_points(
         column = ""
         if packs.on:
             column = "  alone    " if number in packs.reasons else f"  pack {of[number]}"
+        folds = planned_efolds(sweep.config(point, search.overrides, notes))
+        column += "  e-folds    -" if math.isnan(folds) else f"  e-folds {folds:>4.3g}"
         say(f"{number:>4}{column}  {shlex.join(['python', PROGRAM, *words])}")
-        sweep.config(point, search.overrides, notes)
     for told in packs.told():
         say(told)
     for note, count in Counter(notes).items():

@@ -14,10 +14,11 @@ from lowrank.config.sweepfile import is_sweep_file, load_sweep_file
 from lowrank.runs.find import Run
 from lowrank.runs.format import RecordError
 from lowrank.runs.sweeps import sweep_of
-from lowrank.views.table.fields import RUN, settings, text, words
+from lowrank.views.table.fields import RUN, differing, settings, text, words
 from lowrank.views.table.rows import RunRow
 
 _MOST_COMMITS = 4
+_MOST_ASKED = 4  # settings that a question names
 
 
 def about(runs: Sequence[Run], rows: Sequence[RunRow], sweep: str | None = None) -> dict[str, Any]:
@@ -26,7 +27,8 @@ def about(runs: Sequence[Run], rows: Sequence[RunRow], sweep: str | None = None)
     Args:
         runs: The runs.
         rows: What `lowrank.views.table` says of each, in the same order.
-        sweep: The sweep that was asked for; a file has a question, which records do not hold.
+        sweep: The sweep that was asked for; a file may have a question, which records do not
+            hold: then what varies makes one.
 
     Returns:
         JSON types: the sweep's name and question, empty where there is none, and pairs of texts.
@@ -35,6 +37,7 @@ def about(runs: Sequence[Run], rows: Sequence[RunRow], sweep: str | None = None)
     if sweep and is_sweep_file(sweep):
         file = load_sweep_file(sweep)
         name, question = file.name, file.description
+    question = question or _question(rows)
     names, commits = set[str | None](), dict[str, None]()
     for run in runs:
         with suppress(RecordError):  # said of its section
@@ -49,6 +52,26 @@ def about(runs: Sequence[Run], rows: Sequence[RunRow], sweep: str | None = None)
         more = len(known) - _MOST_COMMITS
         facts.append(["Commit", f"{shown} and {more} more" if more > 0 else shown])
     return {"name": redact(name), "question": redact(question), "facts": facts}
+
+
+def _question(rows: Sequence[RunRow]) -> str:
+    """Returns what runs that differ in some settings can answer; empty where they differ in none.
+
+    Example:
+        >>> _question([])
+        ''
+    """
+    if not rows:
+        return ""
+    fields, _ = differing(rows)
+    named = [words(name) for name in fields if name != "seed"]
+    if not named:
+        return "How far do ranks differ between seeds?" if fields else ""
+    if len(named) > _MOST_ASKED:
+        rest = len(named) - _MOST_ASKED + 1
+        named = [*named[: _MOST_ASKED - 1], f"{rest} further settings"]
+    *first, last = named
+    return f"How do ranks depend on {' and '.join([', '.join(first), last] if first else [last])}?"
 
 
 def _common(rows: Sequence[RunRow]) -> list[tuple[str, str]]:

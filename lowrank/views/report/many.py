@@ -14,6 +14,7 @@ import numpy as np
 from lowrank.common.secrets import redact
 from lowrank.measure.metrics import parts_of
 from lowrank.measure.quantities import TABLE
+from lowrank.measure.truncation import is_of_truncation
 from lowrank.runs.find import Run
 from lowrank.views.report.packing import Floats, every, pack
 from lowrank.views.table.fields import differing, in_order, text, words
@@ -76,6 +77,8 @@ def further_metrics(run: Run) -> list[str]:
         head, slash, layer = name.partition("/")
         quantity = head.partition("@")[0]
         if slash and layer in layers and quantity in _OF_LAYERS:
+            return False
+        if is_of_truncation(name):  # which have a panel of their own
             return False
         return name not in known and quantity != "rank_mean"
 

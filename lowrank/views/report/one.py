@@ -13,6 +13,7 @@ from lowrank.common.secrets import redact
 from lowrank.measure.metrics import at
 from lowrank.measure.quantities import TABLE
 from lowrank.measure.theory import Theory
+from lowrank.measure.truncation import LADDER
 from lowrank.runs.find import Run
 from lowrank.views.report.many import further_metrics
 from lowrank.views.report.packing import Floats, Places, pack, spread
@@ -27,6 +28,9 @@ SLIDER_EPOCHS = 60
 FEWEST_EPOCHS = 6
 SPECTRUM_POINTS = 100
 """A spectrum is drawn through so many of its values: all of them up to full rank 100."""
+
+TRUNCATED_EPOCHS = 9
+"""Epochs of which accuracies at lower ranks are drawn."""
 
 SCALARS = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
 
@@ -100,6 +104,29 @@ def section(run: Run, sections: int) -> dict[str, Any]:
             name: pack(run.metrics[name][every_epoch]) for name in further if name not in SCALARS
         },
         "spectra": spectra,
+        "truncated": _truncated(run),
+    }
+
+
+def _truncated(run: Run) -> dict[str, Any] | None:
+    """Returns the accuracies of the network at lower ranks; None where it was not so tested."""
+    names = [name for kept in LADDER for name in (kept.accuracy, kept.mean_rank)]
+    if not any(name in run.metrics for name in names):
+        return None
+    run.preload(names)
+    absent = np.full(len(run.epochs), np.nan)
+    accuracies = np.array([run.metrics.get(kept.accuracy, absent) for kept in LADDER])
+    ranks = np.array([run.metrics.get(kept.mean_rank, absent) for kept in LADDER])
+    found = np.flatnonzero(np.isfinite(accuracies).all(axis=0))
+    if not found.size:
+        return None
+    shown = found[spread(len(found), TRUNCATED_EPOCHS)]
+    return {
+        "epochs": pack(run.epochs[shown]),
+        "names": [str(kept).replace("_", " ") for kept in LADDER],
+        "ranks": pack(ranks[:, shown].T),
+        "accuracies": pack(accuracies[:, shown].T),
+        "full": float(np.mean([min(layer.shape) for layer in run.layers if layer.counted])),
     }
 
 

@@ -18,8 +18,8 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 SCRIPTS = (
-    "base.js", "panel.js", "many.js", "settings.js", "matrices.js", "table.js", "run.js", "live.js",
-    "main.js",
+    "base.js", "panel.js", "many.js", "facets.js", "settings.js", "matrices.js", "table.js",
+    "run.js", "live.js", "main.js",
 )  # fmt: skip
 """The page's program, in the order in which its parts build on each other."""
 

@@ -18,6 +18,24 @@ def head(paths):
     return found["name"], dict(found["facts"])
 
 
+def test_what_varies_makes_a_question_where_no_sweep_file_has_one(tmp_path):
+    varied = {
+        "a": {}, "b": {"lr": 0.2}, "c": {"batch_size": 8}, "d": {"seed": 1},
+        "e": {"momentum": 0.5}, "f": {"width": 7}, "g": {"epochs": 2},
+    }  # fmt: skip
+    of = {n: write(tmp_path / n, sizes=(4,), **{"epochs": 1, **v}) for n, v in varied.items()}
+
+    def question(names):
+        runs = [load_run(of[name]) for name in names]
+        return about(runs, read_rows(runs, Definition())[0])["question"]
+
+    assert question("ab") == "How do ranks depend on learning rate?"
+    assert question("abcd") == "How do ranks depend on learning rate and batch size?"
+    assert question("ad") == "How far do ranks differ between seeds?"
+    assert question("a") == ""
+    assert question("abcefg").endswith("and 2 further settings?")
+
+
 def test_shared_settings_that_have_an_effect_are_named_with_sweep_and_commits(tmp_path):
     changed = {"commit": "b" * 40, "diff": "+ a line", "sweep": "me/mine/abc"}
     paths = [

@@ -7,6 +7,7 @@ What is drawn is compared with the records. Run with
 from __future__ import annotations
 
 import itertools
+import re
 import time
 
 import numpy as np
@@ -331,6 +332,7 @@ def test_the_table_sorts_and_filters(browser, many):
         search = page.get_by_label("Filter")
         for text, count in (
             ("weight_decay=0.01", 4), ("weight_decay>=0.01 batch_size=8", 4), ("run07", 1),
+            ("weight_decay=0.005..0.015", 4), ("weight_decay=0.01.. batch_size=..8", 4),
             ("failed", 1), ("nothing of the kind", 0), ("", 12),
         ):  # fmt: skip
             search.fill(text)
@@ -344,6 +346,67 @@ def test_the_table_sorts_and_filters(browser, many):
         assert set(column(page, "ended")) == {"collapsed"}
         rows = csv_of(page, page.locator(".controls", has=page.locator("button.csv")).last)
         assert {row["run"] for row in rows} == {"run08", "run09"}
+
+
+def test_panels_by_a_second_setting_share_their_axes(browser, many):
+    with opened(browser, many, {"width": 1400, "height": 900}) as page:
+        for name in ("curves", "spectra-of-runs"):
+            assert page.locator(f"figure[data-name^='{name}']").count() == 1
+        selector(page, "Panels by").select_option(label="batch size")
+        for name in ("curves", "spectra-of-runs"):
+            figures = page.locator(f"figure[data-name^='{name}']")
+            assert figures.count() == 2
+            left, right = (plot(page, end)["layout"] for end in (name, f"{name}-2"))
+            for axis in ("xaxis", "yaxis"):
+                assert left[axis]["range"] == right[axis]["range"]
+        for figure, size in zip(
+            page.locator("figure[data-name^=curves]").all(), (8, 16), strict=True
+        ):
+            assert f"batch size {size}" in figure.locator("h3").inner_text()
+            points = {row["point"] for row in csv_of(page, figure)}
+            assert points
+            assert all(f"batch_size={size}" in point for point in points)
+        selector(page, "Panels by").select_option(label="none")
+        assert page.locator("figure[data-name^=curves]").count() == 1
+        assert fits(page)
+
+
+def test_the_share_of_variance_that_a_setting_explains_is_that_of_numpy(browser, many, sweep):
+    runs = [load_run(path) for path in sorted(sweep.iterdir())]
+    kept = [run for run in runs if np.isfinite(run.metrics["rank_mean"][-1])]
+    values = np.array([run.metrics["rank_mean"][-1] for run in kept])
+    with opened(browser, many) as page:
+        rows = csv_of(page, page.locator("figure[data-name=importance]"))
+    assert {row["setting"] for row in rows} == {"weight_decay", "batch_size", "seed"}
+    for row in rows:
+        levels = np.array([run.config[row["setting"]] for run in kept])
+        groups = [values[levels == level] for level in np.unique(levels)]
+        within = sum(group.var() * len(group) for group in groups) / (len(values) - len(groups))
+        expected = max(0.0, 1 - within / values.var(ddof=1))
+        assert float(row["share_of_variance"]) == pytest.approx(expected, abs=1e-5)
+    shares = [float(row["share_of_variance"]) for row in rows]
+    assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("page_of", ["one", "many"])
+def test_logarithmic_axes_have_ticks_that_can_be_read(browser, request, page_of):
+    path = request.getfixturevalue(page_of)
+    with opened(browser, path[1] if page_of == "one" else path) as page:
+        axes = page.evaluate(
+            """() => [...document.querySelectorAll(".plot")].filter(p => p._fullLayout)
+              .flatMap(p => Object.entries(p._fullLayout)
+              .filter(([name, axis]) => /^[xy]axis/.test(name) && axis.type === "log")
+              .map(([, axis]) => [axis.range, axis.tickvals, axis.ticktext]))"""
+        )
+    assert axes
+    for (low, high), values, texts in axes:
+        inside = [v for v in values if low <= np.log10(v) <= high]
+        assert 2 <= len(inside) <= 8
+        for value, text in zip(values, texts, strict=True):
+            power = re.fullmatch(r"(?:([\d.]+)·)?10<sup>−(\d+)</sup>", text)
+            said = float(f"{power[1] or 1}e-{power[2]}") if power else float(text)
+            assert said == pytest.approx(value)
+            assert len(text) < 6 or power
 
 
 def test_failed_and_collapsed_runs_are_marked_in_words(browser, many):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lowrank import load_run
+from lowrank.measure.truncation import LADDER
 from lowrank.views.report import MOST_SECTIONS
 from lowrank.views.report.many import overview
 from lowrank.views.report.one import SECTION_BYTES, section
@@ -129,6 +130,22 @@ def test_a_section_holds_every_layer_over_the_epochs(tmp_path):
     np.testing.assert_allclose(mean, counted(spectra, layers, 1e-3), rtol=1e-6)
     assert found["bound"] is None
     assert found["bound_words"] == "Rank bound: vacuous for every layer, it is not below full rank."
+
+
+def test_accuracies_at_lower_ranks_are_in_the_section_and_no_other_metrics(tmp_path):
+    columns = {}
+    for place, kept in enumerate(LADDER):
+        for name, values in ((kept.accuracy, 0.1 * place), (kept.mean_rank, 1.0 + place)):
+            columns[name] = np.where(np.arange(11) % 5 == 0, values, np.nan)
+    run = load_run(write(tmp_path / "run", sizes=(16, 32), epochs=10, more=columns))
+    found = section(run, 1)
+    assert unpack(found["truncated"]["epochs"]).tolist() == [0, 5, 10]
+    accuracies = unpack(found["truncated"]["accuracies"]).reshape(3, len(LADDER))
+    np.testing.assert_allclose(accuracies, np.tile(0.1 * np.arange(len(LADDER)), (3, 1)))
+    assert unpack(found["truncated"]["ranks"])[0] == 1
+    assert found["truncated"]["full"] == 24
+    assert not any(name.startswith("truncated") for name in found["further"])
+    assert section(load_run(write(tmp_path / "b", epochs=1)), 1)["truncated"] is None
 
 
 @pytest.mark.parametrize(

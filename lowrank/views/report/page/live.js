@@ -2,7 +2,7 @@
 "use strict";
 
 const KEPT = `lowrank ${location.pathname}`;
-const OF_FIELDS = ["field", "x", "y"];
+const OF_FIELDS = ["field", "x", "y", "facet"];
 const BUSY_MS = 5000;
 
 function keep() {

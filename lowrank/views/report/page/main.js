@@ -60,19 +60,18 @@ function overview() {
   let runs = passing();
   const names = FIELDS.map((field, i) => [i, field.words]);
   const set = (name, panels) => (value) => {
-    view[name] = ["field", "x", "y"].includes(name) ? Number(value) : value;
+    view[name] = OF_FIELDS.includes(name) ? Number(value) : value;
     for (const panel of panels()) panel.update();
   };
+  const faceted = names.filter(([i]) => FIELDS[i].texts.length <= MOST_NAMED);
   const quantities = Object.entries(DATA.quantities);
-  const all = () => [curves, ...landscapes, settings, parallel, scatter].filter((panel) => shownPanels.includes(panel));
+  const all = () => [curves, ...landscapes, settings, parallel, importance, scatter].filter((panel) => shownPanels.includes(panel));
   const ofLines = () => [curves, ...matrices];
   const mean = element("input", {
     type: "checkbox", onchange: () => { view.mean = mean.checked; for (const panel of ofLines()) panel.update(); },
   });
   mean.checked = view.mean;
-  const curves = new Panel({
-    title: "Rank and accuracy over epochs", name: "curves", draw: () => drawCurves(runs),
-  });
+  const curves = new Facets({ title: "Rank and accuracy over epochs", name: "curves", draw: drawCurves, runs: () => runs });
   const matrices = matrixPanels(() => runs);
   const landscape = new Panel({
     title: "Landscape of ranks", name: "landscape", draw: () => drawLandscape(runs, view.quantity),
@@ -83,16 +82,17 @@ function overview() {
   const scatter = new Panel({ title: "Rank against accuracy", name: "scatter", draw: () => drawScatter(runs) });
   const settings = new Panel({ title: "Rank against each setting", name: "settings", draw: () => drawSettings(runs) });
   const parallel = new Panel({ title: "Settings, accuracy and rank together", name: "parallel", draw: () => drawParallel(runs) });
+  const importance = new Panel({ title: "What each setting explains of it", name: "importance", draw: () => drawImportance(runs) });
   const shownPanels = [
     curves, ...landscapes, ...(SWEPT.length ? [settings] : []),
-    ...(SWEPT.length > 1 ? [parallel] : []), ...(HAS_ACCURACY ? [scatter] : []),
+    ...(SWEPT.length > 1 ? [parallel, ...(DATA.runs.length < LEAST_RUNS ? [] : [importance])] : []), ...(HAS_ACCURACY ? [scatter] : []),
   ];
   const table = new RunTable(() => runs);
   const count = element("output", { class: "count" });
   let waiting = null;
   const filter = element("input", {
     type: "search", placeholder: FIELDS.length ? `words, or ${FIELDS[0].name}=${FIELDS[0].texts[0]}` : "words", size: 26,
-    title: "Every word must occur in a run's row; name=value, name<value, name>=value compare one column",
+    title: "Every word must occur in a run's row; name=value, name<value, name>=value and name=from..to compare one column",
     value: view.filter, oninput: () => { view.filter = filter.value; clearTimeout(waiting); waiting = setTimeout(refilter, 150); },
   });
   const refilter = () => {
@@ -104,6 +104,7 @@ function overview() {
     quantities.length > 1 ? choice("Rank", quantities, view.quantity, set("quantity", all)) : null,
     !HAS_ACCURACY ? null : choice("Accuracy", [["test_accuracy", "test"], ["train_accuracy", "train"]], view.accuracy, set("accuracy", all)),
     FIELDS.length ? choice("Colour by", names, view.field, set("field", () => [...ofLines(), ...(HAS_ACCURACY ? [scatter] : [])])) : null,
+    faceted.length > 1 ? choice("Panels by", [[NO_FACET, "none"], ...faceted], view.facet, set("facet", ofLines)) : null,
     HAS_SEEDS ? element("label", {}, mean, " mean ± sd over seeds") : null,
     element("label", {}, "Filter ", filter),
     ends().length > 1 ? choice("Ended", [["", "any"], ...ends().map(([end, n]) => [end, `${end} (${n})`])], view.state, (value) => { view.state = value; refilter(); }) : null,

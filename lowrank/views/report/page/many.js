@@ -216,10 +216,20 @@ function legendBelow(title) {
   };
 }
 
-function drawCurves(runs) {
+// The range that fits the lines of all panels.
+function shared(columns, fromZero = false) {
+  const values = columns.flat().filter(isNumber);
+  if (!values.length) return undefined;
+  const [low, high] = values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+  const space = 0.05 * (high - low) || 0.05 * Math.abs(high) || 1;
+  return [fromZero ? Math.min(0, low) : low - space, high + space];
+}
+
+function drawCurves(runs, all = runs) {
   if (!runs.length) return emptyPlot("No run passes the filter.");
   const key = colourKey(levelsOf(runs), (color) => ({ mode: "lines", line: { color, width: 3 } }));
-  const epochs = runs.flatMap((index) => AXES[DATA.runs[index].axis].slice(-1));
+  const epochs = all.flatMap((index) => AXES[DATA.runs[index].axis].slice(-1));
+  const range = runs.length < all.length ? shared(all.map((index) => curve(index, view.quantity) || []), isRank(view.quantity)) : undefined;
   const accuracy = view.accuracy === "test_accuracy" ? "test" : "train";
   const traces = [
     ...key.traces,
@@ -235,7 +245,7 @@ function drawCurves(runs) {
       margin: { l: 70, r: 20, t: 60, b: 54 },
       xaxis: epochAxis(epochs, HAS_ACCURACY ? { anchor: "y2" } : {}),
       yaxis: axis(DATA.quantities[view.quantity] || "rank", {
-        domain: [HAS_ACCURACY ? 0.37 : 0, 1], rangemode: isRank(view.quantity) ? "tozero" : "normal",
+        domain: [HAS_ACCURACY ? 0.37 : 0, 1], range, rangemode: isRank(view.quantity) ? "tozero" : "normal",
       }),
       ...(HAS_ACCURACY ? { yaxis2: axis(`${accuracy} accuracy in %`, { domain: [0, 0.31], range: [0, 102] }) } : {}),
     },

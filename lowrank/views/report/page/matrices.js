@@ -36,43 +36,43 @@ function keptRuns() {
   return kept < MATRICES.able ? `${kept} of ${MATRICES.able} runs that have a rank, one of every point before a second of any. ` : "";
 }
 
-function drawMatrixLines(runs, seriesOf, { quantity, place, xaxis, yaxis, remark, more = () => [], layout = {}, least = -Infinity }) {
+function drawMatrixLines(runs, all, seriesOf, { quantity, place, xaxis, yaxis, remark, more = () => [], layout = {}, least = -Infinity }) {
   const placed = runs.filter(seriesOf);
   if (!placed.length) return emptyPlot("No run that passes the filter has such a matrix here.");
   const key = colourKey(levelsOf(placed), (color) => ({ mode: "lines", line: { color, width: 3 } }));
   return {
     traces: [...key.traces, ...lineTraces(placed, seriesOf, { least, hover: `${place} %{x}: %{y:.4~g}` }), ...more(placed)],
     height: 400,
-    layout: { legend: legendBelow(key.title), margin: { l: 70, r: 20, t: 60, b: 54 }, xaxis: xaxis(placed), yaxis, ...layout },
+    layout: { legend: legendBelow(key.title), margin: { l: 70, r: 20, t: 60, b: 54 }, xaxis: xaxis(all.filter(seriesOf)), yaxis, ...layout },
     table: () => linesTable(placed, [[quantity, seriesOf]], place),
     remark,
   };
 }
 
-function drawSpectraOfRuns(runs) {
+function drawSpectraOfRuns(runs, all) {
   const { epsilons, norm } = MATRICES;
   const values = OF_MATRICES.flatMap((of) => (of.spectra[view.layer] ? unpack(of.spectra[view.layer][1]) : []));
   const [low, high] = [Math.min(...values.filter((v) => v > 0)), Math.max(...values)];
   const least = Math.max(low / 1.5, Math.min(...epsilons) / 100);
-  return drawMatrixLines(runs, spectrumOf, {
+  return drawMatrixLines(runs, all, spectrumOf, {
     quantity: "sigma_over_norm", place: "index", least,
     xaxis: (placed) => axis("index of the singular value", { range: [0, 1.12 * Math.max(...placed.map((index) => spectrumOf(index).x.at(-1)))] }),
-    yaxis: axis(`σ / ${norm}`, { ...POWERS, range: [Math.log10(least), Math.log10(1.5 * Math.max(high, ...epsilons))] }),
+    yaxis: axis(`σ / ${norm}`, logAxis(least, 1.5 * Math.max(high, ...epsilons))),
     layout: dashedLines(epsilons),
     remark: `${keptRuns()}Last measured epoch of each. What lies above a dashed line counts in the rank at that ε.`,
   });
 }
 
-function drawRatios(runs) {
+function drawRatios(runs, all) {
   const { every } = MATRICES;
   const decay = (placed) => {
     const lines = lineTraces(placed.filter((index) => decayOf(index).y.some(isNumber)), decayOf, { band: false, line: DASHED, hover: "pure decay, epoch %{x}: %{y:.5~g}" });
     return lines.length ? [...lines, { type: "scatter", x: [null], y: [null], mode: "lines", name: "pure decay Π(1 − μ·wd)", line: { color: "#555", ...DASHED } }] : [];
   };
-  return drawMatrixLines(runs, ratiosOf, {
+  return drawMatrixLines(runs, all, ratiosOf, {
     quantity: "norm_ratio", place: "epoch", more: decay,
     xaxis: (placed) => epochAxis(placed.flatMap((index) => ratiosOf(index).x)),
-    yaxis: axis(`‖W‖ / ‖W‖ of ${every} epoch${every > 1 ? "s" : ""} before`),
+    yaxis: axis(`‖W‖ / ‖W‖ of ${every} epoch${every > 1 ? "s" : ""} before`, runs.length < all.length ? { range: shared(all.map((index) => (ratiosOf(index) || { y: [] }).y)) } : {}),
     remark: `${keptRuns()}Dashed: what weight decay alone would leave, where that is known (SGD without momentum, AdamW).`,
   });
 }
@@ -81,15 +81,15 @@ function matrixPanels(shownRuns) {
   if (!MATRICES) return [];
   const layers = MATRICES.layers.map((name, i) => [i, name]);
   const panel = (options, name, choices) => {
-    const made = new Panel({
-      ...options,
+    const made = new Facets({
+      ...options, runs: shownRuns,
       controls: [choice("Layer", choices, view[name], (value) => { view[name] = Number(value); made.update(); })],
     });
     return made;
   };
   return [
-    HAS_SPECTRA ? panel({ title: "Spectrum of a layer", name: "spectra-of-runs", draw: () => drawSpectraOfRuns(shownRuns()) }, "layer", layers) : null,
-    HAS_RATIOS ? panel({ title: `Norms over those ${MATRICES.every} epochs before`, name: "ratios", draw: () => drawRatios(shownRuns()) },
+    HAS_SPECTRA ? panel({ title: "Spectrum of a layer", name: "spectra-of-runs", draw: drawSpectraOfRuns }, "layer", layers) : null,
+    HAS_RATIOS ? panel({ title: `Norms over those ${MATRICES.every} epochs before`, name: "ratios", draw: drawRatios },
       "ratioOf", [[MEAN_OF_LAYERS, "mean of hidden layers"], ...layers]) : null,
   ].filter(Boolean);
 }

@@ -43,6 +43,47 @@ class Panel {
     Plotly.react(this.plot, traces, full, config);
     this.drawn = true;
   }
+
+  dispose() {
+    PANELS.splice(PANELS.indexOf(this), 1);
+    Plotly.purge(this.plot);
+  }
+}
+
+// The numbers 1, 2 and 5 times a power of ten, or the powers alone, from low to high.
+function factorTicks(low, high, factors) {
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
+    for (const factor of factors) found.push(Number(`${factor}e${power}`));
+  }
+  return found.filter((tick) => tick >= low * (1 - 1e-9) && tick <= high * (1 + 1e-9));
+}
+
+// At most so many ticks between two numbers above 0, for a logarithmic axis.
+function logTicks(low, high, most = 7) {
+  const fits = [[1, 2, 5], [1, 3], [1]].map((factors) => factorTicks(low, high, factors)).find((found) => found.length <= most);
+  const powers = factorTicks(low, high, [1]);
+  if (!fits) return powers.filter((_, i) => i % Math.ceil(powers.length / most) === 0);
+  if (fits.length > 2) return fits;
+  const step = [1, 2, 5, 10].map((factor) => factor * 10 ** Math.floor(Math.log10((high - low) / 4)))
+    .find((each) => (high - low) / each <= 5);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.max(0, Math.floor(high / step) - first + 1) }, (_, i) => Number(((first + i) * step).toPrecision(6)));
+}
+
+// 0.02 as it is, beyond four places as a power: 10⁻⁵, 2·10⁻⁵.
+function tickText(value) {
+  if (value >= 1e-3 && value < 1e5) return String(value);
+  const power = Math.floor(Math.log10(value) + 1e-9);
+  const factor = Number((value / 10 ** power).toPrecision(3));
+  return `${factor === 1 ? "" : `${factor}·`}10<sup>${power < 0 ? "−" : ""}${Math.abs(power)}</sup>`;
+}
+
+// A logarithmic axis from low to high, or with ticks at given values.
+function logAxis(low, high, at = logTicks(low, high)) {
+  return {
+    type: "log", range: [Math.log10(low), Math.log10(high)], tickvals: at, ticktext: at.map(tickText),
+  };
 }
 
 function epochAxis(epochs, more = {}) {
@@ -55,9 +96,6 @@ function epochAxis(epochs, more = {}) {
 }
 
 const axis = (text, more = {}) => ({ ...GRID, title: { text: axisText(text), standoff: 8 }, ...more });
-
-// A logarithmic axis with ticks at powers of ten.
-const POWERS = { type: "log", exponentformat: "power", dtick: 1 };
 
 // Thresholds as dashed lines with their names at the right end.
 function dashedLines(epsilons) {

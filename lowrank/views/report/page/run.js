@@ -50,6 +50,11 @@ class RunSection {
     return [Math.log10(low) - space, Math.log10(high) + space];
   }
 
+  logRange(columnsOf) {
+    const range = this.range(columnsOf, true);
+    return range ? logAxis(10 ** range[0], 10 ** range[1]) : {};
+  }
+
   isRank(quantity) {
     return this.section.ranks.includes(quantity);
   }
@@ -261,7 +266,7 @@ class RunSection {
         // Beyond 1 there is room for the names of the dashed lines.
         xaxis: axis("index / number of singular values", { range: [0, this.narrow ? 1.16 : 1.1] }),
         yaxis: axis(`σ / ${this.section.norm}`, {
-          ...POWERS, range: [Math.log10(lowest), 0.15],
+          ...logAxis(lowest, 10 ** 0.15),
         }),
         ...dashedLines([...new Set([...this.section.epsilons, this.epsilon])]),
       },
@@ -289,6 +294,40 @@ class RunSection {
       },
       table: () => this.layerRows(["epoch", "epsilon", "rank"], (i) => rows[i].map((value, e) => [epochs[e], this.epsilon, value])),
       remark: `Counted in the spectra of ${epochs.length} epochs` + (thin ? ", between whose drawn values it is interpolated." : "."),
+    };
+  }
+
+  // Test accuracy with every counted matrix at a lower rank, an epoch a curve.
+  drawTruncated() {
+    const { epochs: packed, names, ranks, accuracies, full } = this.section.truncated;
+    const epochs = unpack(packed);
+    const [x, y] = [ranks, accuracies].map((rows, i) => unpackRows(rows, names.length).map((row) => scaled(row, i ? 100 : 1 / full)));
+    const least = Math.min(...x.flat());
+    const at = [1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1].filter((share) => share >= 0.8 * least);
+    return {
+      traces: [...epochs.map((epoch, e) => {
+        const order = names.map((_, i) => i).sort((a, b) => x[e][a] - x[e][b]);
+        const pick = (row) => order.map((i) => row[i]);
+        return {
+          type: "scatter", mode: "lines+markers", x: pick(x[e]), y: pick(y[e]), text: pick(names), showlegend: false,
+          line: { color: shade(e, epochs.length), width: 1.5 },
+          marker: { color: shade(e, epochs.length), size: 7, symbol: order.map((i) => (names[i].startsWith("energy") ? "triangle-up" : "circle")) },
+          hovertemplate: `epoch ${epoch}, %{text}<br>%{y:.1f} % at %{x:.3f} of full rank<extra></extra>`,
+        };
+      }), stepsBar(epochs.map(String), "epoch", false)],
+      height: 380,
+      layout: {
+        margin: { l: 70, r: 20, t: 10, b: 54 },
+        xaxis: axis("rank kept / full rank, mean of the counted matrices", {
+          type: "log", range: [Math.log10(0.85 * least), 0.05], tickvals: at, ticktext: at.map((share) => (share < 1 ? `1/${1 / share}` : "1")),
+        }),
+        yaxis: axis("test accuracy in %", { range: [0, 102] }),
+      },
+      table: () => ({
+        columns: ["epoch", "kept", "share_of_full_rank", "test_accuracy"],
+        rows: epochs.flatMap((epoch, e) => names.map((name, i) => [epoch, name, x[e][i], y[e][i] === null ? null : y[e][i] / 100])),
+      }),
+      remark: "Every counted matrix keeps its largest singular values only: a share of full rank (●) or of ‖W‖² (▲).",
     };
   }
 
@@ -386,8 +425,8 @@ class RunSection {
       layout: {
         legend: this.legend(), margin: this.margins(), xaxis: epochAxis(this.epochs),
         yaxis: axis(this.section.quantities[this.norm], {
-          type: "log", exponentformat: "power",
-          range: this.range((peer) => (this.norm in peer.section.tables ? peer.table(this.norm).flat() : []), true),
+          type: "log",
+          ...this.logRange((peer) => (this.norm in peer.section.tables ? peer.table(this.norm).flat() : [])),
         }),
       },
       table: () => this.layerRows(["epoch", this.norm], (i) => rows[i].map((value, e) => [this.epochs[e], value])),
@@ -451,6 +490,7 @@ class RunSection {
     this.spectraPanel = this.panels[this.panels.length - 1];
     nodes.push(this.panel({ title: "Rank at any ε", name: "any-epsilon", controls: [this.epsilonSlider()], draw: () => this.drawAnyEpsilon() }));
     this.anyPanel = this.panels[this.panels.length - 1];
+    if (this.section.truncated) nodes.push(this.panel({ title: "Accuracy at lower ranks", name: "truncated", draw: () => this.drawTruncated() }));
     const kinds = ["accuracy", "loss"].filter((kind) => this.scalarNames(kind).length);
     const further = Object.keys(this.section.further);
     const halves = kinds.map((kind) => this.panel({

@@ -18,10 +18,17 @@ function spreadByFactors(numbers) {
 function settingAxis(field, more = {}) {
   const { words, numbers, texts } = FIELDS[field];
   if (numbers) {
-    const scale = spreadByFactors(numbers) ? { type: "log", dtick: 1, exponentformat: "power" } : { nticks: 6 };
+    const scale = spreadByFactors(numbers) ? settingScale(numbers) : { nticks: 6 };
     return axis(words, { ...scale, automargin: true, ...more });
   }
   return axis(words, { type: "category", categoryarray: texts.map(plain), automargin: true, ...more });
+}
+
+// Ticks at the values themselves where they are few.
+function settingScale(numbers) {
+  const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
+  const space = (high / low) ** 0.06;
+  return logAxis(low / space, high * space, numbers.length <= 5 ? numbers : logTicks(low, high, 5));
 }
 
 function settingValue(run, field) {
@@ -129,6 +136,52 @@ function drawSettings(runs) {
   return {
     traces, layout, height: 60 + 300 * rows, table: () => lastRows(runs),
     remark: "Last measured epoch of each run; ○: not finished.",
+  };
+}
+
+// Six groups of about as many runs for numbers of many values, else one for each value.
+const GROUPS = 6;
+function groupsOf(runs, field) {
+  const levels = runs.map((index) => DATA.runs[index].levels[field]);
+  const sorted = levels.slice().sort((a, b) => a - b);
+  if (new Set(levels).size <= GROUPS || !FIELDS[field].numbers) return levels;
+  return levels.map((level) => Math.floor((GROUPS * sorted.indexOf(level)) / levels.length));
+}
+
+// The share of the variance of values that groups explain, corrected for their number.
+function explained(values, groups) {
+  const of = new Map();
+  values.forEach((value, i) => of.set(groups[i], [...(of.get(groups[i]) || []), value]));
+  const squares = (some) => { const mean = average(some); return some.reduce((sum, v) => sum + (v - mean) ** 2, 0); };
+  const [n, k] = [values.length, of.size];
+  if (k < 2 || n <= k) return null;
+  const within = [...of.values()].reduce((sum, some) => sum + squares(some), 0);
+  return Math.max(0, 1 - (within / (n - k)) / (squares(values) / (n - 1)));
+}
+
+const LEAST_RUNS = 8;
+function drawImportance(runs) {
+  const placed = runs.filter((index) => isNumber(DATA.runs[index].last[view.quantity]));
+  const values = placed.map((index) => DATA.runs[index].last[view.quantity]);
+  if (placed.length < LEAST_RUNS) return emptyPlot(`Fewer than ${LEAST_RUNS} runs have a value.`);
+  if (new Set(values).size < 2) return emptyPlot("All runs have the same value.");
+  const found = FIELDS.map((field, i) => [field, explained(values, groupsOf(placed, i))])
+    .filter(([, share]) => share !== null).sort((a, b) => a[1] - b[1]);
+  if (!found.length) return emptyPlot("Every run has values of its own.");
+  return {
+    traces: [{
+      type: "bar", orientation: "h", y: found.map(([field]) => plain(field.words)), x: found.map(([, share]) => 100 * share),
+      text: found.map(([, share]) => `${Math.round(100 * share)} %`), textposition: "outside", cliponaxis: false,
+      marker: { color: BLUE }, hovertemplate: "%{y}: %{x:.1f} %<extra></extra>",
+    }],
+    height: 90 + 34 * found.length,
+    layout: {
+      margin: { l: 70, r: 50, t: 10, b: 54 }, xaxis: axis("variance explained in %", { range: [0, 100] }),
+      yaxis: { ...GRID, type: "category", automargin: true, ticks: "" }, bargap: 0.35,
+    },
+    table: () => ({ columns: ["setting", "share_of_variance"], rows: found.map(([field, share]) => [field.name, share]).reverse() }),
+    remark: `What each setting alone explains of how ${DATA.quantities[view.quantity]} differs between ${placed.length} runs, ` +
+      "corrected for the number of its values; what settings do together is in none.",
   };
 }
 

@@ -30,7 +30,7 @@ function tableColumns() {
 
 const COLUMNS = tableColumns();
 
-// Every word must occur in the row; name=value, name<value and so on compare one column.
+// Every word must occur in the row; name=value, name<value, name=from..to compare one column.
 function passes(run) {
   if (view.state && run.ends !== view.state) return false;
   const words = view.filter.toLowerCase().split(/\s+/).filter(Boolean);
@@ -44,6 +44,10 @@ function passes(run) {
 }
 
 function compares(value, text, sign, asked) {
+  const ends = sign === "=" && asked.match(/^(.*?)\.\.(.*)$/);
+  if (ends && isNumber(value) && !ends.slice(1).some((end) => Number.isNaN(Number(end)))) {
+    return (ends[1] === "" || value >= Number(ends[1])) && (ends[2] === "" || value <= Number(ends[2]));
+  }
   const number = Number(asked);
   if (!isNumber(value) || Number.isNaN(number)) return sign === "=" && String(text).toLowerCase() === asked;
   if (sign === "=") return value === number;
