@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, NamedTuple
 
+from lowrank.common.client import prepare_client
 from lowrank.common.errors import InputError
 from lowrank.common.texts import ID
 from lowrank.launch.trial import Trial, take_steps
@@ -209,9 +210,12 @@ def ask_wandb(path: str) -> Sweep:
         The sweep.
 
     Raises:
-        InputError: If the key or the sweep is not valid, or the server cannot be reached.
+        InputError: If the client does not take its variables, the key or the sweep is not valid, or
+            the server cannot be reached.
     """
+    own = {"WANDB_SILENT": os.environ["WANDB_SILENT"]} if "WANDB_SILENT" in os.environ else {}
     os.environ["WANDB_SILENT"] = "true"
+    prepare_client(own)
     import wandb
 
     from lowrank.config import Config

@@ -339,6 +339,17 @@ def test_a_mode_that_keeps_runs_from_the_server_is_told(monkeypatch):
         probes.ask_wandb("e/p/s")
 
 
+def test_bad_variables_of_wandb_are_told_before_a_point_is_taken(monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "x")
+    monkeypatch.setenv("WANDB_CONSOLE", "none")
+    with pytest.raises(InputError) as caught:
+        probes.ask_wandb("e/p/s")
+    assert [line.partition(":")[0] for line in caught.value.lines] == [
+        "WANDB_CONSOLE=none",
+        "WANDB_SILENT=x",
+    ]
+
+
 def test_a_missing_key_is_told():
     with pytest.raises(InputError, match=r"no API key for .*; `wandb login` or WANDB_API_KEY"):
         probes.ask_wandb("e/p/s")
