@@ -106,6 +106,13 @@ def test_chosen_gpus_come_in_their_order_and_once(gpus, chosen):
     assert names(find_slots(chosen, environ={})) == ["gpu2", "gpu0"]
 
 
+@pytest.mark.parametrize("asked", ["0mig0", "0mig", "mig0"])
+def test_an_instance_of_a_gpu_that_has_none_is_no_gpu(gpus, asked):
+    gpus(1)
+    with pytest.raises(InputError, match=f"there is no GPU '{asked}' to use; there are: 0"):
+        find_slots(asked, environ={})
+
+
 def test_every_missing_gpu_is_named_with_those_that_are_there(gpus):
     gpus(2)
     with pytest.raises(InputError) as caught:

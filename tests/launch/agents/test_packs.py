@@ -8,6 +8,7 @@ Run with ``pytest tests/launch/agents/test_packs.py``.
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -297,6 +298,22 @@ def test_real_members_are_runs_of_the_sweep(launch, wandb_server, tmp_path):
         assert (each.state, each.exit_code) == ("finished", 0)
         artifact = wandb_server.artifact(f"run-record-{each.id}:latest")
         assert artifact.files["record.sqlite"] == recorded.path.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_that_died_is_told_and_has_no_rank_for_the_search(launch, wandb_server, tmp_path):
+    sweep = grid(TRAIN, lr=[0.3, 100.0], epochs=[5], **TINY)
+    run = launch(sweep, pack=2)
+    assert run.wait() == 0, run.text
+    ended = {each.config["lr"]: each for each in wandb_server.runs}
+    lost = lowrank.load_run(tmp_path / "runs" / ended[100.0].id)
+    assert lost.metrics["dead"][-1] == 1  # else this tests nothing
+    since = int(lost.epochs[lost.metrics["dead"] > 0][0])
+    assert re.search(rf"run {lost.id} has no rank: .*dead since epoch {since}, train acc", run.text)
+    assert f"run {ended[0.3].id} has no rank" not in run.text
+    assert "rank_mean" in ended[0.3].summary
+    assert "rank_mean" not in ended[100.0].summary
+    assert re.search("2 points done, 1 of them (dead|collapsed), 0 failed", run.text)
 
 
 @pytest.mark.slow
