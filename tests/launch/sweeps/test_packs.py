@@ -205,7 +205,10 @@ def test_dry_run_shows_packs_and_who_trains_alone_and_why(tmp_path, capsys, monk
     assert lines[0] == "sweep tiny: 6 points in 2 packs and 3 alone, grid"
     columns = [re.split(r"  +", line.strip())[1] for line in lines[1:7]]
     assert columns == ["pack", "pack", "pack", "alone", "alone", "alone"]
-    numbers = [re.match(r" +\d+  pack +(\d+)  python train.py ", line)[1] for line in lines[1:4]]
+    numbers = [
+        re.match(r" +\d+  pack +(\d+)  e-folds +\S+  python train.py ", line)[1]
+        for line in lines[1:4]
+    ]
     assert numbers == ["0", "0", "1"]
     assert lines[7].startswith("3 points train alone: augment=True: crops and flips")
     assert main([*words, "--pack=auto"]) == 0
