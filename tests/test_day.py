@@ -1,12 +1,14 @@
 """A sweep user's day as a script, with real programs, a W&B server on loopback and a browser.
 
-A search grows and prunes while its report is followed in Chromium; what the page shows is compared
-with the records. Then the commands of docs/reproduce.md, in small.
+A search grows and prunes while its report is followed in Chromium; one's own program with its own
+quantity trains under an agent, and its records meet those of another machine in W&B; what is shown
+is compared with the records. Then the commands of docs/reproduce.md, in small.
 Run with ``pytest -m slow tests/test_day.py``.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -20,6 +22,7 @@ import pytest
 import wandb
 import yaml
 
+import lowrank
 from lowrank import cli
 from lowrank.views.published.figures import published
 from tests.launch.sweeps.helpers import TINY, runs, start, write_sweep
@@ -28,6 +31,7 @@ from tests.running import wait_until
 from tests.views.published.records import config_of, make
 from tests.views.report.browsing import opened
 from tests.views.report.conftest import browser  # noqa: F401  # a fixture
+from tests.views.table.records import make_run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,8 +87,8 @@ def test_a_search_grows_and_prunes_while_its_page_is_followed(browser, tmp_path)
         wait_until(page.exists, 120)
         with opened(browser, page, {"width": 1400, "height": 900}) as tab:
             tab.evaluate("window.first = true")
-            wait_until(lambda: not tab.evaluate("window.first"), 120)  # it has loaded itself again
-            wait_until(lambda: alone.id in tab.locator("body").inner_text(), 60)
+            tab.wait_for_function("() => !window.first")  # it has loaded itself again
+            tab.wait_for_selector(f"text={alone.id}")
         assert search.wait(240) == 0, (one / "launcher.log").read_text()
         wait_until(lambda: all(name in page.read_text("utf-8") for name in runs(one)), 60)
         follower.send_signal(signal.SIGINT)
@@ -102,6 +106,50 @@ def test_a_search_grows_and_prunes_while_its_page_is_followed(browser, tmp_path)
     assert "it has grown" in told
     assert f"4 of 4 points done, {len(pruned)} of them pruned" in told
     look(browser, page, tmp_path, [alone.id, *pruned])
+
+
+def test_records_of_two_machines_meet_one_of_them_with_a_program_of_ones_own(
+    wandb_server,
+    browser,
+    tmp_path,
+    monkeypatch,
+    capsys,  # noqa: F811
+):
+    del wandb_server  # which the clients find by their variables
+    two = tmp_path / "two"
+    two.mkdir()
+    text = (ROOT / "docs" / "sweeps.md").read_text("utf-8").partition("<!-- test: program -->")[2]
+    program = re.search(r"```python\n(.*?)```\n\n```yaml\n(.*?)```", text, re.DOTALL)
+    assert program
+    (two / "mine.py").write_text(program[1], encoding="utf-8")
+    config = yaml.safe_load(program[2])
+    path = f"tester/lowrank/{wandb.sweep(config, entity='tester', project=config['project'])}"
+    agent = lowrank_program(two, "agent", path, "--gpus=none")
+    assert agent.wait(400) == 0, (two / "agent.log").read_text()
+    assert "as mine.py is your own" in (two / "agent.log").read_text()
+    mine = {run.id: run for run in lowrank.load_sweep(two / "runs")}
+    assert sorted(run.config["decay"] for run in mine.values()) == [0.0, 0.05]
+    for run in mine.values():
+        s = run.spectra["0"]
+        np.testing.assert_allclose(run.metrics["condition/0"], s[:, 0] / np.maximum(s[:, -1], 1e-9))
+        assert run.state == "finished"
+
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "one" / "other", [16, 4], entity="tester", project="lowrank")
+    assert cli.main(["sync", "one"]) == 0
+    capsys.readouterr()
+    assert cli.main(["runs", "tester/lowrank", "--json"]) == 0
+    listed = {each["run"]: each for each in json.loads(capsys.readouterr().out)}
+    assert listed.keys() == {"other", *mine}
+    assert listed["other"]["rank_last"] == 4
+    for run in mine.values():
+        assert listed[run.id]["rank_last"] == run.metrics["rank_mean"][-1]
+    assert cli.main(["runs", path, "--columns=decay,condition_mean", "--json"]) == 0
+    for each in json.loads(capsys.readouterr().out):
+        assert each["condition_mean"] == mine[each["run"]].metrics["condition_mean"][-1]
+    assert cli.main(["figures", path]) == 0
+    assert cli.main(["report", "tester/lowrank", "-o", "all.html"]) == 0
+    look(browser, tmp_path / "all.html", tmp_path, listed)
 
 
 SMALL = [
