@@ -110,10 +110,10 @@ def test_a_search_grows_and_prunes_while_its_page_is_followed(browser, tmp_path)
 
 def test_records_of_two_machines_meet_one_of_them_with_a_program_of_ones_own(
     wandb_server,
-    browser,
+    browser,  # noqa: F811
     tmp_path,
     monkeypatch,
-    capsys,  # noqa: F811
+    capsys,
 ):
     del wandb_server  # which the clients find by their variables
     two = tmp_path / "two"
