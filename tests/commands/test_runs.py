@@ -71,6 +71,9 @@ def test_a_rerun_is_called_one(capsys, tmp_path):
     ]
     entries = json.loads(output(capsys, tmp_path, "--json"))
     assert [entry["rerun_of"] for entry in entries] == [None, "a"]
+    make_run(tmp_path / "c", [16, 8], lr=0.1, tags=("rerun", "a"), seed=5)  # with another seed
+    (point,) = json.loads(output(capsys, tmp_path, "--group", "--json"))
+    assert (point["runs"], point["rank_last"]) == (2, 6)  # it is no further seed
 
 
 def test_many_settings_and_long_ids_fit_80_columns():

@@ -149,7 +149,7 @@ def grouped(entries: Sequence[Entry]) -> list[Entry]:
     Returns:
         For each point its settings, ``state`` (how many ended how), ``runs`` in the means, of
         `MEANS` their mean and standard deviation, ``seconds`` in all. A run that is not finished,
-        collapsed or died is in no mean.
+        collapsed or died, or repeats another of the point, is in no mean.
     """
     fields = [name for name in entries[0] if name not in (*GIVEN, "seed")]
     if len({entry["epochs"] for entry in entries}) > 1:
@@ -160,7 +160,13 @@ def grouped(entries: Sequence[Entry]) -> list[Entry]:
     found = []
     for values, members in points.items():
         ends = Counter(each["state"] for each in members)
-        done = [each for each in members if each["state"] == "finished"]
+        seeds = {each["run"]: each.get("seed") for each in members}
+        done = [
+            each
+            for each in members
+            if each["state"] == "finished"
+            and (each["rerun_of"] not in seeds or seeds[each["rerun_of"]] != each.get("seed"))
+        ]
         numbers: Entry = {}
         for name in MEANS:
             of = [each[name] for each in done if each[name] is not None]
