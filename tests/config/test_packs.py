@@ -26,6 +26,7 @@ OWN = {
     "name": "n",
     "keep_checkpoint": "all",
     "output_dir": "elsewhere",
+    "figures_every": 3,
 }
 OTHER = {  # another value of each field that members share
     "model": "vit",
