@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from lowrank import load_run
+from lowrank.cli import main
 from lowrank.measure.layers import Layer
 from lowrank.views.report.write import write_report
 from tests.views.report.browsing import LAPTOP, csv_of, fits, named, opened, picture, plot, selector
 from tests.views.report.records import copy, write
+from tests.views.table.records import make_run
 
 pytestmark = pytest.mark.slow
 
@@ -247,6 +249,16 @@ def test_replicates_are_averaged(browser, many, sweep):
             [float(row["sd"]) for row in own], deviation, rtol=1e-3, atol=1e-4
         )
         assert {row["n"] for row in own} == {"2"}
+
+
+def test_one_setting_and_seeds_make_no_landscape(browser, tmp_path):
+    for n in range(4):
+        make_run(tmp_path / f"r{n}", [16, 9], lr=(0.1, 0.2)[n % 2], seed=n // 2)
+    page_file = tmp_path / "r.html"
+    assert main(["report", str(tmp_path), "-o", str(page_file)]) == 0
+    with opened(browser, page_file) as page:
+        assert page.locator("figure[data-name=settings]").count() == 1
+        assert page.locator("figure[data-name^=landscape]").count() == 0
 
 
 def test_the_landscape_follows_its_selectors(browser, many, sweep):

@@ -75,10 +75,10 @@ function overview() {
   const matrices = matrixPanels(() => runs);
   const landscape = new Panel({
     title: "Landscape of ranks", name: "landscape", draw: () => drawLandscape(runs, view.quantity),
-    controls: FIELDS.length > 1 ? [choice("Across", names, view.x, set("x", () => landscapes)), choice("Up", names, view.y, set("y", () => landscapes))] : [],
+    controls: SWEPT.length > 1 ? [choice("Across", names, view.x, set("x", () => landscapes)), choice("Up", names, view.y, set("y", () => landscapes))] : [],
   });
   const ofAccuracy = new Panel({ title: "Landscape of accuracies", name: "landscape-accuracy", draw: () => drawLandscape(runs, view.accuracy) });
-  const landscapes = FIELDS.length > 1 ? [landscape, ...(HAS_ACCURACY ? [ofAccuracy] : [])] : [];
+  const landscapes = SWEPT.length > 1 ? [landscape, ...(HAS_ACCURACY ? [ofAccuracy] : [])] : [];
   const scatter = new Panel({ title: "Rank against accuracy", name: "scatter", draw: () => drawScatter(runs) });
   const settings = new Panel({ title: "Rank against each setting", name: "settings", draw: () => drawSettings(runs) });
   const parallel = new Panel({ title: "Settings, accuracy and rank together", name: "parallel", draw: () => drawParallel(runs) });
