@@ -258,7 +258,7 @@ def test_two_agents_share_a_grid_and_a_killed_ones_points_go_on(launch, wandb_se
     Path("hold").touch()  # what ended as the launcher was killed would be done once more
     flags = ["--gpus=none", "--pack=4", "--stagger=0"]
     first, second = (launch(sweep, flags=[*flags, f"--output_dir={name}"]) for name in "ab")
-    wait_until(lambda: len(noted("packs")) >= 2, 120)
+    wait_until(lambda: len(noted("packs")) >= 2)
     held = set(members(first))
     first.signal(signal.SIGKILL)
     first.wait()
@@ -322,7 +322,7 @@ def test_a_stop_from_the_server_ends_one_real_member_and_not_the_others(
 ):
     sweep = grid(TRAIN, lr=[0.1, 0.2, 0.3], epochs=[400], **TINY)
     run = launch(sweep, pack=3)
-    run_id = wait_until(lambda: list(members(run))[2:], 120)[0]
+    run_id = wait_until(lambda: list(members(run))[2:])[0]
     wandb_server.wait_until(lambda: any(each.history for each in wandb_server.runs))
     wandb_server.terminate_run(run_id)
     assert run.wait() == 0, run.text
