@@ -134,9 +134,8 @@ def run(options: Sweep) -> int:
         list_points(search, options.search_seed, slots, pack, options.storage, missing_from)
         return 0
     with Interruption() as interruption:
-        if (
-            pack in ("off", 1) or sweep.early_terminate is not None
-        ):  # else packs are as large as memory allows
+        packs = pack not in ("off", 1) and sweep.early_terminate is None
+        if not packs:  # they are as large as memory allows
             check_room(slots, networks_of(sweep.parameters, options.overrides, OF_A_STEP), say)
         try:
             return run_sweep(

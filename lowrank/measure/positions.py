@@ -30,8 +30,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from lowrank.common.errors import InputError
+from lowrank.measure.effective import unusable
 from lowrank.measure.layers import Layer
-from lowrank.measure.tensors import unusable
 
 _Note = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any], Any], None]
 

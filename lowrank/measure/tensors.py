@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import chain, count
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
+from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest
+from lowrank.measure.effective import dtensor, effective, unusable
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -114,7 +113,7 @@ class Found:
         Raises:
             InputError: The values are gone, or no longer those of such a matrix.
         """
-        weight = _effective(self.owner, self.tensor).detach()
+        weight = effective(self.owner, self.tensor).detach()
         problem = "on the meta device" if weight.is_meta else unusable(weight)
         if problem or tuple(weight.shape) != self.shape:
             raise InputError(
@@ -197,7 +196,7 @@ def sort_tensors(
         own = _own(owner)
         for tensor, parameter in own.items():
             _check_has_values(module, owner, parameter)
-            weight = _effective(owner, tensor)
+            weight = effective(owner, tensor)
             if weight.ndim < 2 and not _is_expected(owner, tensor):
                 continue
             found = _classify(module, owner, tensor, weight)
@@ -259,76 +258,12 @@ def _own(module: nn.Module) -> dict[str, Tensor]:
     return own
 
 
-def _effective(module: nn.Module, name: str) -> Tensor:
-    """Returns a tensor as the forward pass uses it, without the side effects of a forward pass."""
-    if is_parametrized(module, name):
-        steps = cast(ParametrizationList, cast(nn.ModuleDict, module.parametrizations)[name])
-        with _evaluating(steps):  # in training mode a spectral norm updates its buffers
-            return cast(Tensor, steps())
-    for hook in module._forward_pre_hooks.values():
-        # These write the attribute at each forward pass only; after a step it is out of date.
-        if isinstance(hook, WeightNorm) and hook.name == name:
-            direction, norm = (_effective(module, f"{name}_{part}") for part in "vg")
-            return torch._weight_norm(direction, norm, hook.dim)
-        if isinstance(hook, SpectralNorm) and hook.name == name:
-            return hook.compute_weight(module, do_power_iteration=False)
-        if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
-            return cast(Tensor, hook.apply_mask(module))
-    return cast(Tensor, getattr(module, name))
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = [m for m in module.modules() if m.training]
-    for m in training:
-        m.training = False
-    try:
-        yield
-    finally:
-        for m in training:
-            m.training = True
-
-
 def _check_has_values(path: str, module: nn.Module, parameter: Tensor) -> None:
     where = f"module {path!r} ({type(module).__name__})" if path else type(module).__name__
     if is_lazy(parameter):
         raise InputError(f"{where} is lazy and not initialised: run one forward pass first")
     if parameter.is_meta:
         raise InputError(f"{where} is on the meta device and has no weights: load them first")
-
-
-def unusable(weight: Tensor) -> str:
-    """Says whether a tensor's values are those of a matrix.
-
-    Args:
-        weight: Any tensor.
-
-    Returns:
-        Why they are not; empty if they are.
-    """
-    if weight.layout != torch.strided:
-        return "sparse"
-    kind = type(weight)
-    if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ and kind is not dtensor():
-        return f"values in a {kind.__name__}"  # which may be quantised, in a layout of its own
-    if not (weight.is_floating_point() or weight.is_complex()) or weight.itemsize == 1:
-        # Of one byte: quantised, with a scale of their own.
-        return f"values of type {str(weight.dtype).removeprefix('torch.')}"
-    return ""
-
-
-def dtensor() -> type[Any]:
-    """Finds the class of tensors that are sharded over processes, without importing it.
-
-    Returns:
-        The class; one without instances where nothing can be sharded.
-    """
-    loaded = sys.modules.get("torch.distributed.tensor")
-    return cast("type[Any]", getattr(loaded, "DTensor", _NoTensor))
-
-
-class _NoTensor:
-    """A class without instances."""
 
 
 def _is_expected(owner: nn.Module, tensor: str) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest
+from lowrank.measure.effective import dtensor
 from lowrank.measure.layers import Layer
 from lowrank.measure.matrices import describe, weight_matrices
 from lowrank.measure.metrics import bound_metrics, measurement_metrics
@@ -21,7 +22,7 @@ from lowrank.measure.positions import Applied, ExampleInput, output_positions
 from lowrank.measure.quantities import chosen
 from lowrank.measure.ranks import RANK_NORMS, frobenius_norm
 from lowrank.measure.spectra import singular_values
-from lowrank.measure.tensors import Split, dtensor
+from lowrank.measure.tensors import Split
 from lowrank.measure.theory import Theory
 
 COLLAPSE = 1e-6

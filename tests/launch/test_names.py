@@ -3,14 +3,12 @@
 python -m pytest tests/launch/test_names.py
 """
 
-from types import SimpleNamespace
-
 import pytest
 
 from lowrank.config.sweepfile import load_sweep_file
 from lowrank.launch.agents.agent import name_of
 from lowrank.launch.names import display_name
-from lowrank.launch.sweeps.launcher import _named
+from lowrank.launch.sweeps.search import Search
 
 FILE = """
 program: train.py
@@ -23,12 +21,16 @@ parameters:
 """
 
 
+def names(words):
+    return [word for word in words if word.startswith("--name=")]
+
+
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
         ({}, ["--name=lr=0.1 milestones=2,3 s1"]),
         ({"lr": 0.5}, ["--name=milestones=2,3 s1"]),
-        ({"name": "mine"}, []),
+        ({"name": "mine"}, ["--name=mine"]),
         ({"seed": 0, "milestones": [2], "lr": 0.5}, []),
     ],
     ids=["point", "override", "by hand", "nothing varies"],
@@ -36,9 +38,9 @@ parameters:
 def test_a_point_is_named_by_what_varies(tmp_path, overrides, named):
     path = tmp_path / "a.yaml"
     path.write_text(FILE)
-    search = SimpleNamespace(sweep=load_sweep_file(path), overrides=overrides)
+    search = Search(load_sweep_file(path), overrides)
     point = {"epochs": 3, "seed": 1, "milestones": [2, 3], "config": "{lr: 0.1}"}
-    assert _named(search, point) == named
+    assert names(search.command(point)) == named
 
 
 @pytest.mark.parametrize("variable", ["LOWRANK_NAME", "WANDB_NAME"])
@@ -46,8 +48,8 @@ def test_a_variable_names_runs_otherwise(tmp_path, monkeypatch, variable):
     monkeypatch.setenv(variable, "mine")
     path = tmp_path / "a.yaml"
     path.write_text(FILE)
-    search = SimpleNamespace(sweep=load_sweep_file(path), overrides={})
-    assert _named(search, {"seed": 1}) == []
+    search = Search(load_sweep_file(path), {})
+    assert names(search.command({"seed": 1})) == []
 
 
 def test_a_name_is_one_line_that_wandb_and_the_environment_take():

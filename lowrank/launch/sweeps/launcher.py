@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import select
 import time
 from collections import Counter
@@ -15,13 +14,11 @@ from typing import Any
 from lowrank.common.errors import Failure
 from lowrank.common.signals import Interruption
 from lowrank.launch.logs import last_lines
-from lowrank.launch.names import GIVEN_BY, display_name
 from lowrank.launch.sweeps.elsewhere import end_of
 from lowrank.launch.sweeps.points import PRUNED, Ended, Job, Point, Tally, name_of
 from lowrank.launch.sweeps.pool import Worker
 from lowrank.launch.sweeps.progress import Progress
 from lowrank.launch.sweeps.pruning import Pruner
-from lowrank.launch.sweeps.search import Search
 from lowrank.launch.sweeps.study import SweepStudy
 from lowrank.runs.directory import ENDED
 from lowrank.runs.find import load_run
@@ -211,12 +208,8 @@ class Launcher:
         search = self._study.search
         argv: list[str] = []
         for point in members:
-            words = [
-                *search.sweep.command(point.values, search.overrides),
-                *_named(search, point.values),
-            ]
             argv += [SEPARATOR] if argv else []
-            argv += [*words, *self._arguments, f"--run_id={point.run_id}"]
+            argv += [*search.command(point.values), *self._arguments, f"--run_id={point.run_id}"]
         worker.send(argv, log)
 
     def _is_free(self, run_id: str) -> bool:
@@ -391,14 +384,3 @@ class Launcher:
         while self._jobs:
             self._listen()
             self._beat_if_due()
-
-
-def _named(search: Search, values: Mapping[str, Any]) -> list[str]:
-    """Returns the flag that names a point's run, unless it is named otherwise."""
-    sweep, overrides = search.sweep, search.overrides
-    given = {*overrides, *sweep.fixed, *sweep.swept}
-    if "name" in given or any(os.environ.get(variable) for variable in GIVEN_BY):
-        return []
-    swept = [field for field in sweep.swept if field not in overrides]
-    name = display_name(swept, dict(sweep.config(values, overrides)))
-    return [f"--name={name}"] if name else []

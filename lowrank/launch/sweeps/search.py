@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from lowrank.config.sweepfile import Distribution, Fixed, SweepFile, Values
 from lowrank.config.sweepfile.local import bounds, is_mapped, refusals
 from lowrank.config.sweepfile.parameters import choices, steps
 from lowrank.config.values import read_value
+from lowrank.launch.names import GIVEN_BY, display_name
 from lowrank.launch.sweeps.distributions import EDGE, cut, value_at
 from lowrank.launch.sweeps.environment import environment_of
 
@@ -161,6 +163,20 @@ class Search:
         variables = {f"LOWRANK_{n.upper()}": str(value) for n, value in self.environment.items()}
         words = self.sweep.command(values, self.overrides)
         return parse(words, environ=variables, settle=Config.model_fields)
+
+    def command(self, values: Mapping[str, Any]) -> list[str]:
+        """Returns the words of a point's run, which name it by the point unless it is named.
+
+        Args:
+            values: Of every parameter.
+        """
+        words = self.sweep.command(values, self.overrides)
+        given = {*self.overrides, *self.sweep.fixed, *self.sweep.swept}
+        if "name" in given or any(os.environ.get(variable) for variable in GIVEN_BY):
+            return words
+        swept = [field for field in self.sweep.swept if field not in self.overrides]
+        name = display_name(swept, dict(self.config(values)))
+        return [*words, f"--name={name}"] if name else words
 
     def propose(self, index: int, seed: int, past: Sequence[FrozenTrial] = ()) -> Proposal:
         """Makes a point.

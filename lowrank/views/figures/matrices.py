@@ -18,6 +18,7 @@ from lowrank.views.figures.layout import Layout
 from lowrank.views.table.matrices import EVERY, norm_ratios, relative_spectra, usual_layer
 from lowrank.views.table.points import Point
 from lowrank.views.table.rows import Definition, Floats, RunRow
+from lowrank.views.table.truncated import truncated
 
 LOGARITHMIC = 100.0
 """From this factor between the largest and the least value on, an axis is logarithmic."""
@@ -201,19 +202,14 @@ def truncation_table(
 
     def of_row(row: RunRow) -> tuple[Floats, Floats, Floats] | None:
         run = load_run(row.path)
-        names = [kept.accuracy for kept in steps]
-        if not set(names) <= set(run.metrics):
+        found = truncated(run, steps)
+        if found is None:
             return None
-        run.preload(names)
-        accuracies = np.array([run.metrics[name] for name in names])
-        usable = np.isfinite(accuracies).all(axis=0)
-        if epoch is not None:
-            usable &= run.epochs == epoch
-        if not usable.any():
+        places = found.places if epoch is None else found.places[run.epochs[found.places] == epoch]
+        if not places.size:
             return None
         shares = np.array([kept.amount for kept in steps])
-        last = np.flatnonzero(usable)[-1]
-        return shares, 100 * accuracies[:, last], np.full(len(shares), np.nan)
+        return shares, 100 * found.accuracies[:, places[-1]], np.full(len(shares), np.nan)
 
     panels = _panels(points, layout, of_row)
     when = "last epoch" if epoch is None else f"epoch {epoch}"

@@ -12,6 +12,7 @@ from lowrank.measure.truncation import LADDER
 from lowrank.runs.find import Run
 from lowrank.views.figures.shades import SMALL, shade, steps
 from lowrank.views.figures.spectrum import SHOWN_EPOCHS, early
+from lowrank.views.table.truncated import truncated
 
 TICKS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 
@@ -39,21 +40,18 @@ def truncation_figure(run: Run) -> Figure | None:
         The figure: dots are shares of full rank, triangles energies. None for a run without
         `truncation_every`.
     """
-    absent = np.full(len(run.epochs), np.nan)
-    accuracies = np.array([run.metrics.get(kept.accuracy, absent) for kept in LADDER])
-    ranks = np.array([run.metrics.get(kept.mean_rank, absent) for kept in LADDER])
-    found = np.flatnonzero(np.isfinite(accuracies).all(axis=0))
-    if not found.size:
+    found = truncated(run)
+    if found is None:
         return None
-    full = np.mean([min(layer.shape) for layer in run.layers if layer.counted])
-    shown = found[early(len(found), SHOWN_EPOCHS)]
+    shown = found.places[early(len(found.places), SHOWN_EPOCHS)]
     figure = Figure(figsize=(6, 3.8))
     # Places in inches: matplotlib's own layout draws everything twice.
     figure.subplots_adjust(0.6 / 6, 0.5 / 3.8, 1 - 0.95 / 6, 1 - 0.35 / 3.8)
     axes = figure.add_subplot()
     by_energy = np.array([kept.kind == "energy" for kept in LADDER])
     for place, epoch in enumerate(shown):
-        x, y, colour = ranks[:, epoch] / full, 100 * accuracies[:, epoch], shade(place, len(shown))
+        x, y = found.ranks[:, epoch] / found.full, 100 * found.accuracies[:, epoch]
+        colour = shade(place, len(shown))
         order = np.argsort(x, kind="stable")
         axes.plot(x[order], y[order], color=colour, linewidth=1.2)
         axes.plot(x[~by_energy], y[~by_energy], "o", color=colour, markersize=3.5)

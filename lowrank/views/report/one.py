@@ -19,6 +19,7 @@ from lowrank.views.report.many import further_metrics
 from lowrank.views.report.packing import Floats, Places, pack, spread
 from lowrank.views.table.matrices import relative_spectra
 from lowrank.views.table.rows import definitions
+from lowrank.views.table.truncated import truncated
 
 SECTION_BYTES = 3_200_000
 """For all sections together, before their arrays become text; a third is for the spectra."""
@@ -110,23 +111,16 @@ def section(run: Run, sections: int) -> dict[str, Any]:
 
 def _truncated(run: Run) -> dict[str, Any] | None:
     """Returns the accuracies of the network at lower ranks; None where it was not so tested."""
-    names = [name for kept in LADDER for name in (kept.accuracy, kept.mean_rank)]
-    if not any(name in run.metrics for name in names):
+    found = truncated(run)
+    if found is None:
         return None
-    run.preload(names)
-    absent = np.full(len(run.epochs), np.nan)
-    accuracies = np.array([run.metrics.get(kept.accuracy, absent) for kept in LADDER])
-    ranks = np.array([run.metrics.get(kept.mean_rank, absent) for kept in LADDER])
-    found = np.flatnonzero(np.isfinite(accuracies).all(axis=0))
-    if not found.size:
-        return None
-    shown = found[spread(len(found), TRUNCATED_EPOCHS)]
+    shown = found.places[spread(len(found.places), TRUNCATED_EPOCHS)]
     return {
         "epochs": pack(run.epochs[shown]),
         "names": [str(kept).replace("_", " ") for kept in LADDER],
-        "ranks": pack(ranks[:, shown].T),
-        "accuracies": pack(accuracies[:, shown].T),
-        "full": float(np.mean([min(layer.shape) for layer in run.layers if layer.counted])),
+        "ranks": pack(found.ranks[:, shown].T),
+        "accuracies": pack(found.accuracies[:, shown].T),
+        "full": found.full,
     }
 
 

@@ -25,8 +25,9 @@ from lowrank.common.files import open_file
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config, load
 from lowrank.config.arguments import parse
+from lowrank.measure.effective import unusable
 from lowrank.measure.matrices import Skipped, WeightMatrix, skipped_parameters, weight_matrices
-from lowrank.measure.tensors import unusable, unused_name
+from lowrank.measure.tensors import unused_name
 from lowrank.models import FAMILIES, build_model
 from lowrank.runs.checkpoints import verify
 from lowrank.runs.directory import CHECKPOINT_NAME, CONFIG_NAME
