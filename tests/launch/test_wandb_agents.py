@@ -143,7 +143,8 @@ def test_early_termination_ends_a_run_cleanly_and_the_agent_goes_on(
     stopped = wandb_server.runs_of(made.id)[0]
     wandb_server.terminate_run(stopped.id)
     output = finish(agent)
-    assert "SIGTERM: saved epoch" in output
+    saved = re.search(r"SIGTERM: saved epoch (\d+), step (\d+)", output)
+    assert saved
     assert [(run.state, run.exit_code) for run in wandb_server.runs_of(made.id)] == [
         ("failed", 128 + signal.SIGTERM),
         ("finished", 0),
@@ -152,7 +153,9 @@ def test_early_termination_ends_a_run_cleanly_and_the_agent_goes_on(
     assert record.state == stopped.summary["state"] == "stopped"
     assert [row["epoch"] for row in stopped.history] == record.epochs.tolist()
     checkpoint = torch.load(tmp_path / "runs" / stopped.id / "checkpoint.pt", weights_only=True)
-    assert checkpoint["epoch"] == record.epochs[-1]
+    assert [checkpoint[name] for name in ("epoch", "step")] == [int(n) for n in saved.groups()]
+    # At step 0 the epoch had been trained and not measured, which the next start does.
+    assert record.epochs[-1] == checkpoint["epoch"] - (checkpoint["step"] == 0)
     artifact = wandb_server.artifact(f"run-record-{stopped.id}:latest")
     assert artifact.files["record.sqlite"] == record.path.read_bytes()
 
