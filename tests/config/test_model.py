@@ -81,12 +81,14 @@ DEFAULTS = {
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
 counts = st.integers(1, 1000)
-names = st.none() | (st.text(max_size=20).map(str.strip).filter(lambda text: _is_name(text)))
+texts = st.text(max_size=20).map(str.strip)
+names = st.none() | texts.filter(lambda text: _takes("name", text))
+entities = st.none() | texts.filter(lambda text: _takes("entity", text))
 
 
-def _is_name(text: str) -> bool:
+def _takes(field: str, text: str) -> bool:
     try:
-        return Config(name=text).name == text
+        return getattr(Config(**{field: text}), field) == text
     except ValidationError:
         return False
 
@@ -149,7 +151,7 @@ def configs(draw: st.DrawFn) -> Config:
         "deterministic": draw(st.booleans()),
         "tracking": of("auto", "online", "offline", "disabled"),
         "project": draw(st.from_regex(r"[A-Za-z0-9_ .-]{0,20}[A-Za-z]_p", fullmatch=True)).strip(),
-        "entity": draw(names),
+        "entity": draw(entities),
         "group": draw(names),
         "tags": [tag for tag in draw(st.lists(names, max_size=3)) if tag],
         "name": draw(names),
