@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from lowrank.config.datasets import DATASETS
+from lowrank.config.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from lowrank.config import Config
@@ -60,8 +61,8 @@ def planned_efolds(config: Config) -> float:
         config: Of the run.
 
     Returns:
-        The e-folds; NaN for another optimiser than SGD and where the number of images is not known
-        beforehand.
+        The e-folds; NaN where decay does not shrink the weights themselves (Adam's is part of the
+        gradient) and where the number of images is not known beforehand.
 
     Example:
         >>> from lowrank.config import Config
@@ -71,7 +72,7 @@ def planned_efolds(config: Config) -> float:
     from lowrank.measure.bounds import forgetting_efolds  # numpy, which the rest does not need
 
     images = config.train_size or DATASETS[config.dataset].train_size
-    if config.optimizer != "sgd" or images is None:
+    if not OPTIMIZERS[config.optimizer].shrinks or images is None:
         return math.nan
     return forgetting_efolds(
         learning_rates(config, config.epochs),

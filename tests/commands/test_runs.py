@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from lowrank.cli import main
+from lowrank.config import Config
+from lowrank.training.schedule import planned_efolds
 from lowrank.views.table.entries import GIVEN, entries_of
 from lowrank.views.table.listing import table
 from lowrank.views.table.rows import Definition
@@ -172,6 +174,23 @@ def test_time_and_efolds_of_a_record(capsys, tmp_path):
     assert entry["seconds"] == 21 * 1.5
     steps = math.ceil(1437 / 32)
     assert entry["efolds"] == pytest.approx(20 * steps * 0.1 * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "has_efolds"), [("adamw", True), ("muon", True), ("adam", False)]
+)
+def test_efolds_are_those_of_decay_that_shrinks_the_weights_itself(
+    optimizer, has_efolds, capsys, tmp_path
+):
+    config = {"optimizer": optimizer, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.5}
+    report_records.write(tmp_path / "a", epochs=20, batch_size=32, milestones=[], **config)
+    (entry,) = json.loads(output(capsys, tmp_path, "--json"))
+    expected = pytest.approx(20 * math.ceil(1437 / 32) * 0.1 * 0.5) if has_efolds else None
+    assert entry["efolds"] == expected
+    planned = planned_efolds(
+        Config(epochs=20, batch_size=32, train_size=1437, milestones=[], **config)
+    )
+    assert (None if math.isnan(planned) else planned) == expected
 
 
 def test_a_wide_terminal_has_room_for_more():

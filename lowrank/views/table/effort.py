@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from lowrank.config.datasets import DATASETS
+from lowrank.config.optimizers import OPTIMIZERS
 from lowrank.measure.bounds import forgetting_efolds
 from lowrank.runs.find import Run
 from lowrank.views.table.rows import Floats
@@ -64,12 +65,12 @@ def efolds(run: Run) -> float:
         run: The run.
 
     Returns:
-        The e-folds; NaN for another optimiser than SGD, and where learning rate, weight decay or
-        steps are not known.
+        The e-folds; NaN where decay does not shrink the weights themselves (Adam's is part of the
+        gradient), and where learning rate, weight decay or steps are not known.
     """
     rates, decay = _metric(run, "lr_now")[1:], run.config.get("weight_decay")
-    steps = steps_per_epoch(run)
-    if run.config.get("optimizer") != "sgd" or not isinstance(decay, float | int):
+    steps, optimizer = steps_per_epoch(run), OPTIMIZERS.get(str(run.config.get("optimizer")))
+    if optimizer is None or not optimizer.shrinks or not isinstance(decay, float | int):
         return math.nan
     if steps is None or not len(run.epochs) or not np.isfinite(rates).all():
         return math.nan
