@@ -88,7 +88,7 @@ entities = st.none() | texts.filter(lambda text: _takes("entity", text))
 
 def _takes(field: str, text: str) -> bool:
     try:
-        return getattr(Config(**{field: text}), field) == text
+        return bool(getattr(Config.model_validate({field: text}), field) == text)
     except ValidationError:
         return False
 
