@@ -95,7 +95,8 @@ def run(options: Agent) -> int:
     """
     # Loaded only now: a mistake on the command line is answered at once.
     from lowrank.common.signals import Interruption
-    from lowrank.launch.agents.launcher import Launcher, Plan, kill_delay
+    from lowrank.launch.agents.launcher import Launcher
+    from lowrank.launch.agents.plan import Plan, kill_delay
     from lowrank.launch.agents.points import logs_of
     from lowrank.launch.agents.preflight import EXHAUSTED, preflight, swept_of
     from lowrank.launch.agents.status import Status

@@ -7,36 +7,26 @@ stopping a bad slot are decided here, in one place and one thread.
 from __future__ import annotations
 
 import json
-import os
-import selectors
 import signal
-import socket
-import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from lowrank.common.errors import InputError
 from lowrank.common.signals import REQUEUE, Interruption
 from lowrank.common.terminal import duration
-from lowrank.common.texts import printable
-from lowrank.config import Config
-from lowrank.config.arguments import parse
+from lowrank.launch.agents import sums
 from lowrank.launch.agents.packs import Failed, PackProcess, told
+from lowrank.launch.agents.plan import Plan
 from lowrank.launch.agents.points import Points
-from lowrank.launch.agents.status import Point, Row, Status, named
+from lowrank.launch.agents.status import Point, Row, Status, config_of, named
 from lowrank.launch.agents.worker import Worker, how_ended, pause
 from lowrank.launch.logs import cause, last_lines
-from lowrank.launch.processes import GRACE, Supervised
 from lowrank.launch.slots import Slot
-
-AGENT = Path(__file__).with_name("agent.py")
-"""The program that is run in each slot."""
 
 LAST_LINES = 20
 """Lines of its log that are shown of a slot that is stopped."""
@@ -48,54 +38,6 @@ GATHER = 10.0
 _LOOK = 0.25  # seconds between two looks at processes
 _REFRESH = 2.0  # seconds between two looks at run records
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # it has saved, and goes on
-
-
-def kill_delay() -> float:
-    """Returns the seconds that a training has to checkpoint after a signal.
-
-    Raises:
-        InputError: If W&B's variable for it is no number.
-    """
-    text = os.environ.get("WANDB_AGENT_KILL_DELAY") or str(GRACE)
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        raise InputError(
-            f"WANDB_AGENT_KILL_DELAY: got '{printable(text)}'; allowed: seconds"
-        ) from None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the launcher is to do.
-
-    Attributes:
-        sweep: ENTITY/PROJECT/SWEEP.
-        slots: Where.
-        logs: Directory of the slots' logs.
-        count: Points to take in all; None for as many as there are.
-        max_failures: Failures in a row that stop a slot.
-        stagger: Seconds between the starts of two agents.
-        environment: Further variables of all agents.
-        grace: Seconds that a training has to checkpoint after a signal.
-        is_over: Whether the server has nothing more to hand out.
-        pack: Agents of each slot, whose points are trained in one process.
-        program: Which does that; not looked at where ``pack`` is 1.
-        swept: What varies over the sweep, by which runs are named.
-    """
-
-    sweep: str
-    slots: tuple[Slot, ...]
-    logs: Path
-    count: int | None
-    max_failures: int
-    stagger: float
-    environment: Mapping[str, str]
-    grace: float = GRACE
-    is_over: bool = False
-    pack: int = 1
-    program: Path = Path("train.py")
-    swept: Sequence[str] = ()
 
 
 class Launcher:
@@ -112,7 +54,6 @@ class Launcher:
         self.tickets = plan.count
         self.ending = False
         self.requeue = False
-        self._selector = selectors.DefaultSelector()
         self._next_look = 0.0
         self.points = Points(plan.logs)
         self._left = list(self.points.open().values())
@@ -138,7 +79,7 @@ class Launcher:
             self.plan.program,
             self.plan.pack,
             log=self._log(slot),
-            environment=self._environment(slot),
+            environment=self.plan.environment_of(slot),
             grace=self.plan.grace,
             address=Path(self._sockets.name, slot.name),
         )
@@ -168,7 +109,9 @@ class Launcher:
                 self._sockets.cleanup()
                 self.status.show(self._rows())
                 self.points.release()
-        self._sum_up()
+        left = [note["run_id"] for note in self._left]
+        for line in sums.summary(self.workers, left, self.plan.logs):
+            self.status.line(line)
         if self.requeue:
             return REQUEUE
         return interruption.exit_code or int(any(w.stopped or w.failed for w in self.workers))
@@ -202,8 +145,9 @@ class Launcher:
         for worker in self.workers:
             if worker.start_at is not None and worker.start_at <= now:
                 self._start(worker)
-        for key, _ in self._selector.select(_LOOK):
-            self._hear(key.data)
+        channels: dict[Any, Worker] = {w.channel: w for w in self.workers if w.channel is not None}
+        for channel in wait(list(channels), _LOOK):
+            self._hear(channels[channel])
         for pack in self.packs:
             if not pack.is_over and all(worker.is_over for worker in self._members(pack)):
                 pack.end(signal.SIGTERM)
@@ -223,53 +167,18 @@ class Launcher:
                     worker.point.look()
             self.status.show(self._rows())
 
-    def _environment(self, slot: Slot) -> dict[str, str]:
-        return {**os.environ, **slot.environment(), **self.plan.environment}
-
     def _start(self, worker: Worker) -> None:
-        here, there = socket.socketpair()
-        command = [sys.executable, "-P", str(AGENT), str(there.fileno())]
-        command += [str(self.points.directory), worker.slot.name, self.plan.sweep]
-        command += [",".join(self.plan.swept)]
-        command += [] if worker.pack is None else [str(worker.pack.address)]
-        with worker.log.open("ab") as log:
-            worker.last_offset = log.tell()
-            worker.agent = Supervised(
-                command,
-                env=self._environment(worker.slot),
-                log=log,
-                grace=self.plan.grace,
-                pass_fds=[there.fileno()],
-            )
-        there.close()
-        here.setblocking(False)
-        worker.start_at, worker.channel, worker.unread = None, here, b""
-        worker.dismissed = worker.asks = worker.granted = False
-        worker.state = "starting"
-        self._selector.register(here, selectors.EVENT_READ, worker)
+        arguments = [str(self.points.directory), worker.slot.name, self.plan.sweep]
+        arguments += [",".join(self.plan.swept)]
+        arguments += [] if worker.pack is None else [str(worker.pack.address)]
+        worker.start(arguments, self.plan.environment_of(worker.slot), self.plan.grace)
 
-    def _hear(self, worker: Worker) -> bool:
-        """Takes in what an agent has reported.
-
-        Returns:
-            Whether there may be more.
-        """
-        assert worker.channel is not None
-        try:
-            received = worker.channel.recv(65536)
-        except BlockingIOError:
-            return False
-        except OSError:
-            received = b""
-        if not received:
-            self._hang_up(worker)
-            return False
-        *lines, worker.unread = (worker.unread + received).split(b"\n")
-        for line in lines:
-            report = json.loads(line)
+    def _hear(self, worker: Worker) -> None:
+        """Takes in what an agent has reported."""
+        for report in worker.reports():
             event = report["event"]
             if event == "ready":
-                worker.asks = True
+                worker.asks = worker.channel is not None
                 worker.state = "stopped" if worker.stopped else "waiting"
             elif event == "started":
                 self._point_started(worker, report)
@@ -277,13 +186,6 @@ class Launcher:
                 self._point_ended(worker, report["code"], stopped=report["stopped"])
             else:
                 worker.dismissed = True
-        return True
-
-    def _hang_up(self, worker: Worker) -> None:
-        if worker.channel is not None:
-            self._selector.unregister(worker.channel)
-            worker.channel.close()
-        worker.channel, worker.asks = None, False
 
     def _answer_all(self) -> None:
         """Answers the agents that ask for leave to take a point."""
@@ -362,28 +264,12 @@ class Launcher:
         worker.last_offset = worker.log.stat().st_size
         worker.point = Point(
             report["run_id"],
-            self._config_of(worker.slot, report),
+            config_of(report, self.plan.environment_of(worker.slot)),
             worker.last_offset,
             time.monotonic(),
         )
         worker.state = "training"
         self._say(worker, f"run {report['run_id']} started")
-
-    def _config_of(self, slot: Slot, report: Mapping[str, Any]) -> Config | None:
-        """Returns what a command trains, from its flags as train.py reads them."""
-        words = list(report["command"])
-        program = next((i for i, word in enumerate(words) if word.endswith(".py")), 0)
-        environ = {
-            name: value
-            for name, value in self._environment(slot).items()
-            if not name.startswith("WANDB_")
-        }
-        try:
-            return parse(
-                words[program + 1 :], {**environ, "WANDB_SWEEP_PARAM_PATH": report["parameters"]}
-            )
-        except (InputError, SystemExit):  # train.py says so, or it is another program
-            return None
 
     def _point_ended(self, worker: Worker, code: int, *, stopped: bool, who: str = "") -> None:
         point, worker.point = worker.point, None
@@ -425,9 +311,8 @@ class Launcher:
             self._count_failure(worker)
 
     def _agent_ended(self, worker: Worker, code: int) -> None:
-        while worker.channel is not None and self._hear(worker):
-            pass
-        self._hang_up(worker)
+        self._hear(worker)
+        worker.hang_up()
         worker.agent = None
         if worker.granted:
             self.tickets = None if self.tickets is None else self.tickets + 1
@@ -511,33 +396,4 @@ class Launcher:
         self.status.line(f"{time.strftime('%H:%M:%S')} {what.slot.name}: {text}")
 
     def _rows(self) -> list[Row]:
-        """Returns what the table shows of each slot, of a pack as of one."""
-        slots = [self._members(pack) for pack in self.packs] or [[w] for w in self.workers]
-        return [
-            Row(
-                workers[0].pack.slot.name if workers[0].pack else workers[0].slot.name,
-                next((w.state for w in workers if w.point is not None), workers[0].state),
-                sum(worker.done for worker in workers),
-                sum(worker.failed for worker in workers),
-                [worker.point for worker in workers if worker.point is not None],
-            )
-            for workers in slots
-        ]
-
-    def _sum_up(self) -> None:
-        done, failed, of_agents = (
-            sum(getattr(worker, name) for worker in self.workers)
-            for name in ("done", "failed", "agent_failures")
-        )
-        points = "1 point" if done == 1 else f"{done} points"
-        lost = Counter(how for worker in self.workers for how in worker.lost)
-        points += " done" + "".join(f", {n} of them {how}" for how, n in sorted(lost.items()))
-        left = [*(run for worker in self.workers for run in worker.interrupted)]
-        left += [note["run_id"] for note in self._left]
-        more = f", {len(left)} interrupted" if left else ""
-        more += (
-            f", agents failed {of_agents} time{'' if of_agents == 1 else 's'}" if of_agents else ""
-        )
-        self.status.line(f"{points}, {failed} failed{more}; logs in {self.plan.logs}")
-        if left:
-            self.status.line(f"the same command goes on with {named(left)}")
+        return sums.rows([self._members(p) for p in self.packs] or [[w] for w in self.workers])

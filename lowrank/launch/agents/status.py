@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
 from lowrank.common.errors import InputError
 from lowrank.common.files import expanded
 from lowrank.common.terminal import Display, aligned, duration
 from lowrank.common.texts import shortened
 from lowrank.config import Config
+from lowrank.config.arguments import parse
 from lowrank.runs.find import load_run
 from lowrank.runs.lost import Lost, lost
 
@@ -87,6 +88,27 @@ class Point:
         done = self.epoch - self.first_epoch
         elapsed = time.monotonic() - self.started
         return elapsed / done * (self.config.epochs - self.epoch) if done else float("nan")
+
+
+def config_of(report: Mapping[str, Any], environ: Mapping[str, str]) -> Config | None:
+    """Returns what an agent's command trains, from its flags as train.py reads them.
+
+    Args:
+        report: Of the agent: ``command`` in words, and ``parameters``, a path.
+        environ: Variables of the command.
+
+    Returns:
+        The configuration; None where train.py refuses it, or it is another program's.
+    """
+    words = list(report["command"])
+    program = next((i for i, word in enumerate(words) if word.endswith(".py")), 0)
+    variables = {name: value for name, value in environ.items() if not name.startswith("WANDB_")}
+    try:
+        return parse(
+            words[program + 1 :], {**variables, "WANDB_SWEEP_PARAM_PATH": report["parameters"]}
+        )
+    except (InputError, SystemExit):
+        return None
 
 
 @dataclass

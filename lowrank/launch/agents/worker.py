@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ from lowrank.launch.agents.packs import PackProcess
 from lowrank.launch.agents.status import Point
 from lowrank.launch.processes import Supervised
 from lowrank.launch.slots import Slot
+
+AGENT = Path(__file__).with_name("agent.py")
+"""The program that is run in each slot."""
 
 _LONGEST_PAUSE = 60.0  # seconds
 
@@ -29,7 +35,7 @@ class Worker:
         self.start_at: float | None = start_at
         self.agent: Supervised | None = None
         self.channel: socket.socket | None = None
-        self.unread = b""
+        self._unread = b""
         self.state = "waiting"
         self.asks = False
         self.granted = False
@@ -50,6 +56,51 @@ class Worker:
     def is_over(self) -> bool:
         """Whether nothing runs here and nothing will be started."""
         return self.agent is None and self.start_at is None
+
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str], grace: float) -> None:
+        """Starts an agent.
+
+        Args:
+            arguments: Of its program, after the descriptor on which it reports.
+            environment: Of its process.
+            grace: Seconds that it has to end after a signal.
+        """
+        here, there = socket.socketpair()
+        with there, self.log.open("ab") as log:
+            self.last_offset = log.tell()
+            self.agent = Supervised(
+                [sys.executable, "-P", str(AGENT), str(there.fileno()), *arguments],
+                env=environment,
+                log=log,
+                grace=grace,
+                pass_fds=[there.fileno()],
+            )
+        here.setblocking(False)
+        self.start_at, self.channel, self._unread = None, here, b""
+        self.dismissed = self.asks = self.granted = False
+        self.state = "starting"
+
+    def reports(self) -> list[dict[str, Any]]:
+        """Returns what the agent has reported since the last look, and hangs up if it is gone."""
+        received = b""
+        while self.channel is not None:
+            try:
+                more = self.channel.recv(65536)
+            except BlockingIOError:
+                break
+            except OSError:
+                more = b""
+            received += more
+            if not more:
+                self.hang_up()
+        *lines, self._unread = (self._unread + received).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def hang_up(self) -> None:
+        """Closes the channel, on which nothing more is to come."""
+        if self.channel is not None:
+            self.channel.close()
+        self.channel, self.asks = None, False
 
     def answer(self, word: str) -> None:
         """Answers the agent, which has asked for a point.

@@ -57,15 +57,16 @@ if work == "fail":
 LAUNCHER = """\
 import sys
 from pathlib import Path
-from lowrank.launch.agents.launcher import Launcher, Plan
+from lowrank.launch.agents.launcher import Launcher
+from lowrank.launch.agents.plan import Plan
 from lowrank.launch.agents.status import Status
 from lowrank.common.program import exit_code_of
 from lowrank.launch.slots import Slot
 
 sweep, slots, count, max_failures, agent, pack = sys.argv[1:]
 if agent:
-    from lowrank.launch.agents import launcher
-    launcher.AGENT = Path(agent)
+    from lowrank.launch.agents import worker
+    worker.AGENT = Path(agent)
 plan = Plan(
     sweep=sweep,
     slots=tuple(Slot(f"cpu.{i}", None, i + 1) for i in range(int(slots))),
