@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from lowrank.common.errors import Failure, InputError
 from lowrank.common.files import replacing
 from lowrank.common.texts import printable
+from lowrank.views.figures.as_csv import curves_csv, landscape_csv, scatter_csv
 from lowrank.views.figures.curves import curves_figure, shows_accuracy
 from lowrank.views.figures.landscape import landscape_figure
 from lowrank.views.figures.layout import (
@@ -26,12 +27,9 @@ from lowrank.views.figures.matrices import lines_csv, ratio_table, spectra_table
 from lowrank.views.figures.scatter import scatter_figure
 from lowrank.views.figures.style import save
 from lowrank.views.figures.tables import (
-    curves_csv,
     curves_table,
-    landscape_csv,
     landscape_table,
     published_words,
-    scatter_csv,
     scatter_table,
 )
 from lowrank.views.published.figures import Point as Published

@@ -18,17 +18,15 @@ from matplotlib.collections import FillBetweenPolyCollection, QuadMesh
 from matplotlib.patches import Rectangle
 
 from lowrank.common.errors import InputError
+from lowrank.views.figures.as_csv import curves_csv, landscape_csv, scatter_csv
 from lowrank.views.figures.curves import curves_figure
 from lowrank.views.figures.draw import layouts_of
 from lowrank.views.figures.landscape import landscape_figure
 from lowrank.views.figures.layout import Wishes, curves_layouts, landscape_layouts
 from lowrank.views.figures.scatter import scatter_figure
 from lowrank.views.figures.tables import (
-    curves_csv,
     curves_table,
-    landscape_csv,
     landscape_table,
-    scatter_csv,
     scatter_table,
 )
 from lowrank.views.table.points import sweep_of
