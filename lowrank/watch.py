@@ -77,7 +77,11 @@ class LoggingWatcher(Watcher):
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
-        self._told = {"epsilons": list(self.epsilons), "rank_norm": self.rank_norm}
+        self._told = {
+            "epsilons": list(self.epsilons),
+            "rank_norm": self.rank_norm,
+            "directions": self.directions,
+        }
         self._theory_told = _plain_values(options.get("theory") or {})
         self._run = run if _is_main_process() else None
         self._prefix = prefix
@@ -152,13 +156,14 @@ class LoggingWatcher(Watcher):
             raise ValueError(f"{', '.join(taken)}: measured here, log it under another name")
         row = Row({"epoch": float(epoch), **given, **measurement.metrics}, measurement.spectra)
         if self._record is not None:
-            self._record.append(epoch, row, measurement.spectra)
+            self._record.append(epoch, row, measurement.spectra, measurement.directions)
         self._follows = None
         self._epoch = epoch
         if self._rows is not None:
             # Without a step: the loop's own is W&B's to count.
             self._rows.log(row, measurement.spectra)
-        self.advance({name: weight.clone() for name, weight in weights.items()})
+        snapshot = {name: weight.clone() for name, weight in weights.items()}
+        self.advance(snapshot, measurement.directions)
         return row
 
     def state_dict(self) -> dict[str, Any]:
@@ -253,7 +258,8 @@ class LoggingWatcher(Watcher):
         from lowrank.runs.environment import describe_environment, program_root
 
         own = {} if self._run is None else dict(self._run.config)
-        config = {**self._theory_told, **own, **self._told}
+        told = {name: value for name, value in self._told.items() if value is not None}
+        config = {**self._theory_told, **own, **told}
         devices = (parameter.device for parameter in self._model.parameters())
         environment = describe_environment(
             device=next(devices, torch.device("cpu")),
@@ -294,12 +300,12 @@ class LoggingWatcher(Watcher):
                 f"{file} is of another network, or was begun with other exclude, include or "
                 "example_input; choose another place"
             )
-        for name in ("epsilons", "rank_norm"):  # earlier versions did not record them
-            before = run.config.get(name, self._told[name])
-            if before != self._told[name]:
+        for name, now in self._told.items():  # earlier versions recorded none, and had no last
+            before = run.config.get(name, None if name == "directions" else now)
+            if before != now:
                 raise InputError(
-                    f"{file} was begun with {name}={before}, got {self._told[name]}: give the "
-                    "same, or choose another place"
+                    f"{file} was begun with {name}={before}, got {now}: give the same, or choose "
+                    "another place"
                 )
         for layer in self.layers if epochs else ():
             norms = run.metrics[f"spectral_norm/{layer.name}"].tolist()
@@ -352,7 +358,7 @@ def watch(
         prefix: What stands before each name but ``epoch`` in W&B, where several watchers log to one
             run.
         **options: Those of `Watcher`: ``exclude``, ``include``, ``example_input``, ``epsilons``,
-            ``rank_norm``, ``parts``, ``split``, ``theory``, ``quantities``.
+            ``rank_norm``, ``parts``, ``split``, ``theory``, ``quantities``, ``directions``.
 
     Returns:
         The watcher; call its ``log(epoch, …)`` before training and after every epoch.

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 import lowrank
@@ -178,7 +177,7 @@ def differences(run_dir: Path, other: Path, epochs: int | None = None) -> list[s
         run.preload(metrics)
     found = [] if one.layers == two.layers else ["layers"]
 
-    def same(first: NDArray[np.float64] | None, second: NDArray[np.float64] | None) -> bool:
+    def same(first: NDArray[Any] | None, second: NDArray[Any] | None) -> bool:
         return (
             first is not None
             and second is not None
@@ -188,8 +187,13 @@ def differences(run_dir: Path, other: Path, epochs: int | None = None) -> list[s
     if one.epochs[:epochs].tolist() != two.epochs[:epochs].tolist():
         found.append("epochs")
     found += [name for name in metrics if not same(one.metrics.get(name), two.metrics.get(name))]
+    found += [name for name in one.spectra if not same(one.spectra[name], two.spectra.get(name))]
+    if one.has_directions != two.has_directions:
+        return [*found, "directions"]
     return found + [
-        name for name in one.spectra if not same(one.spectra[name], two.spectra.get(name))
+        f"directions of {layer.name}"
+        for layer in (one.layers if one.has_directions else ())
+        if not all(map(same, one.directions(layer.name), two.directions(layer.name)))
     ]
 
 

@@ -25,6 +25,7 @@ import yaml
 import lowrank
 from lowrank import cli
 from lowrank.config import Config
+from lowrank.measure.directions import alignment
 from lowrank.runs.writer import Record
 from lowrank.training.schedule import planned_efolds
 from tests.running import differences, is_timing, piped
@@ -400,7 +401,7 @@ def test_a_run_goes_on_that_was_stored_before_there_were_some_fields(train, tmp_
     assert train("--run_id=a", "--epochs=1") == 0
     path = tmp_path / "runs/a/config.yaml"
     stored = yaml.safe_load(path.read_text())
-    newer = ("compile", "truncation_every", "figures_every")
+    newer = ("compile", "truncation_every", "directions", "figures_every")
     older = {name: v for name, v in stored.items() if name not in newer}
     path.write_text(yaml.safe_dump(older))
     assert train("--run_id=a", "--epochs=2") == 0
@@ -459,6 +460,33 @@ def test_truncation_every_records_a_curve_that_a_stop_does_not_change(train, tmp
     assert train(*flags, "--run_id=b", "--epochs=3") == 0
     assert train(*flags, "--run_id=b", "--epochs=4") == 0
     assert not differences(tmp_path / "runs/a", tmp_path / "runs/b")
+
+
+def test_directions_are_those_of_the_weights_and_a_stop_does_not_change_them(train, tmp_path):
+    flags = ("--directions=2", "--measure_every=2", "--seed=0")
+    assert train(*flags, "--run_id=a", "--epochs=4") == 0
+    run = lowrank.load_run(tmp_path / "runs/a")
+    name = run.layers[1].name
+    for side in ("left", "right"):
+        found = run.overlaps(name, side)
+        assert np.isnan(found[[1, 3]]).all()
+        np.testing.assert_allclose(np.diag(found)[::2], 1, atol=1e-6)
+        logged = run.metrics[f"overlap_{side}/{name}"]
+        assert logged[2:5:2].tolist() == [found[2, 0], found[4, 2]]
+        assert np.isnan(logged[[0, 1, 3]]).all()
+    aligned = alignment(run.directions(run.layers[0].name).left[4], run.directions(name).right[4])
+    assert run.metrics[f"alignment/{name}"][4] == aligned
+    assert train(*flags, "--run_id=b", "--epochs=2") == 0
+    assert train(*flags, "--run_id=b", "--epochs=4") == 0
+    assert not differences(tmp_path / "runs/a", tmp_path / "runs/b")
+
+
+def test_directions_change_nothing_else(train, tmp_path):
+    assert train("--run_id=a", "--seed=0") == 0
+    assert train("--run_id=b", "--seed=0", "--directions=3") == 0
+    further = ("overlap_", "alignment")
+    found = differences(tmp_path / "runs/a", tmp_path / "runs/b")
+    assert [name for name in found if not name.startswith(further)] == ["directions"]
 
 
 def test_muon_goes_on_bit_for_bit(train, tmp_path):

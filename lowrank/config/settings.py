@@ -222,6 +222,14 @@ class Config(BaseModel):
         le=LARGEST_WHOLE,
         newer=True,
     )
+    directions: int | None = _measurement(
+        None,
+        "leading singular vectors of every matrix to keep at each measurement, all of a matrix "
+        "that has fewer; None none",
+        ge=1,
+        le=LARGEST_WHOLE,
+        newer=True,
+    )
     on_collapse: Literal["continue", "stop"] = _measurement(
         "continue", "what happens when a matrix has collapsed or the run is dead"
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lowrank.measure import ranks
+from lowrank.measure.directions import Directions, alignment, overlap
 from lowrank.measure.layers import Layer
 from lowrank.measure.quantities import TABLE, LayerQuantity, described, recorded
 from lowrank.measure.truncation import is_of_truncation
@@ -166,6 +167,58 @@ def bound_metrics(bounds: Mapping[str, float]) -> dict[str, float]:
         {'rank_bound/layers_0': 1517.0}
     """
     return {f"rank_bound/{layer}": bound for layer, bound in bounds.items()}
+
+
+def direction_metrics(
+    layers: Sequence[Layer],
+    directions: Mapping[str, Directions],
+    previous: Mapping[str, Directions],
+    before: Mapping[str, str],
+    collapsed: Collection[str] = (),
+) -> dict[str, float]:
+    """Returns how far leading directions agree, by names.
+
+    Args:
+        layers: What was measured, in network order.
+        directions: Of each layer.
+        previous: Those of the previous measurement; empty if there was none.
+        before: By the name of a layer that of the one before it, where there is one.
+        collapsed: Layers that have no direction.
+
+    Returns:
+        Numbers by name, NaN where there is none. Per layer ``overlap_left`` and ``overlap_right``,
+        and ``alignment`` where there is a layer before; of each a mean over the counted layers.
+
+    Example:
+        >>> layers = [Layer("0", "0.weight", (4, 3)), Layer("2", "2.weight", (2, 4))]
+        >>> found = {"0": Directions(np.eye(4)[:, :2], np.eye(3)[:, :2])}
+        >>> found["2"] = Directions(np.eye(2), np.eye(4)[:, 1:3])
+        >>> row = direction_metrics(layers, found, found, {"2": "0"})
+        >>> row["overlap_left/0"], row["overlap_right_mean"], row["alignment/2"]
+        (1.0, 1.0, 0.5)
+    """
+    of_layers: dict[str, dict[str, float]] = {}
+    for side in Directions._fields:
+        of_layers[f"overlap_{side}"] = {
+            name: overlap(getattr(found, side), getattr(previous[name], side))
+            if previous
+            else np.nan
+            for name, found in directions.items()
+        }
+    of_layers["alignment"] = {
+        name: alignment(directions[earlier].left, directions[name].right)
+        for name, earlier in before.items()
+    }
+    row = {}
+    for quantity, values in of_layers.items():
+        for name in values:
+            if name in collapsed or (quantity == "alignment" and before[name] in collapsed):
+                values[name] = np.nan
+        counted = [values[layer.name] for layer in layers if layer.counted and layer.name in values]
+        if counted:
+            row[TABLE[quantity].mean] = float(np.mean(counted))
+        row |= {f"{quantity}/{name}": value for name, value in values.items()}
+    return row
 
 
 def spectrum_histogram(s: ArrayLike, rank_norm: str = "frobenius") -> NDArray[np.int64] | None:

@@ -66,7 +66,7 @@ _OF_AN_INPUT = {  # whose first argument is multiplied, not a weight
     "linear",
     *(f"conv{transposed}{dims}d" for transposed in ("", "_transpose") for dims in (1, 2, 3)),
 }
-_PRODUCTS = {
+PRODUCTS = {
     *_OF_AN_INPUT,
     *("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "einsum", "tensordot", "inner"),
     *("addmm", "addmv", "addbmm", "baddbmm", "chain_matmul", "multi_dot"),
@@ -124,9 +124,9 @@ def output_positions(
         >>> output_positions(model, weight_matrices(model), torch.zeros(16, 2, 8, 8))
         {'0': Applied(positions=36, groups=2), '2': Applied(positions=1, groups=1)}
     """
-    model = _unwrapped(model)
-    counter = _Counter(_names_by_parameter(model, matrices))
-    _pass(model, example_input, batch_dim, counter.note)
+    model = unwrapped(model)
+    counter = _Counter(names_by_parameter(model, matrices))
+    noted_pass(model, example_input, batch_dim, counter.note)
     return {matrix.name: counter.applied.get(matrix.name) for matrix in matrices}
 
 
@@ -143,7 +143,7 @@ def parameters_in_products(model: nn.Module, example_input: ExampleInput) -> set
     Returns:
         The identities of the parameters.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     usable = (p for p in model.parameters() if p.numel() and not unusable(p))
     owners = {p.untyped_storage().data_ptr(): id(p) for p in usable}
     found: set[int] = set()
@@ -152,24 +152,32 @@ def parameters_in_products(model: nn.Module, example_input: ExampleInput) -> set
         func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], _result: Any
     ) -> None:
         name = getattr(func, "__name__", "")
-        if name not in _PRODUCTS:
+        if name not in PRODUCTS:
             return
         has_input = name in _OF_AN_INPUT
         others = {"bias", "input"} if has_input else {"bias"}
         named = [value for name, value in kwargs.items() if name not in others]
-        for tensor in _tensors([args[1:] if has_input else args, named]):
+        for tensor in tensors_in([args[1:] if has_input else args, named]):
             if tensor.ndim > 1 and not unusable(tensor):
                 owner = owners.get(tensor.untyped_storage().data_ptr())
                 if owner is not None:
                     found.add(owner)
 
-    _pass(model, example_input, 0, note)
+    noted_pass(model, example_input, 0, note)
     return found
 
 
-def _pass(
+def noted_pass(
     model: nn.Module, example_input: ExampleInput, batch_dim: int | None, note: _Note
 ) -> None:
+    """Calls a module as `output_positions` does, and tells of each call of a function of torch.
+
+    Args:
+        model: The module, unwrapped.
+        example_input: What it is called with.
+        batch_dim: As for `output_positions`.
+        note: Takes the function, its arguments, its keyword arguments and what it returned.
+    """
     args, kwargs = _one_sample(example_input, batch_dim)
     with _left_as_it_was(model), _eagerly(), torch.no_grad(), _Noting(note):
         model(*args, **kwargs)
@@ -227,13 +235,13 @@ class _Counter:
         self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
         """Notes which matrices a function applied, and at how many positions."""
-        weights = [t for t in _tensors([args, kwargs]) if id(t) in self._names]
+        weights = [t for t in tensors_in([args, kwargs]) if id(t) in self._names]
         if not weights:
             return
         if func is functional.multi_head_attention_forward:
             self._note_attention(_ATTENTION.bind(*args, **kwargs).arguments)
             return
-        if func in _VALUELESS or not any(True for _ in _tensors([result])):
+        if func in _VALUELESS or not any(True for _ in tensors_in([result])):
             return
         given = args[0] if args else kwargs.get("input")
         for weight in weights:
@@ -276,13 +284,20 @@ def _rows(vectors: Tensor) -> int:
     return vectors.numel() // vectors.shape[-1]
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """Yields the tensors in nested sequences and mappings."""
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """Yields the tensors in nested sequences and mappings.
+
+    Args:
+        values: Of any type.
+
+    Yields:
+        Each tensor.
+    """
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, (tuple, list, Mapping)):
         for value in values.values() if isinstance(values, Mapping) else values:
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _one_sample(
@@ -311,8 +326,12 @@ def _one_sample(
     return ((), named) if isinstance(given, Mapping) else (tuple(named.values()), {})
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """Returns the module inside wrappers for several devices, whose forward passes communicate."""
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Returns the module inside wrappers for several devices, whose forward passes communicate.
+
+    Args:
+        model: The module.
+    """
     while True:
         if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             model = model.module
@@ -322,8 +341,16 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def _names_by_parameter(model: nn.Module, matrices: Sequence[Layer]) -> dict[int, list[str]]:
-    """Returns the matrices of each parameter; those of no parameter (parametrised) are missing."""
+def names_by_parameter(model: nn.Module, matrices: Sequence[Layer]) -> dict[int, list[str]]:
+    """Returns the matrices of each parameter; those of no parameter (parametrised) are missing.
+
+    Args:
+        model: The module, unwrapped.
+        matrices: All of `lowrank.measure.matrices.weight_matrices(model)`.
+
+    Returns:
+        By the identity of a parameter the names of its matrices, blocks of its rows.
+    """
     parameters = {
         ".".join(part for part in path.split(".") if part != "_orig_mod"): parameter
         for path, parameter in model.named_parameters(remove_duplicate=False)

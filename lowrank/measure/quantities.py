@@ -43,7 +43,7 @@ class LayerQuantity:
         form: How a table writes its values.
         told: ``always``: training records it and W&B gets it. ``of files``: ``lowrank spectra``
             shows it. ``on request``: who names it gets it. The last two are never recorded unless
-            asked for.
+            asked for. ``with directions``: recorded where those are.
         is_hidden: Whether W&B shall draw no panel of each layer by itself.
         on_dashboard: Whether it has a panel there: of its mean, or of every layer where none is.
         in_console: Whether the table at the end of a run has it.
@@ -59,7 +59,7 @@ class LayerQuantity:
     unit: str = ""
     head: str = ""
     form: str = ".4g"
-    told: Literal["always", "of files", "on request"] = "always"
+    told: Literal["always", "of files", "on request", "with directions"] = "always"
     is_hidden: bool = True
     on_dashboard: bool = False
     in_console: bool = False
@@ -92,6 +92,7 @@ class LayerQuantity:
 
 
 _ON_REQUEST: dict[str, Any] = {"told": "on request", "form": ".1f"}
+_OF_DIRECTIONS: dict[str, Any] = {"told": "with directions", "kind": "shape", "form": ".3f"}
 
 
 def _with_shares(entries: Iterable[LayerQuantity]) -> Iterable[LayerQuantity]:
@@ -216,6 +217,21 @@ TABLE: dict[str, LayerQuantity] = {
         ),
         LayerQuantity("distance", "distance of W/‖W‖ from the epoch before", kind="size"),
         LayerQuantity("rank_bound", "rank bound", kind="size", form=".0f", in_report=False),
+        LayerQuantity(
+            "overlap_left",
+            "overlap of left directions with those before",
+            "‖UᵀU′‖²/r",
+            **_OF_DIRECTIONS,
+        ),
+        LayerQuantity(
+            "overlap_right",
+            "overlap of right directions with those before",
+            "‖VᵀV′‖²/r",
+            **_OF_DIRECTIONS,
+        ),
+        LayerQuantity(
+            "alignment", "alignment of inputs with the layer before", **_OF_DIRECTIONS
+        ),
     ))
 }  # fmt: skip
 """By name, in the order in which they are recorded and shown."""
@@ -250,7 +266,7 @@ def recorded(names: Iterable[str] = ()) -> list[LayerQuantity]:
     return [e for e in TABLE.values() if e.function and (e.told == "always" or e.name in wanted)]
 
 
-FURTHER = tuple(entry.name for entry in TABLE.values() if entry.told != "always")
+FURTHER = tuple(entry.name for entry in TABLE.values() if entry.told in ("of files", "on request"))
 """What is recorded for who asks."""
 
 

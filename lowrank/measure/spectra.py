@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, yet not in __all__
 
 Spectrum = NDArray[np.float64]
+Found = TypeVar("Found")
 
 SMALL = 2e-7
 """Least σ/‖W‖ taken from a Gram matrix. Its small λ were never seen to be off by more than
@@ -129,9 +131,9 @@ def singular_values(
         raise ValueError(f"rank_norm must be 'frobenius' or 'spectral', got {rank_norm!r}")
     placed = [w if w.device.type in PLACES else w.cpu() for w in matrices]
     solve = partial(_solve, epsilons=tuple(epsilons), rank_norm=rank_norm)
-    limit = max([_WORKSPACE, *map(_workspace, placed)])
+    limit = max([_WORKSPACE, *map(workspace, placed)])
     batches = _batches(placed, limit)
-    solved = _map(solve, [[placed[i] for i in batch] for batch in batches], limit)
+    solved = in_threads(solve, [[placed[i] for i in batch] for batch in batches], limit)
     spectra = {
         i: s
         for batch, found in zip(batches, solved, strict=True)
@@ -184,8 +186,12 @@ def convolution_singular_values(weight: Tensor, size: int, *, groups: int = 1) -
     return np.sort(np.concatenate([np.tile(s, times) for s, times in spectra]))[::-1]
 
 
-def _workspace(matrix: Tensor) -> int:
-    """Returns the bytes that one matrix may need: its copy in float64, LAPACK's, and the Gram's."""
+def workspace(matrix: Tensor) -> int:
+    """Returns the bytes that one matrix may need: its copy in float64, LAPACK's, and the Gram's.
+
+    Args:
+        matrix: Of any type.
+    """
     return 3 * 8 * matrix.numel()
 
 
@@ -197,17 +203,26 @@ def _batches(matrices: Sequence[Tensor], limit: int) -> list[list[int]]:
         groups.setdefault((w.device, w.shape, w.is_complex(), alone), []).append(i)
     batches = []
     for group in sorted(groups.values(), key=lambda g: -matrices[g[0]].numel()):
-        length = max(1, limit // max(1, _workspace(matrices[group[0]])))
+        length = max(1, limit // max(1, workspace(matrices[group[0]])))
         batches += [group[start : start + length] for start in range(0, len(group), length)]
     return batches
 
 
-def _map(
-    solve: Callable[[list[Tensor]], list[Spectrum | None]], batches: list[list[Tensor]], limit: int
-) -> list[list[Spectrum | None]]:
-    """Returns `solve` of each batch; on a CPU several at a time if memory allows."""
+def in_threads(
+    solve: Callable[[list[Tensor]], Found], batches: list[list[Tensor]], limit: int
+) -> list[Found]:
+    """Does the same with several batches of matrices; on a CPU several at a time if memory allows.
+
+    Args:
+        solve: Takes the matrices of a batch.
+        batches: Of matrices, the largest first.
+        limit: Bytes of work space.
+
+    Returns:
+        Of each batch what `solve` returns.
+    """
     threads = torch.get_num_threads()
-    largest = max((_workspace(w) for batch in batches for w in batch), default=0)
+    largest = max((workspace(w) for batch in batches for w in batch), default=0)
     workers = min(threads, len(batches), limit // max(1, largest))
     if workers < 2 or any(batch[0].is_cuda for batch in batches):
         return [solve(batch) for batch in batches]

@@ -14,16 +14,19 @@ from torch import Tensor, nn
 
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest
+from lowrank.measure.directions import Directions
 from lowrank.measure.effective import dtensor
 from lowrank.measure.layers import Layer
-from lowrank.measure.matrices import describe, weight_matrices
-from lowrank.measure.metrics import bound_metrics, measurement_metrics
+from lowrank.measure.matrices import WeightMatrix, describe, weight_matrices
+from lowrank.measure.metrics import bound_metrics, direction_metrics, measurement_metrics
+from lowrank.measure.order import matrices_before
 from lowrank.measure.positions import Applied, ExampleInput, output_positions
 from lowrank.measure.quantities import chosen
 from lowrank.measure.ranks import RANK_NORMS, frobenius_norm
 from lowrank.measure.spectra import singular_values
 from lowrank.measure.tensors import Split
 from lowrank.measure.theory import Theory
+from lowrank.measure.vectors import leading_directions
 
 COLLAPSE = 1e-6
 """A matrix whose Frobenius norm falls below this multiple of its largest has collapsed."""
@@ -46,10 +49,12 @@ class Measurement:
     Attributes:
         metrics: Every per-layer quantity and mean by its W&B name; NaN where it has no value.
         spectra: Singular values (min(rows, columns),) of each layer, descending, float64.
+        directions: Leading singular vectors of each layer; empty unless asked for.
     """
 
     metrics: dict[str, float]
     spectra: dict[str, np.ndarray]
+    directions: dict[str, Directions]
 
 
 class Watcher:
@@ -82,10 +87,15 @@ class Watcher:
             Such a function takes the singular values of one matrix, float64 (k,), descending, and
             returns a number; it is logged as ``<name>/<layer>`` and ``<name>_mean``, and is NaN
             where a matrix has collapsed.
+        directions: How many leading singular vectors of each matrix are kept at each measurement,
+            all of one that has fewer: ``overlap_left/<layer>`` and ``overlap_right/<layer>`` with
+            those of the previous measurement are logged, and, with an example input,
+            ``alignment/<layer>`` with the matrix before. None for none.
 
     Attributes:
         layers: What is measured, in network order.
         theory: The theory of this training; None if its options or the example are missing.
+        directions: As given.
 
     Raises:
         InputError: The model is no module or has no weight matrix, an option is none of those
@@ -106,10 +116,12 @@ class Watcher:
         split: Mapping[str, Split] | None = None,
         theory: Mapping[str, Any] | None = None,
         quantities: Collection[str] | Mapping[str, Callable[[np.ndarray], float] | None] = (),
+        directions: int | None = None,
     ) -> None:
         self.epsilons = tuple(float(epsilon) for epsilon in epsilons)
         self.rank_norm = rank_norm
-        _check(self.epsilons, rank_norm)
+        self.directions = directions
+        _check(self.epsilons, rank_norm, directions)
         self._quantities = chosen(quantities)
         _check_module(model)
         self._model = model
@@ -143,9 +155,15 @@ class Watcher:
             _check_theory(theory, model)
         if theory is not None and example_input is not None:
             self.theory = Theory(self.layers, epsilon=self.epsilons[0], **theory)
+        self._before: Mapping[str, str] = {}
+        if directions is not None:
+            _check_real(self._matrices)
+            if example_input is not None:
+                self._before = matrices_before(model, self._matrices, example_input)
         self._largest_norms: dict[str, float] = {}
         self._norms: dict[int, dict[str, float]] = {}
         self._previous: dict[str, Tensor] = {}
+        self._previous_directions: dict[str, Directions] = {}
 
     def weights(self) -> dict[str, Tensor]:
         """Returns the present matrices by layer: views of the parameters where these are matrices.
@@ -188,20 +206,30 @@ class Watcher:
         present = self.weights() if weights is None else weights
         return measure_all([self], [present], [epoch], [rates])[0]
 
-    def advance(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Makes the present weights, or a snapshot, those that the next distances refer to.
+    def advance(
+        self,
+        weights: Mapping[str, Tensor] | None = None,
+        directions: Mapping[str, Directions] | None = None,
+    ) -> None:
+        """Makes the present weights, or a snapshot, what the next distances and overlaps refer to.
 
         Args:
             weights: A snapshot, which is kept as it is; None clones the present weights.
+            directions: Of these weights, as a measurement found them; None computes them.
         """
         if weights is None:
             weights = {name: weight.clone() for name, weight in self.weights().items()}
         self._previous = dict(weights)
+        if directions is None and self.directions is not None:
+            found = leading_directions(list(weights.values()), self.directions)
+            directions = dict(zip(weights, found, strict=True))
+        self._previous_directions = dict(directions or {})
 
     def _measured(
         self,
         weights: Mapping[str, Tensor],
         spectra: dict[str, np.ndarray],
+        directions: dict[str, Directions],
         epoch: int,
         rates: Sequence[float],
     ) -> Measurement:
@@ -210,12 +238,13 @@ class Watcher:
             self._largest_norms = {}
         for name, norm in norms.items():
             self._note_norm(name, norm)
+        collapsed = {n: norm < COLLAPSE * self._largest_norms[n] for n, norm in norms.items()}
         metrics = measurement_metrics(
             self.layers,
             spectra,
             epsilons=self.epsilons,
             rank_norm=self.rank_norm,
-            collapsed={n: norm < COLLAPSE * self._largest_norms[n] for n, norm in norms.items()},
+            collapsed=collapsed,
             distances={
                 name: _distance(weight, self._previous[name]) if self._previous else math.nan
                 for name, weight in weights.items()
@@ -230,7 +259,12 @@ class Watcher:
             }
             sizes = {name: metrics[f"{self.rank_norm}_norm/{name}"] for name in weights}
             metrics |= bound_metrics(self.theory.bounds(rates, history, sizes))
-        return Measurement(metrics, spectra)
+        if directions:
+            gone = [name for name, is_gone in collapsed.items() if is_gone]
+            metrics |= direction_metrics(
+                self.layers, directions, self._previous_directions, self._before, gone
+            )
+        return Measurement(metrics, spectra, directions)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep: tensors and numbers."""
@@ -238,6 +272,10 @@ class Watcher:
             "largest_norms": dict(self._largest_norms),
             "norms": {epoch: dict(norms) for epoch, norms in self._norms.items()},
             "previous": dict(self._previous),
+            "previous_directions": {
+                name: [torch.from_numpy(side) for side in found]
+                for name, found in self._previous_directions.items()
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -251,6 +289,10 @@ class Watcher:
         self._largest_norms = dict(state.get("largest_norms") or state["first_norms"])
         self._norms = {epoch: dict(norms) for epoch, norms in state["norms"].items()}
         self._previous = dict(state["previous"])
+        self._previous_directions = {
+            name: Directions(*(side.cpu().numpy() for side in found))
+            for name, found in state.get("previous_directions", {}).items()
+        }
 
     def _note_norm(self, name: str, norm: float) -> None:
         """Keeps the largest finite norm that a matrix has had."""
@@ -280,7 +322,7 @@ def measure_all(
     matrices of equal shape in one batch, up to rounding errors.
 
     Args:
-        watchers: Of the networks, with the same ``epsilons`` and ``rank_norm``.
+        watchers: Of the networks, with the same ``epsilons``, ``rank_norm`` and ``directions``.
         weights: Of each, such as ``Watcher.weights`` gave at that epoch.
         epochs: Of each, as for ``Watcher.measure``.
         rates: Of each.
@@ -290,21 +332,28 @@ def measure_all(
     """
     if not watchers:
         return []
-    values = iter(
-        singular_values(
-            [matrix for of_one in weights for matrix in of_one.values()],
-            epsilons=watchers[0].epsilons,
-            rank_norm=watchers[0].rank_norm,
-        )
-    )
+    matrices = [matrix for of_one in weights for matrix in of_one.values()]
+    epsilons, rank_norm = watchers[0].epsilons, watchers[0].rank_norm
+    values = iter(singular_values(matrices, epsilons=epsilons, rank_norm=rank_norm))
+    count = watchers[0].directions
+    vectors = iter([] if count is None else leading_directions(matrices, count))
     return [
-        watcher._measured(present, {name: next(values) for name in present}, epoch, of_one)
+        watcher._measured(
+            present,
+            {name: next(values) for name in present},
+            dict(zip(present, vectors, strict=False)),
+            epoch,
+            of_one,
+        )
         for watcher, present, epoch, of_one in zip(watchers, weights, epochs, rates, strict=True)
     ]
 
 
-def _check(epsilons: Sequence[float], rank_norm: str) -> None:
+def _check(epsilons: Sequence[float], rank_norm: str, directions: int | None) -> None:
     lines = []
+    is_count = isinstance(directions, int) and not isinstance(directions, bool) and directions > 0
+    if directions is not None and not is_count:
+        lines.append(f"directions: got {directions!r}; allowed: a whole number from 1, or None")
     if not epsilons or not all(0 <= epsilon < 1 for epsilon in epsilons):
         told = ", ".join(f"{epsilon:g}" for epsilon in epsilons) or "none"
         lines.append(f"epsilons: got {told}; allowed: one or more numbers from 0 to below 1")
@@ -313,6 +362,19 @@ def _check(epsilons: Sequence[float], rank_norm: str) -> None:
         near = nearest(str(rank_norm), RANK_NORMS)
         lines.append(f"rank_norm: got {rank_norm!r}; allowed: {allowed}{near}")
     refuse(lines)
+
+
+def _check_real(matrices: Sequence[WeightMatrix]) -> None:
+    """Refuses complex matrices, of whose vectors the record could keep a half only.
+
+    Raises:
+        InputError: With a line for each.
+    """
+    refuse(
+        f"directions: {matrix.path} is complex; allowed: real matrices"
+        for matrix in matrices
+        if matrix.view().is_complex()
+    )
 
 
 def _check_theory(theory: Mapping[str, Any], model: nn.Module) -> None:

@@ -29,7 +29,7 @@ RECORD_NAME = "record.sqlite"
 STATES = ("running", "finished", "stopped", "collapsed", "failed", "killed")
 
 APPLICATION_ID = 0x4C6F5261  # "LoRa": tells a run record from any other SQLite file
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of a record with one of the `FURTHER` tables, else 1
 
 # `scalars` is ordered by metric, so that one metric of a long run is a few pages. Its value column
 # has no type, because SQLite would store -0.0 as 0 in a REAL column. `spectra` is ordered by
@@ -46,6 +46,12 @@ SCHEMA = (
     "CREATE TABLE spectra (epoch INTEGER NOT NULL, layer INTEGER NOT NULL, crc INTEGER NOT NULL, "
     '"values" BLOB NOT NULL, PRIMARY KEY (epoch, layer)) WITHOUT ROWID',
 )
+
+FURTHER = {
+    "directions": "CREATE TABLE directions (epoch INTEGER NOT NULL, layer INTEGER NOT NULL, "
+    'crc INTEGER NOT NULL, "values" BLOB NOT NULL, PRIMARY KEY (epoch, layer)) WITHOUT ROWID',
+}
+"""Tables that a record has only from when there is something for them."""
 
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")  # it ends a journal that names another file
 _OF_WAL = ("-wal", "-shm")
@@ -225,7 +231,8 @@ def _check(database: sqlite3.Connection, path: Path, write: bool) -> None:
             f"{SCHEMA_VERSION}): upgrade lowrank to read it"
         )
     found = database.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
-    if sorted(sql for (sql,) in found) != sorted(SCHEMA):
+    statements = {sql for (sql,) in found}
+    if not {*SCHEMA} <= statements <= {*SCHEMA, *FURTHER.values()}:
         raise DamagedRecordError(path, "its tables are not those of a run record")
     if path.stat().st_size % database.execute("PRAGMA page_size").fetchone()[0]:
         raise DamagedRecordError(path, "its end is missing")  # SQLite notices only whole pages
@@ -250,6 +257,7 @@ class Head:
         updated: When something was last recorded.
         epochs: Every epoch with 1 if it has spectra, else 0.
         metrics: Every metric's id and name.
+        further: Which of the `FURTHER` tables it has.
     """
 
     run_id: str
@@ -260,6 +268,7 @@ class Head:
     updated: str
     epochs: list[tuple[int, int]]
     metrics: list[tuple[int, str]]
+    further: tuple[str, ...]
 
 
 def read_head(path: Path, database: sqlite3.Connection) -> Head:
@@ -295,7 +304,9 @@ def read_head(path: Path, database: sqlite3.Connection) -> Head:
             )
             for entry in meta.pop("layers")
         )
-        head = Head(layers=layers, epochs=index[0], metrics=index[1], **meta)
+        head = Head(
+            layers=layers, epochs=index[0], metrics=index[1], further=tuple(index[3:]), **meta
+        )
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise DamagedRecordError(path, "an entry is missing or not what was written") from error
     if not isinstance(head.config, dict) or head.state not in STATES:
@@ -312,15 +323,25 @@ def read_head(path: Path, database: sqlite3.Connection) -> Head:
     return head
 
 
-Index = tuple[list[tuple[int, int]], list[tuple[int, str]], int]
+Index = tuple[Any, ...]
 
 
 def read_index(database: sqlite3.Connection) -> Index:
-    """Returns the rows of `epochs`, id and name of every metric, and the number of sessions."""
+    """Returns the small tables: what must be in a record, so that nothing is lost unnoticed.
+
+    Args:
+        database: A connection to it.
+
+    Returns:
+        The rows of `epochs`, id and name of every metric, the number of sessions, and the names of
+        the `FURTHER` tables.
+    """
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema").fetchall()}
     return (
         database.execute("SELECT epoch, measured FROM epochs ORDER BY epoch").fetchall(),
         database.execute("SELECT id, name FROM metrics ORDER BY id").fetchall(),
         database.execute("SELECT count(*) FROM sessions").fetchone()[0],
+        *(name for name in FURTHER if name in tables),
     )
 
 

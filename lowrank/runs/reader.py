@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowrank.common.texts import nearest, printable
+from lowrank.measure.directions import Directions, overlaps
 from lowrank.runs.derived import derive, is_derived
 from lowrank.runs.format import (
     RECORD_NAME,
@@ -131,6 +132,7 @@ class Run:
         self.epochs = table[:, 0].copy()
         self.measured = table[table[:, 1] != 0, 0]
         self._metrics = {name: number for number, name in head.metrics}
+        self._further = head.further
         self._kept: dict[str, Array] = {}
         self._numbers = {layer.name: number for number, layer in enumerate(self.layers)}
         if self.state == "running" and not is_locked(self.path.parent):
@@ -226,6 +228,48 @@ class Run:
                     found[layer.name].append(array)
         return {name: np.array(values) for name, values in found.items()}
 
+    @property
+    def has_directions(self) -> bool:
+        """Whether leading singular vectors were kept."""
+        return "directions" in self._further
+
+    def directions(self, layer: str) -> Directions:
+        """Reads the leading singular vectors of a layer, kept where a run had ``directions``.
+
+        Args:
+            layer: Its name.
+
+        Returns:
+            Left (E, rows, r) and right (E, columns, r), float32, NaN where not measured.
+
+        Raises:
+            KeyError: If there is no such layer, or no vectors were kept.
+            DamagedRecordError: If they are not what was written.
+        """
+        if layer not in self._numbers or not self.has_directions:
+            raise KeyError(f"no directions of layer {layer!r} in this run")
+        rows, columns = self.layers[self._numbers[layer]].shape
+        found = self._read_blobs("directions", layer, "<f4", rows + columns)
+        return Directions(found[:, :rows], found[:, rows:])
+
+    def overlaps(self, layer: str, side: str) -> Array:
+        """Computes how far the leading directions of any two epochs agree.
+
+        Args:
+            layer: Its name.
+            side: ``left`` or ``right``.
+
+        Returns:
+            `lowrank.measure.directions.overlap` of each epoch with each (E, E), NaN where one was
+            not measured or the matrix was zero or not finite.
+
+        Raises:
+            ValueError: If there is no such side.
+        """
+        if side not in Directions._fields:
+            raise ValueError(f"Invalid side: {side!r}. Allowed: {', '.join(Directions._fields)}.")
+        return overlaps(getattr(self.directions(layer), side))
+
     def _retire(self) -> None:
         """Takes a configuration of an earlier version, but none of several networks.
 
@@ -282,24 +326,34 @@ class Run:
         return self._align(epochs, values)
 
     def _read_spectra(self, name: str) -> Array:
+        k = min(self.layers[self._numbers[name]].shape)
+        return np.asarray(self._read_blobs("spectra", name, "<f8", k)[..., 0])
+
+    def _read_blobs(self, table: str, name: str, of_type: str, length: int) -> NDArray[Any]:
+        """Returns a layer's arrays of all epochs (E, length, …), verified.
+
+        Raises:
+            DamagedRecordError: If one is not what was written.
+        """
         number = self._numbers[name]
-        k = min(self.layers[number].shape)
         with self._reading() as database:
             rows = database.execute(
-                'SELECT epoch, crc, "values" FROM epochs CROSS JOIN spectra USING (epoch) '
+                f'SELECT epoch, crc, "values" FROM epochs CROSS JOIN {table} USING (epoch) '
                 "WHERE layer = ? ORDER BY epoch",
                 (number,),
             ).fetchall()
             for epoch, crc, values in rows:
                 if not _is_spectrum(epoch, number, values, crc):
-                    raise DamagedRecordError(self.path, f"spectrum of {name}, epoch {epoch}")
+                    one = "spectrum" if table == "spectra" else table
+                    raise DamagedRecordError(self.path, f"{one} of {name}, epoch {epoch}")
             epochs = np.array([epoch for epoch, *_ in rows], dtype=np.int64)
             if not np.isin(self.measured, epochs).all():
-                raise DamagedRecordError(self.path, f"spectra of {name} are missing")
-            blob = b"".join(values for *_, values in rows)
-            return self._align(epochs, np.frombuffer(blob, dtype="<f8").reshape(len(rows), k))
+                raise DamagedRecordError(self.path, f"{table} of {name} are missing")
+            found = np.frombuffer(b"".join(values for *_, values in rows), dtype=of_type)
+            width = found.size // (len(rows) * length) if rows else 1
+            return self._align(epochs, found.reshape(len(rows), length, width))
 
-    def _align(self, epochs: NDArray[np.int64], values: Array) -> Array:
+    def _align(self, epochs: NDArray[np.int64], values: NDArray[Any]) -> NDArray[Any]:
         """Spreads values (n, …) over this run's epochs.
 
         Returns:
@@ -314,7 +368,7 @@ class Run:
         if absent > MOST_ABSENT:
             what = f"{absent / 2**30:,.0f} GiB of spectra that are not in it"
             raise DamagedRecordError(self.path, f"it claims {what}")
-        aligned = np.full((len(self.epochs), *values.shape[1:]), np.nan)
+        aligned = np.full((len(self.epochs), *values.shape[1:]), np.nan, values.dtype)
         # A run that goes on may have more epochs by now than this snapshot.
         places = np.searchsorted(self.epochs, epochs)
         known = places < len(self.epochs)

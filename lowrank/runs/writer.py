@@ -23,9 +23,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from lowrank.common.files import replacing
 from lowrank.common.texts import nearest
+from lowrank.measure.directions import Directions
 from lowrank.measure.layers import Layer
 from lowrank.runs.format import (
     APPLICATION_ID,
+    FURTHER,
     SCHEMA,
     SCHEMA_VERSION,
     STATES,
@@ -59,6 +61,7 @@ class Record:
         head = read_head(path, database)
         self.layers = head.layers
         self.last_epoch = head.epochs[-1][0] if head.epochs else None
+        self._tables = head.further
         self._metrics: dict[str, tuple[int, int]] = {
             name: (number, checksum)
             for number, name, checksum in database.execute("SELECT id, name, checksum FROM metrics")
@@ -113,7 +116,7 @@ class Record:
                 # Whole or thrown away, it needs no journal, which a kill would leave beside it.
                 database.execute("PRAGMA journal_mode=MEMORY")
                 database.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+                database.execute("PRAGMA user_version=1")  # until there is a further table
                 database.execute("BEGIN")
                 for statement in SCHEMA:
                     database.execute(statement)
@@ -169,6 +172,7 @@ class Record:
         epoch: int,
         metrics: Mapping[str, float],
         spectra: Mapping[str, ArrayLike] | None = None,
+        directions: Mapping[str, Directions] | None = None,
     ) -> None:
         """Records one epoch in one transaction; an epoch already recorded is replaced.
 
@@ -178,6 +182,7 @@ class Record:
                 no value.
             spectra: The singular values of every layer, (k,) with k = min(rows, columns); nothing
                 if this epoch was not measured.
+            directions: Leading singular vectors of every layer, where they are kept.
 
         Raises:
             ValueError: If the epoch is negative, a layer unknown or missing, or a shape wrong.
@@ -188,6 +193,7 @@ class Record:
             raise ValueError(f"Invalid epoch: {epoch}. The first is 0.")
         values = {name: float(value) for name, value in metrics.items()}
         blobs = self._encode(spectra) if spectra else []
+        vectors = self._encode_directions(directions) if directions else []
         with self._transaction():
             known = self._without(epoch)
             for name in values:
@@ -216,10 +222,20 @@ class Record:
                     for layer, blob in enumerate(blobs)
                 ],
             )
+            if vectors:
+                self._further("directions")
+                self._database.executemany(
+                    "INSERT INTO directions VALUES (?, ?, ?, ?)",
+                    [
+                        (epoch, layer, spectrum_crc(epoch, layer, blob), blob)
+                        for layer, blob in enumerate(vectors)
+                    ],
+                )
             self._database.execute("INSERT INTO epochs VALUES (?, ?)", (epoch, bool(blobs)))
             _write_meta(self._database, {"updated": _now()})
             _write_index(self._database)
         self._metrics = known
+        self._tables = read_index(self._database)[3:]
         self.last_epoch = epoch if self.last_epoch is None else max(self.last_epoch, epoch)
 
     def set_state(self, state: str) -> None:
@@ -282,8 +298,15 @@ class Record:
         self._database.execute(
             "DELETE FROM scalars WHERE metric IN (SELECT id FROM metrics) AND epoch = ?", (epoch,)
         )
-        self._database.execute("DELETE FROM spectra WHERE epoch = ?", (epoch,))
+        for table in ("spectra", *self._tables):
+            self._database.execute(f"DELETE FROM {table} WHERE epoch = ?", (epoch,))
         return known
+
+    def _further(self, table: str) -> None:
+        """Makes a further table where the record lacks it."""
+        if table not in self._tables:
+            self._database.execute(FURTHER[table])
+            self._database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _encode(self, spectra: Mapping[str, ArrayLike]) -> list[bytes]:
         """Returns the layers' spectra in network order as little-endian float64.
@@ -307,6 +330,23 @@ class Record:
                 )
             blobs.append(values.tobytes())
         return blobs
+
+    def _encode_directions(self, directions: Mapping[str, Directions]) -> list[bytes]:
+        """Returns the layers' vectors in network order: left, then right, little-endian float32.
+
+        Raises:
+            ValueError: If they are of other layers, or a shape is wrong.
+        """
+        if [layer.name for layer in self.layers] != list(directions):
+            raise ValueError(f"directions of {', '.join(directions)}: other layers than measured")
+        for layer in self.layers:
+            shapes = [side.shape for side in directions[layer.name]]
+            if shapes != [(size, shapes[0][-1]) for size in layer.shape]:
+                raise ValueError(f"directions of layer {layer.name!r} have shapes {shapes}")
+        return [
+            b"".join(np.asarray(side, dtype="<f4").tobytes() for side in sides)
+            for sides in directions.values()
+        ]
 
 
 def _write_meta(database: sqlite3.Connection, meta: Mapping[str, Any]) -> None:

@@ -205,6 +205,7 @@ class Member:
             rank_norm=config.rank_norm,
             parts=FAMILIES[config.model].parts,
             quantities=config.quantities,
+            directions=config.directions,
             example_input=dataset.train.images[:1].float(),
             theory={
                 "optimizer": config.optimizer,
@@ -329,10 +330,11 @@ class Member:
             self._save(epoch.state)
             self._last_state = epoch.state if is_last else None
         spectra = {} if measurement is None else measurement.spectra
-        self.record.append(number, row, spectra)
+        directions = None if measurement is None else measurement.directions
+        self.record.append(number, row, spectra, directions)
         self._log(number, row, spectra, is_last)
         if epoch.weights is not None:
-            self.watcher.advance(epoch.weights)
+            self.watcher.advance(epoch.weights, directions)
 
     def is_truncated(self, epoch: int) -> bool:
         """Returns whether the network is evaluated at lower ranks, too.
@@ -448,7 +450,7 @@ class Member:
             whole = self._whole(state)
             if keeps_state(self.config.optimizer, self.config.momentum):
                 del whole["optimizer"]
-            whole["watcher"]["previous"] = {}
+            whole["watcher"] |= {"previous": {}, "previous_directions": {}}
             checkpoints.save(self.directory.checkpoint, whole)
 
 

@@ -60,6 +60,7 @@ DEFAULTS = {
     "quantities": [],
     "measure_every": 1,
     "truncation_every": None,
+    "directions": None,
     "on_collapse": "continue",
     "device": "auto",
     "precision": "fp32",
@@ -143,6 +144,7 @@ def configs(draw: st.DrawFn) -> Config:
         "quantities": tuple(draw(st.lists(st.sampled_from(FURTHER_QUANTITIES), unique=True))),
         "measure_every": (every := draw(counts)),
         "truncation_every": draw(st.none() | st.just(every)),
+        "directions": draw(st.none() | counts),
         "on_collapse": of("continue", "stop"),
         "device": of("auto", "cuda", "cuda:3"),
         "precision": of("fp32", "tf32", "bf16"),
@@ -410,7 +412,8 @@ ROLES = {
     "tracking": (
         "tracking project entity group tags name figures_every checkpoint_every keep_checkpoint"
     ),
-    "measurement": "epsilons rank_norm quantities measure_every truncation_every on_collapse",
+    "measurement": "epsilons rank_norm quantities measure_every truncation_every directions "
+    "on_collapse",
 }
 
 

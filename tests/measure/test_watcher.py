@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lowrank.common.errors import InputError
 from lowrank.measure.watcher import Watcher, measure_all
 
 EXAMPLE = torch.ones(1, 50)
@@ -99,3 +100,45 @@ def test_weights_are_views_and_an_advance_keeps_a_copy():
     of.advance()
     change(model, 0)
     assert of.measure(1).metrics["distance/0"] > 0
+
+
+def test_directions_agree_with_themselves_and_with_the_matrix_before():
+    model = network(0)
+    one = Watcher(model, example_input=EXAMPLE, directions=35)
+    names = [layer.name for layer in one.layers]
+    first = one.measure(0)
+    assert np.isnan(first.metrics["overlap_left/0"])
+    assert [found.left.shape[1] for found in first.directions.values()] == [35, 35, 35, 30]
+    one.advance()
+    again = one.measure(1).metrics
+    for name in names:
+        assert again[f"overlap_left/{name}"] == pytest.approx(1, abs=1e-6)
+        assert again[f"overlap_right/{name}"] == pytest.approx(1, abs=1e-6)
+    assert [name for name in names if f"alignment/{name}" in again] == names[1:]
+    with torch.no_grad():  # the last matrix reads what the one before it writes
+        left = torch.from_numpy(first.directions["2"].left[:, :30])
+        model[3].weight.copy_(torch.randn(30, 30) @ left.T)
+        model[1].weight.zero_()
+    found = one.measure(2).metrics
+    assert found["alignment/3"] == pytest.approx(1, abs=1e-5)
+    for name in ("overlap_left/1", "overlap_right/1", "alignment/1", "alignment/2"):
+        assert np.isnan(found[name]), name
+    assert np.isnan(found["overlap_left_mean"])
+    assert np.isnan(found["alignment_mean"])
+
+
+def test_without_an_example_nothing_is_known_of_an_order():
+    found = Watcher(network(0), directions=2).measure(0).metrics
+    assert "overlap_right/3" in found
+    assert not [name for name in found if name.startswith("alignment")]
+
+
+@pytest.mark.parametrize("count", [0, 2.5, True, "3"])
+def test_a_number_of_directions_that_is_none_is_refused(count):
+    with pytest.raises(InputError, match="directions: got .*; allowed: a whole number from 1"):
+        Watcher(network(0), directions=count)
+
+
+def test_directions_of_complex_matrices_are_refused():
+    with pytest.raises(InputError, match=r"directions: weight is complex; allowed: real"):
+        Watcher(nn.Linear(3, 2, dtype=torch.complex64), directions=1)

@@ -25,6 +25,7 @@ import pytest
 
 from lowrank.cli import main
 from lowrank.common.errors import Failure, InputError
+from lowrank.measure.directions import Directions
 from lowrank.measure.layers import Layer
 from lowrank.runs.find import Run, find_runs, load_run, load_sweep
 from lowrank.runs.format import (
@@ -306,6 +307,68 @@ def test_reading_one_metric_does_not_touch_spectra(tmp_path):
     assert run.metrics["rank/7"].tolist() == [metrics_of(epoch)["rank/7"] for epoch in range(3)]
     with pytest.raises(RecordError, match=r"damaged \(spectrum of stem, epoch 0\)"):
         run.spectra["stem"]
+
+
+def directions_of(epoch: int, count: int = 2) -> dict[str, Directions]:
+    rng = np.random.default_rng([epoch, 2])
+    return {
+        layer.name: Directions(*(rng.normal(size=(n, count)).astype("f4") for n in layer.shape))
+        for layer in LAYERS
+    }
+
+
+def test_directions_are_kept_with_their_epoch_and_verified(tmp_path):
+    with create(tmp_path / "run") as record:
+        for epoch in (0, 1, 2, 1):  # one of them again
+            spectra = spectra_of(epoch) if epoch != 1 else None
+            directions = directions_of(epoch) if epoch != 1 else None
+            record.append(epoch, metrics_of(epoch), spectra, directions)
+    with Record.open(record.path) as record:
+        record.append(3, metrics_of(3), spectra_of(3), directions_of(3))
+    run = load_run(record.path)
+    for layer in LAYERS:
+        found = run.directions(layer.name)
+        for side in ("left", "right"):
+            assert np.isnan(getattr(found, side)[1]).all()
+            for epoch in (0, 2, 3):
+                assert np.array_equal(
+                    getattr(found, side)[epoch], getattr(directions_of(epoch)[layer.name], side)
+                )
+    content = bytearray(record.path.read_bytes())
+    content[content.index(directions_of(2)["stem"].left.tobytes())] ^= 1
+    record.path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"damaged \(directions of stem, epoch 2\)"):
+        run.directions("stem")
+
+
+def test_a_record_without_directions_has_the_format_of_earlier_versions(tmp_path):
+    path = filled(tmp_path / "run", 2)
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+    run = load_run(path)
+    assert not run.has_directions
+    with pytest.raises(KeyError, match="no directions of layer 'stem' in this run"):
+        run.directions("stem")
+    with Record.open(path) as record:
+        record.append(2, {}, spectra_of(2), directions_of(2))
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        database.execute("DROP TABLE directions")
+    with pytest.raises(RecordError, match=r"damaged \(epochs or metrics are not"):
+        load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("directions", "message"),
+    [
+        ({"stem": directions_of(0)["stem"]}, "directions of stem: other layers than measured"),
+        (directions_of(0) | {"head": directions_of(0)["stem"]}, "layer 'head' have shapes"),
+    ],
+    ids=["missing layers", "wrong shape"],
+)
+def test_directions_of_another_network_are_refused(tmp_path, directions, message):
+    with create(tmp_path / "run") as record, pytest.raises(ValueError, match=message):
+        record.append(0, {}, spectra_of(0), directions)
 
 
 @pytest.mark.parametrize(
