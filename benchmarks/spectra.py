@@ -32,6 +32,7 @@ from lowrank.measure.watcher import Watcher
 from lowrank.runs.environment import available_cores
 
 EPSILONS = (1e-3, 1e-2)
+DIRECTIONS = 10
 SVDVALS = "loop of `svdvals`, float32"
 EPOCH_IMAGES = 50_000
 SHARE = 0.01
@@ -107,10 +108,37 @@ def of_resnet18(options: Options) -> list[Row]:
     )
     return [
         faster(what, SVDVALS, {"ours": times["ours"], "theirs": times["svdvals"]}, 5),
+        of_directions(model, options),
         faster(what, papers, {"ours": times["ours"], "theirs": times["paper"]}, 10),
         faster(what, "WeightWatcher's `analyze()`", slow, 10),
         faster(f"{what}, half of all σ at rounding", SVDVALS, lowered, None),
     ]
+
+
+def of_directions(model: nn.Module, options: Options) -> Row:
+    """Measures what it costs to keep singular vectors beside singular values.
+
+    Args:
+        model: A ResNet-18.
+        options: How.
+
+    Returns:
+        The row.
+    """
+    times = interleaved(
+        {"ours": ours_of(model, directions=DIRECTIONS), "theirs": ours_of(model)},
+        options.repetitions(5),
+        warmups=options.warmups,
+    )
+    return Row(
+        f"spectra and {DIRECTIONS} leading directions of ResNet-18",
+        "its spectra alone",
+        "s",
+        spread(times["ours"]),
+        spread(times["theirs"]),
+        "share",
+        None,
+    )
 
 
 def of_an_epoch(options: Options) -> Row:
@@ -164,9 +192,9 @@ def of_places(options: Options) -> Row:
     return faster("spectra of ResNet-18", "on cores of the CPU", times, None)
 
 
-def ours_of(model: nn.Module) -> Turn:
+def ours_of(model: nn.Module, directions: int | None = None) -> Turn:
     """Returns our measurement of all spectra and quantities, distances among them."""
-    watcher = Watcher(model, epsilons=EPSILONS)
+    watcher = Watcher(model, epsilons=EPSILONS, directions=directions)
     watcher.advance()
     return lambda: watcher.measure(0)
 

@@ -12,6 +12,8 @@ def before(model, example):
 
 
 class Block(nn.Module):
+    """A residual block between whose matrices and the last there is a sum."""
+
     def __init__(self):
         super().__init__()
         self.last = nn.Linear(4, 6)  # registered before those that come first

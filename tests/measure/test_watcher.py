@@ -135,7 +135,7 @@ def test_without_an_example_nothing_is_known_of_an_order():
 
 @pytest.mark.parametrize("count", [0, 2.5, True, "3"])
 def test_a_number_of_directions_that_is_none_is_refused(count):
-    with pytest.raises(InputError, match="directions: got .*; allowed: a whole number from 1"):
+    with pytest.raises(InputError, match=r"directions: got .*; allowed: a whole number from 1"):
         Watcher(network(0), directions=count)
 
 
