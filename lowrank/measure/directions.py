@@ -81,8 +81,8 @@ def alignment(left: Vectors, right: Vectors) -> float:
         In [0, 1]; r·r'/(m·min(p·r, r')) on average for random ones.
 
     Example:
-        >>> alignment(np.eye(3)[:, :1], np.eye(3)[:, :2]), alignment(np.eye(3)[:, :1], np.eye(6)[:, :2])
-        (1.0, 1.0)
+        >>> [alignment(np.eye(3)[:, :1], np.eye(n)[:, :2]) for n in (3, 6)]
+        [1.0, 1.0]
     """
     taps = len(right) // len(left)
     apart = right.astype(np.float64).reshape(len(left), -1)  # (m, p·r')
