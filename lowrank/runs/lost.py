@@ -12,6 +12,9 @@ from lowrank.runs.reader import Array, Run
 DEAD, COLLAPSED = "dead", "collapsed"
 """How a run can be lost; every table and message has these words."""
 
+NO_RANK = (COLLAPSED, DEAD)
+"""How a network ends that has no rank."""
+
 _MOST_NAMES = 5  # of collapsed matrices in a line
 
 

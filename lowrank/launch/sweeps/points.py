@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lowrank.runs.lost import NO_RANK
+
 PRUNED = "pruned"
 """Outcome of a run that was ended early, as worse than others."""
 
-LOST = ("collapsed", "dead", PRUNED)
+LOST = (*NO_RANK, PRUNED)
 """Outcomes of a run that is done and has no value."""
 
 

@@ -15,6 +15,7 @@ from lowrank.views.figures.tables import (
     ScatterTable,
     Series,
 )
+from lowrank.views.table.rows import ACCURACIES
 
 
 def scatter_csv(table: ScatterTable) -> str:
@@ -45,7 +46,7 @@ def curves_csv(table: CurvesTable) -> str:
         CSV with a head; the networks that are in no mean have their run's id and end.
     """
     more = ["run", "end", "seeds", "epoch"]
-    for name in (table.definition.column, "train_accuracy", "test_accuracy"):
+    for name in (table.definition.column, *ACCURACIES):
         more += [name, f"{name}_std"]
     # Without settings that differ, curves stand for runs: there is one column of their ids.
     lines: list[list[Any]] = [_head("panel", [table.by] if table.by else [], more)]
@@ -72,7 +73,7 @@ def _head(first: str, settings: Sequence[str], more: Sequence[str]) -> list[str]
 
 def _columns(mean: Series, deviation: Series | None) -> list[list[Any]]:
     columns: list[Any] = [mean.epochs.astype(int).tolist()]
-    for name in ("rank", "train_accuracy", "test_accuracy"):
+    for name in ("rank", *ACCURACIES):
         columns.append([_cell(value) for value in getattr(mean, name)])
         spread = getattr(deviation, name) if deviation else np.full(len(mean.epochs), np.nan)
         columns.append([_cell(value) for value in spread])

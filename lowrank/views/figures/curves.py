@@ -9,32 +9,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from lowrank.runs.lost import NO_RANK
 from lowrank.views.figures.style import (
-    COLUMN_WIDTH,
-    DARK_TO_LIGHT,
-    PAGE_WIDTH,
     TEXT,
     TICKS,
-    bar_of,
-    colours,
-    columns_of,
-    continuous,
+    Frame,
+    band,
+    band_key,
     dress,
-    fitting,
     from_zero,
     full_rank,
     in_lines,
-    key_above,
     key_below,
-    marker,
-    seeds_of,
     tight,
 )
-from lowrank.views.figures.tables import NO_RANK, Curve, CurvesTable, Series
-from lowrank.views.table.rows import ACCURACIES, Floats
+from lowrank.views.figures.tables import Curve, CurvesTable, Series
+from lowrank.views.table.rows import ACCURACIES
 
 _MARKERS_PER_CURVE = 5
 _MANY_EPOCHS = 150  # whose noise would be a block of ink
@@ -63,19 +55,13 @@ def curves_figure(
         The figure.
     """
     count = len(table.panels)
-    columns = columns_of(count)
-    rows = -(-count // columns)
-    scale = continuous(table.values)
-    wide = width or (COLUMN_WIDTH + (1.2 if scale else 0) if columns == 1 else PAGE_WIDTH)
-    lines = 0 if scale else -(-len(table.labels) // fitting(table.labels, wide))
+    frame = Frame.of(table, count, width)
+    columns, rows = frame.columns, frame.rows
     has_accuracy = shows_accuracy(table)
-    tall = 0.65 + 0.16 * lines + rows * (2.65 if has_accuracy else 1.85)
-    figure = Figure(figsize=(wide, height or tall), layout=tight())
+    tall = 0.65 + 0.16 * frame.lines + rows * (2.65 if has_accuracy else 1.85)
+    figure = Figure(figsize=(frame.width, height or tall), layout=tight())
     ratios = [2.2, 1] * rows if has_accuracy else [1] * rows
     grid = figure.add_gridspec(len(ratios), columns, height_ratios=ratios)
-    shades = colours(table.values)
-    if scale:
-        shades = [DARK_TO_LIGHT(scale(value)) for value in table.values]
     upper: list[Axes] = []
     lower: list[Axes] = []
     for place, (title, found) in enumerate(table.panels):
@@ -93,13 +79,12 @@ def curves_figure(
             )
             lower.append(below)
         for curve in found:
-            style = {"color": shades[curve.value], "marker": "" if scale else marker(curve.value)}
+            style = {"color": frame.shades[curve.value], "marker": frame.marker(curve.value)}
             _draw(above, below, curve, style, len(table.labels))
             if curve.published is not None:
                 _draw_published(above, below, curve.published, style)
         if title:
-            room = int(figure.get_size_inches()[0] / columns / 0.068)  # characters
-            above.set_title(in_lines(title, room), fontsize=TEXT, pad=3)
+            above.set_title(frame.title(title), fontsize=TEXT, pad=3)
         _name_axes(above, below, column == 0, place + columns >= count, table)
     of_full = full_rank(upper, table.full_rank)
     if not table.definition.metric:
@@ -110,9 +95,8 @@ def curves_figure(
         upper[0].set_title(in_lines(table.title, 44), fontsize=TEXT, pad=3)
     elif table.title and len(table.labels) == 1:
         figure.suptitle(table.title, fontsize=TEXT)
-    if scale:
-        bar_of(figure, [*upper, *lower], scale, DARK_TO_LIGHT, table.by)
-    _legends(figure, table, shades, of_full, scale is None)
+    frame.name_values(figure, [*upper, *lower], table, table.title if count > 1 else "")
+    _key(figure, table, of_full)
     return figure
 
 
@@ -136,9 +120,9 @@ def _draw(above: Axes, below: Axes | None, curve: Curve, style: dict[str, Any], 
         wide = 1.3 if len(mean.epochs) <= _MANY_EPOCHS else 0.9
         marks = _marks(curve.value, count, len(mean.epochs))
         _lines(above, below, mean, (wide, 1.1, 0.8), marks, {**style, "markersize": 3})
-        _band(above, mean.epochs, mean.rank, spread.rank, shade)
+        band(above, mean.epochs, mean.rank, spread.rank, shade)
         if below is not None:
-            _band(below, mean.epochs, 100 * mean.test_accuracy, 100 * spread.test_accuracy, shade)
+            band(below, mean.epochs, 100 * mean.test_accuracy, 100 * spread.test_accuracy, shade)
     for lone in curve.lone:
         series = lone.series
         marks = _marks(curve.value, count, len(series.epochs))
@@ -196,13 +180,6 @@ def _marks(place: int, count: int, epochs: int) -> list[int]:
     return [round(start + step * number) for number in range(_MARKERS_PER_CURVE)]
 
 
-def _band(axes: Axes, epochs: Floats, mean: Floats, spread: Floats, shade: Any) -> None:
-    if np.isfinite(spread).any():
-        axes.fill_between(
-            epochs, mean - spread, mean + spread, color=shade, alpha=0.22, linewidth=0
-        )
-
-
 def _name_axes(
     above: Axes, below: Axes | None, first: bool, last: bool, table: CurvesTable
 ) -> None:
@@ -229,14 +206,9 @@ def _name_axes(
         )  # fmt: skip
 
 
-def _legends(
-    figure: Figure, table: CurvesTable, shades: Sequence[Any], of_full: Sequence[Any], named: bool
-) -> None:
-    """Names the values above the panels, and the kinds of line below them."""
+def _key(figure: Figure, table: CurvesTable, of_full: Sequence[Any]) -> None:
+    """Names the kinds of line below the panels."""
     curves = [curve for _, found in table.panels for curve in found]
-    if named and len(table.labels) > 1:
-        fixed = f" ({table.title})" if table.title and len(table.panels) > 1 else ""
-        key_above(figure, shades, table.labels, f"{table.by}{fixed}")
     key: list[tuple[Any, str]] = []
     grey: dict[str, Any] = {"color": "0.25", "linewidth": 1.1}
     if _shown(table, "test_accuracy"):
@@ -254,6 +226,5 @@ def _legends(
         key.append((circle, "not finished"))
     if any(curve.published is not None for curve in curves):
         key.append((Line2D([], [], color="0.25", **_PUBLISHED), "published"))
-    if told := seeds_of([curve.seeds for curve in curves if curve.seeds]):
-        key.append((Patch(color="0.25", alpha=0.22, linewidth=0), told))
+    key += band_key([curve.seeds for curve in curves if curve.seeds])
     key_below(figure, key, 1.05)

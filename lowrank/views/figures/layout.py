@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import combinations
+from typing import Any
 
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest, one_of
@@ -48,6 +49,22 @@ class Layout:
         """What is the same in the whole figure, in words."""
         return ", ".join(factor.title(place) for factor, place in self.fixed)
 
+    def by_value(self, title: str = "") -> dict[str, Any]:
+        """Returns what `ByValue` says of the figure.
+
+        Args:
+            title: What is to stand before the layout's.
+
+        Returns:
+            By attribute.
+        """
+        return {
+            "title": ", ".join(filter(None, [title, self.title])),
+            "by": self.across.name,
+            "values": [level[0] if len(level) == 1 else level for level in self.across.levels],
+            "labels": self.across.labels,
+        }
+
     @property
     def stem(self) -> str:
         """The name of the figure's file, without suffix: `name`, where it is short enough."""
@@ -88,6 +105,23 @@ class Layout:
             (panel.title(place), [p for p in members if panel.place(p.values) == place])
             for place in range(len(panel.levels))
         ]
+
+
+@dataclass(frozen=True)
+class ByValue:
+    """What a figure shows by the value of a setting, in panels.
+
+    Attributes:
+        title: What is the same in all panels, in words; may be empty.
+        by: What lines or curves stand for, in words; empty for a single one.
+        values: Its values, for the colours.
+        labels: Their words.
+    """
+
+    title: str
+    by: str
+    values: Sequence[Hashable]
+    labels: Sequence[str]
 
 
 @dataclass(frozen=True)

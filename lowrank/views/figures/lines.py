@@ -8,27 +8,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from lowrank.views.figures.matrices import Line, LinesTable
 from lowrank.views.figures.style import (
-    COLUMN_WIDTH,
-    DARK_TO_LIGHT,
-    PAGE_WIDTH,
     TEXT,
-    bar_of,
-    colours,
-    columns_of,
-    continuous,
+    Frame,
+    band,
+    band_key,
     dress,
-    fitting,
-    in_lines,
-    key_above,
     key_below,
-    marker,
     plain_numbers,
-    seeds_of,
     tight,
 )
 from lowrank.views.figures.truncation import share_axis
@@ -52,24 +42,18 @@ def lines_figure(
         The figure.
     """
     count = len(table.panels)
-    columns = columns_of(count)
-    rows = -(-count // columns)
-    scale = continuous(table.values)
-    wide = width or (COLUMN_WIDTH + (1.2 if scale else 0) if columns == 1 else PAGE_WIDTH)
-    above = 0 if scale or not table.by else -(-len(table.labels) // fitting(table.labels, wide))
-    size = (wide, height or 0.75 + 0.16 * above + 2.0 * rows)
+    frame = Frame.of(table, count, width)
+    columns, above = frame.columns, frame.lines if table.by else 0
+    size = (frame.width, height or 0.75 + 0.16 * above + 2.0 * frame.rows)
     figure = Figure(figsize=size, layout=tight())
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    shades = colours(table.values)
-    if scale:
-        shades = [DARK_TO_LIGHT(scale(value)) for value in table.values]
+    grid = figure.subplots(frame.rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for place, (axes, (title, found)) in enumerate(zip(grid, table.panels, strict=False)):
         dress(axes)
         if table.is_logarithmic:
             axes.set_yscale("log")
             plain_numbers(axes.yaxis)
         for line in found:
-            _draw(axes, line, shades[line.value], "" if scale else marker(line.value))
+            _draw(axes, line, frame.shades[line.value], frame.marker(line.value))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         axes.margins(x=0.02)
         if table.is_share:
@@ -78,8 +62,7 @@ def lines_figure(
         if table.epsilon is not None:
             axes.axhline(table.epsilon, zorder=0, **_EPSILON)
         if title or count == 1:
-            room = int(wide / columns / 0.068)
-            axes.set_title(in_lines(title or table.title, room), fontsize=TEXT, pad=3)
+            axes.set_title(frame.title(title or table.title), fontsize=TEXT, pad=3)
         if place % columns == 0:
             axes.set_ylabel(table.y[1], fontsize=TEXT)
         if place + columns >= count:
@@ -88,7 +71,8 @@ def lines_figure(
     for axes in grid[count:]:
         axes.set_visible(False)
     _limit(grid[0], table)
-    _keys(figure, table, shades, scale, list(grid[:count]))
+    frame.name_values(figure, list(grid[:count]), table, table.title if count > 1 else "")
+    _key(figure, table)
     return figure
 
 
@@ -100,9 +84,7 @@ def _draw(axes: Axes, line: Line, shade: Any, mark: str) -> None:
         line.x, line.mean, color=shade, linewidth=width, marker=mark, markersize=3,
         markevery=None if few else every,
     )  # fmt: skip
-    if np.isfinite(line.deviation).any():
-        low, high = line.mean - line.deviation, line.mean + line.deviation
-        axes.fill_between(line.x, low, high, color=shade, alpha=0.22, linewidth=0)
+    band(axes, line.x, line.mean, line.deviation, shade)
     if np.isfinite(line.decay).any():
         axes.plot(line.x, line.decay, color=shade, **_DECAY)
 
@@ -116,18 +98,12 @@ def _limit(axes: Axes, table: LinesTable) -> None:
         axes.set_ylim(bottom=max(0.5 * lowest, table.epsilon / 100))
 
 
-def _keys(figure: Figure, table: LinesTable, shades: Any, scale: Any, panels: list[Axes]) -> None:
-    """Names the values above the panels, or in a colour bar, and the other lines below."""
-    fixed = f" ({table.title})" if table.title and len(table.panels) > 1 else ""
-    if scale:
-        bar_of(figure, panels, scale, DARK_TO_LIGHT, table.by)
-    elif table.by:
-        key_above(figure, shades, table.labels, f"{table.by}{fixed}")
+def _key(figure: Figure, table: LinesTable) -> None:
+    """Names the other lines below the panels."""
     key: list[tuple[Any, str]] = []
     if table.epsilon is not None:
         key.append((Line2D([], [], **_EPSILON), f"ε = {table.epsilon:g}"))
     if any(np.isfinite(line.decay).any() for line in table.lines):
         key.append((Line2D([], [], color="0.25", **_DECAY), "pure decay Π(1 − μ·wd)"))
-    if told := seeds_of([line.seeds for line in table.lines]):
-        key.append((Patch(color="0.25", alpha=0.22, linewidth=0), told))
+    key += band_key([line.seeds for line in table.lines])
     key_below(figure, key, 1.6)

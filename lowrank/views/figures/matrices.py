@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from lowrank.common.errors import InputError
 from lowrank.common.texts import csv_text, nearest, printable
 from lowrank.measure.truncation import LADDER
 from lowrank.runs.find import load_run
-from lowrank.runs.lost import COLLAPSED, DEAD
-from lowrank.views.figures.layout import Layout
+from lowrank.runs.lost import NO_RANK
+from lowrank.views.figures.layout import ByValue, Layout
+from lowrank.views.figures.tables import averaged
 from lowrank.views.table.matrices import EVERY, norm_ratios, relative_spectra, usual_layer
 from lowrank.views.table.points import Point
 from lowrank.views.table.rows import Definition, Floats, RunRow
@@ -46,14 +46,10 @@ class Line:
 
 
 @dataclass(frozen=True)
-class LinesTable:
+class LinesTable(ByValue):
     """Lines by the value of a setting, in panels.
 
     Attributes:
-        title: What is the same in all panels, in words.
-        by: What the lines stand for, in words; empty for a single one.
-        values: Its values, for the colours.
-        labels: Their words.
         panels: Title and lines of each panel, at least one.
         x: At the x-axis: the head of its column, and the words.
         y: Likewise at the y-axis.
@@ -62,10 +58,6 @@ class LinesTable:
         is_share: Whether the x-axis has halves, quarters, … of one.
     """
 
-    title: str
-    by: str
-    values: Sequence[Hashable]
-    labels: Sequence[str]
     panels: Sequence[tuple[str, Sequence[Line]]]
     x: tuple[str, str]
     y: tuple[str, str]
@@ -121,10 +113,9 @@ def spectra_table(
     ]
     title = f"{printable(name)}, " + ("last epoch" if epoch is None else f"epoch {epoch}")
     symbol = "‖W‖_F" if definition.rank_norm == "frobenius" else "‖W‖_2"
-    return _table(
-        title,
-        layout,
-        panels,
+    return LinesTable(
+        **layout.by_value(title),
+        panels=panels,
         x=("index", "index of the singular value"),
         y=("sigma_over_norm", f"σ / {symbol}"),
         is_logarithmic=max(_highest(panels), definition.epsilon) > LOGARITHMIC * min(least),
@@ -173,10 +164,9 @@ def ratio_table(
             "the runs' measure_every"
         )
     what = printable(name) or "mean over the counted matrices"
-    return _table(
-        what,
-        layout,
-        panels,
+    return LinesTable(
+        **layout.by_value(what),
+        panels=panels,
         x=("epoch", "epoch"),
         y=("norm_ratio", f"‖W‖ / ‖W‖ of {every} epoch{'s' if every > 1 else ''} before"),
     )
@@ -217,10 +207,9 @@ def truncation_table(
         raise InputError(
             f"epoch: no network was truncated at {when}; allowed: runs with truncation_every"
         )
-    return _table(
-        when,
-        layout,
-        panels,
+    return LinesTable(
+        **layout.by_value(when),
+        panels=panels,
         x=("share_kept", "rank kept / full rank of every counted matrix"),
         y=("test_accuracy", "test accuracy in %"),
         is_share=True,
@@ -248,21 +237,6 @@ def lines_csv(table: LinesTable) -> str:
     return csv_text(rows)
 
 
-def _table(
-    title: str, layout: Layout, panels: Sequence[tuple[str, Sequence[Line]]], **axes: Any
-) -> LinesTable:
-    """Returns the table of a layout, with what is the same in all panels as its title."""
-    across = layout.across
-    return LinesTable(
-        title=", ".join(filter(None, [title, layout.title])),
-        by=across.name,
-        values=[level[0] if len(level) == 1 else level for level in across.levels],
-        labels=across.labels,
-        panels=panels,
-        **axes,
-    )
-
-
 def _panels(
     points: Sequence[Point],
     layout: Layout,
@@ -277,7 +251,7 @@ def _panels(
     for title, members in layout.panels(points):
         found = []
         for point in members:
-            alive = [row for row in point.rows if row.end not in (COLLAPSED, DEAD)]
+            alive = [row for row in point.rows if row.end not in NO_RANK]
             whole = [row for row in alive if row.end == "finished"] or alive
             read = [each for row in whole if (each := of_row(row)) is not None and each[0].size]
             place = layout.across.place(point.values)
@@ -289,11 +263,9 @@ def _panels(
 
 
 def _mean(value: int, read: Sequence[tuple[Floats, Floats, Floats]]) -> Line:
-    x = reduce(np.intersect1d, (places for places, _, _ in read))
-    columns = np.array([values[np.isin(places, x)] for places, values, _ in read])
-    decays = np.array([decay[np.isin(places, x)] for places, _, decay in read])
-    spread = columns.std(axis=0, ddof=1) if len(read) > 1 else np.full(len(x), np.nan)
-    return Line(value, len(read), x, columns.mean(axis=0), spread, decays.mean(axis=0))
+    places, *columns = zip(*read, strict=True)
+    x, (mean, decay), (spread, _) = averaged(places, columns)
+    return Line(value, len(read), x, mean, spread, decay)
 
 
 def _known_layer(points: Iterable[Point], asked: str) -> str:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lowrank.runs.lost import NO_RANK
 from lowrank.views.figures.style import (
     PAGE_WIDTH,
     TEXT,
@@ -24,7 +25,7 @@ from lowrank.views.figures.style import (
     plain_numbers,
     tight,
 )
-from lowrank.views.figures.tables import NO_RANK, WITHOUT_RANK, ScatterTable
+from lowrank.views.figures.tables import WITHOUT_RANK, ScatterTable
 from lowrank.views.table.factors import spread_by_factors
 from lowrank.views.table.fields import in_order, text, words
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -20,10 +22,12 @@ from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from lowrank.common.files import replacing
 from lowrank.common.texts import wrapped
+from lowrank.views.figures.layout import ByValue
 from lowrank.views.table.factors import spread_by_factors
 
 COLUMN_WIDTH = 3.35
@@ -189,6 +193,90 @@ def key_below(figure: Figure, key: Sequence[tuple[Any, str]], room: float) -> No
             [handle for handle, _ in ordered], [name for _, name in ordered],
             loc="outside lower center", ncols=columns, **PLAIN,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A figure of panels whose lines stand for the values of a setting.
+
+    Attributes:
+        columns: Panels beside each other.
+        rows: Panels below each other.
+        width: Inches.
+        lines: Of the key above the panels.
+        scale: Of the colour bar that is there instead; None where there is none.
+        shades: The colour of each value.
+    """
+
+    columns: int
+    rows: int
+    width: float
+    lines: int
+    scale: Any
+    shades: Sequence[Any]
+
+    @classmethod
+    def of(cls, table: ByValue, count: int, width: float | None) -> Frame:
+        """Lays out panels.
+
+        Args:
+            table: What they show.
+            count: How many there are.
+            width: In inches; None for one column of a page, or two where there are many panels.
+
+        Returns:
+            The frame.
+        """
+        columns, scale = columns_of(count), continuous(table.values)
+        wide = width or (COLUMN_WIDTH + (1.2 if scale else 0) if columns == 1 else PAGE_WIDTH)
+        lines = 0 if scale else -(-len(table.labels) // fitting(table.labels, wide))
+        shades = [DARK_TO_LIGHT(scale(v)) for v in table.values] if scale else colours(table.values)
+        return cls(columns, -(-count // columns), wide, lines, scale, shades)
+
+    def marker(self, place: int) -> str:
+        """Returns the marker of the line at a place; none where a colour bar names the values.
+
+        Args:
+            place: Of the value.
+        """
+        return "" if self.scale else marker(place)
+
+    def title(self, text: str) -> str:
+        """Returns the title of a panel in lines that fit.
+
+        Args:
+            text: The title.
+        """
+        return in_lines(text, int(self.width / self.columns / 0.068))  # inches of a character
+
+    def name_values(
+        self, figure: Figure, panels: Sequence[Axes], table: ByValue, fixed: str
+    ) -> None:
+        """Says in a colour bar beside the panels or in a key above them what lines stand for.
+
+        Args:
+            figure: Of the panels.
+            panels: All of them.
+            table: What they show.
+            fixed: What the key says to be the same in all panels; may be empty.
+        """
+        if self.scale:
+            bar_of(figure, panels, self.scale, DARK_TO_LIGHT, table.by)
+        elif table.by:
+            title = f"{table.by} ({fixed})" if fixed else table.by
+            key_above(figure, self.shades, table.labels, title)
+
+
+def band(axes: Axes, x: Any, mean: Any, spread: Any, shade: Any) -> None:
+    """Draws a standard deviation on both sides of a mean, where it is known."""
+    if np.isfinite(spread).any():
+        axes.fill_between(x, mean - spread, mean + spread, color=shade, alpha=0.22, linewidth=0)
+
+
+def band_key(counts: Collection[int]) -> list[tuple[Any, str]]:
+    """Returns what `key_below` says of bands over so many seeds."""
+    told = seeds_of(counts)
+    return [(Patch(color="0.25", alpha=0.22, linewidth=0), told)] if told else []
 
 
 def full_rank(panels: Sequence[Axes], full: float) -> list[tuple[Any, str]]:

@@ -8,7 +8,8 @@ from functools import reduce
 
 import numpy as np
 
-from lowrank.views.figures.layout import Layout
+from lowrank.runs.lost import NO_RANK
+from lowrank.views.figures.layout import ByValue, Layout
 from lowrank.views.published.comparison import missed
 from lowrank.views.published.figures import Point as Published
 from lowrank.views.published.figures import compared
@@ -21,9 +22,6 @@ WITHOUT_RANK = "collapsed or dead: no rank"
 
 NUMBERS = ("rank", "deviation", "accuracy", "accuracy_deviation")
 """What `Cells` has of each cell beside counts."""
-
-NO_RANK = ("collapsed", "dead")
-"""How a network ends that has no rank."""
 
 
 @dataclass(frozen=True)
@@ -87,23 +85,15 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class CurvesTable:
+class CurvesTable(ByValue):
     """Average rank and accuracies over epochs, by the value of a setting.
 
     Attributes:
-        title: What is the same in all panels, in words; may be empty.
-        by: What the curves stand for, in words; empty for a single one.
-        values: Its values, for the colours.
-        labels: Their words.
         panels: Title and curves of each panel.
         definition: Which rank.
         full_rank: The largest possible average rank; NaN where it differs between runs.
     """
 
-    title: str
-    by: str
-    values: Sequence[Hashable]
-    labels: Sequence[str]
     panels: Sequence[tuple[str, Sequence[Curve]]]
     definition: Definition
     full_rank: float
@@ -215,12 +205,8 @@ def curves_table(
         ]
         if found:
             panels.append((title, found))
-    across = layout.across
     return CurvesTable(
-        title=layout.title,
-        by=across.name,
-        values=[level[0] if len(level) == 1 else level for level in across.levels],
-        labels=across.labels,
+        **layout.by_value(),
         panels=panels,
         definition=definition,
         full_rank=_full_rank(row for point in points for row in point.rows),
@@ -269,17 +255,31 @@ def _curve(value: int, point: Point) -> Curve:
     whole = [row for row in point.rows if row.end == "finished"]
     if not whole:
         return Curve(value, 0, None, None, lone)
-    epochs = reduce(np.intersect1d, (row.epochs for row in whole))
-    columns = [
-        np.array([getattr(row, name)[np.isin(row.epochs, epochs)] for row in whole])
-        for name in ("ranks", *ACCURACIES)
-    ]
-    means = [column.mean(axis=0) for column in columns]
-    spreads = [
-        column.std(axis=0, ddof=1) if len(whole) > 1 else np.full_like(mean, np.nan)
-        for column, mean in zip(columns, means, strict=True)
-    ]
+    columns = [[getattr(row, name) for row in whole] for name in ("ranks", *ACCURACIES)]
+    epochs, means, spreads = averaged([row.epochs for row in whole], columns)
     return Curve(value, len(whole), Series(epochs, *means), Series(epochs, *spreads), lone)
+
+
+def averaged(
+    places: Sequence[Floats], columns: Sequence[Sequence[Floats]]
+) -> tuple[Floats, list[Floats], list[Floats]]:
+    """Averages what several networks have at places that not all of them need have.
+
+    Args:
+        places: Epochs or others, of each network.
+        columns: Of each quantity its values at these places, of each network.
+
+    Returns:
+        The places that all have, and there the mean and the sample standard deviation of each
+        quantity; the latter NaN for a single network.
+    """
+    shared = reduce(np.intersect1d, places)
+    kept = [np.isin(own, shared) for own in places]
+    tables = [np.array([v[k] for v, k in zip(of, kept, strict=True)]) for of in columns]
+    means = [table.mean(axis=0) for table in tables]
+    if len(places) == 1:
+        return shared, means, [np.full_like(mean, np.nan) for mean in means]
+    return shared, means, [table.std(axis=0, ddof=1) for table in tables]
 
 
 def landscape_table(

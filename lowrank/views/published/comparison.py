@@ -16,10 +16,10 @@ from lowrank.common.texts import printable
 from lowrank.measure.ranks import rank
 from lowrank.runs.find import Run
 from lowrank.runs.format import RecordError
-from lowrank.runs.lost import COLLAPSED, DEAD
-from lowrank.views.published.figures import ACCURACIES, Point, compared, settings_of
+from lowrank.runs.lost import NO_RANK
+from lowrank.views.published.figures import Point, compared, settings_of
 from lowrank.views.table.fields import in_order, plain, settings, text, words
-from lowrank.views.table.rows import Definition, definitions, read_row
+from lowrank.views.table.rows import ACCURACIES, Definition, definitions, read_row
 
 MOST_DIFFERENT = 2
 """Runs that differ from a point in more settings than this were not meant to stand for it."""
@@ -234,7 +234,7 @@ def read(run: Run, point: Point, epsilon: float) -> Reading | str:
     row = read_row(run, next(iter(definitions(run)), Definition()))
     target = max(0, min(point.epoch, int(run.config["epochs"])))
     there = row.epochs[row.epochs >= target]
-    if not there.size and row.end not in (COLLAPSED, DEAD):
+    if not there.size and row.end not in NO_RANK:
         last = f"epoch {row.epochs[-1]:g}" if row.epochs.size else "no epoch"
         return f"{row.end}, {last} of {target}"
     epoch = int(there[0] if there.size else row.epochs[-1])

@@ -24,8 +24,6 @@ from lowrank.config.values import read_value
 
 Settings = Mapping[str, Any]
 
-ACCURACIES = ("train_accuracy", "test_accuracy")
-
 CHANCE = 0.1
 """Of ten classes: every published run that is no better has them."""
 

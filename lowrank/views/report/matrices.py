@@ -10,7 +10,7 @@ import numpy as np
 
 from lowrank.runs.find import Run
 from lowrank.runs.format import RecordError
-from lowrank.runs.lost import COLLAPSED, DEAD
+from lowrank.runs.lost import NO_RANK
 from lowrank.views.report.packing import Floats, Places, pack, spread
 from lowrank.views.table.matrices import EVERY, norm_ratios, relative_spectra, usual_layer
 from lowrank.views.table.rows import Definition, RunRow, definitions
@@ -43,7 +43,7 @@ def matrices(
         JSON types, as the page's program reads them, and for the place of every run whose spectra
         cannot be read the reason in lines.
     """
-    able = [n for n, row in enumerate(rows) if row.epochs.size and row.end not in (COLLAPSED, DEAD)]
+    able = [n for n, row in enumerate(rows) if row.epochs.size and row.end not in NO_RANK]
     names = list(dict.fromkeys(layer.name for n in able for layer in runs[n].layers))
     most = int(np.clip(MATRIX_BYTES / 2 / 4 / POINTS[0] / max(1, len(names)), 1, MOST_RUNS))
     chosen = _spread_over_points(able, rows, groups, most)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from lowrank.config.settings import SAME_EXPERIMENT
 from lowrank.runs.find import Run
-from lowrank.runs.lost import COLLAPSED, DEAD
+from lowrank.runs.lost import NO_RANK
 from lowrank.views.table.factors import Values, factors_of, grid, is_grid
 from lowrank.views.table.fields import (
     assignments,
@@ -214,7 +214,7 @@ def _endings(points: Sequence[Point], fields: Sequence[str]) -> list[str]:
             )  # fmt: skip
             last = f"{row.epochs[-1]:g}" if row.epochs.size else "none"
             how, detail = f"{row.end} since epoch {row.collapse_epoch:g}", ""
-            if row.end not in (COLLAPSED, DEAD):
+            if row.end not in NO_RANK:
                 how, detail = f"not finished, {row.end}", f", last epoch measured: {last}"
             lines.append(f"{how}: run {row.id} ({where}){detail}".replace("()", ""))
     return lines
