@@ -25,15 +25,19 @@ class Figures(Options):
 
     paths: tuple[str, ...] = run_paths("figures")
     kind: (
-        Literal["curves", "landscape", "scatter", "spectra", "ratio", "truncation", "all"] | None
+        Literal[
+            "curves", "landscape", "scatter", "spectra", "ratio", "truncation", "directions", "all"
+        ]
+        | None
     ) = option(
         None,
         "curves: average rank over epochs by the value of a setting, with train and test "
         "accuracies below; landscape: average rank over two settings; scatter: average rank "
         "against each setting; spectra: singular values of a matrix by the value of a setting; "
         "ratio: norms over those some epochs before, beside pure decay; truncation: test "
-        "accuracy at lower ranks by the value of a setting; all (default): curves and landscape, "
-        "or scatter where many points form no grid",
+        "accuracy at lower ranks by the value of a setting; directions: how far the leading "
+        "singular vectors of one run stay; all (default): curves and landscape, or scatter where "
+        "many points form no grid",
         "KIND",
     )
     by: str = option(
@@ -171,6 +175,8 @@ named below, as is every point that is missing.
         """
         if self.kind in ("curves", "ratio") and self._of_landscapes:
             yield "x, y, epoch and contours are of landscapes; allowed: kind=landscape or all"
+        if self.kind == "directions" and (self._of_landscapes or self.by or self.columns):
+            yield "by, columns, x, y, epoch and contours are of several runs; allowed: another kind"
         if self.kind in ("spectra", "truncation") and (self.x or self.y or self.contours):
             yield "x, y and contours are of landscapes; allowed: kind=landscape or all"
         if self.kind == "landscape" and self.by:
@@ -179,9 +185,9 @@ named below, as is every point that is missing.
             yield "layer is of spectra and norm ratios; allowed: kind=spectra or ratio"
         if "every" in self.model_fields_set and self.kind != "ratio":
             yield "every is of norm ratios; allowed: kind=ratio"
-        if self.kind in ("spectra", "ratio", "truncation") and self.metric:
+        if self.kind in ("spectra", "ratio", "truncation", "directions") and self.metric:
             yield "metric is in the place of the rank; allowed: kind=curves, landscape or scatter"
-        if self.kind in ("ratio", "truncation") and (self.epsilon or self.rank_norm):
+        if self.kind in ("ratio", "truncation", "directions") and (self.epsilon or self.rank_norm):
             yield "epsilon and rank_norm are of ranks and spectra; allowed: any other kind"
         if self.published and self.kind not in (None, "all", "curves"):
             yield "published values are drawn beside curves; allowed: kind=curves or all"

@@ -214,8 +214,8 @@ def test_an_older_figure_survives_a_failure(capsys, grid, tmp_path, monkeypatch)
         (["--output=f.pdf"], "output: 3 figures do not fit into one file; name a directory"),
         (
             ["--kind=curve"],
-            "kind: got 'curve'; allowed: curves, landscape, scatter, spectra, ratio, truncation or "
-            "all",
+            "kind: got 'curve'; allowed: curves, landscape, scatter, spectra, ratio, truncation, "
+            "directions or all",
         ),
         (["--kind=curves", "--epoch=3"], "are of landscapes; allowed: kind=landscape or all"),
         (["--kind=landscape", "--by=lr"], "by is of curves; allowed: kind=curves or all"),

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from lowrank.common.errors import Failure, InputError
 from lowrank.common.files import replacing
 from lowrank.common.texts import printable
+from lowrank.runs.find import load_run
 from lowrank.views.figures.as_csv import curves_csv, landscape_csv, scatter_csv
 from lowrank.views.figures.curves import curves_figure, shows_accuracy
+from lowrank.views.figures.directions import DirectionsTable, directions_csv, directions_figure
 from lowrank.views.figures.landscape import landscape_figure
 from lowrank.views.figures.layout import (
     Layout,
@@ -24,6 +26,7 @@ from lowrank.views.figures.layout import (
 )
 from lowrank.views.figures.lines import lines_figure
 from lowrank.views.figures.matrices import lines_csv, ratio_table, spectra_table, truncation_table
+from lowrank.views.figures.one_run import settings_of
 from lowrank.views.figures.scatter import scatter_figure
 from lowrank.views.figures.style import save
 from lowrank.views.figures.tables import (
@@ -85,9 +88,9 @@ def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layou
 
     Args:
         sweep: The runs.
-        kinds: curves, landscape or both, scatter, spectra, ratio or truncation. Curves and
-            landscape are one scatter figure where there are many points that form neither a grid
-            nor a star, and nothing else is asked for.
+        kinds: curves, landscape or both, scatter, spectra, ratio, truncation, or directions, which
+            are of one run. Curves and landscape are one scatter figure where there are many points
+            that form neither a grid nor a star, and nothing else is asked for.
         wishes: What curves, panels and axes stand for.
 
     Returns:
@@ -101,6 +104,13 @@ def layouts_of(sweep: Sweep, kinds: Sequence[str], wishes: Wishes) -> list[Layou
         if not sweep.fields:
             raise InputError("no scatter figure: nothing varies")
         return [Layout(Factor(), kind="scatter")]
+    if "directions" in kinds:
+        if len(sweep.rows) > 1:
+            raise InputError(
+                f"directions are drawn of one run, got {len(sweep.rows)}: give its directory, or "
+                "choose it with --where"
+            )
+        return [Layout(Factor(), kind="directions")]
     layouts: list[Layout] = []
     for kind in set(kinds) & {"curves", *_OF_LINES}:
         found = curves_layouts(sweep.fields, sweep.points, wishes)
@@ -153,6 +163,9 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
 
     Returns:
         A line: the files and what they show.
+
+    Raises:
+        InputError: If there is nothing to draw.
     """
     if layout.kind == "scatter":
         scatter = scatter_table(sweep.points, sweep.fields, definition, look.epoch)
@@ -170,6 +183,16 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
         by = f" by {lines.by}" if lines.by else ""
         shown = _OF_LINES[layout.kind].format(by=by, title=lines.title, every=look.every)
         numbers, panels = lines_csv(lines), len(lines.panels)
+    elif layout.kind == "directions":
+        run = load_run(sweep.rows[0].path)
+        kept = DirectionsTable.of(run, settings_of(run))
+        if kept is None:
+            raise InputError(f"run {printable(run.id)} kept no directions; train with --directions")
+        figure = directions_figure(kept)
+        if look.width or look.height:
+            figure.set_size_inches(look.width or 9, look.height or 6.6)
+        shown = f"overlap of the leading {kept.count} singular directions of any two epochs"
+        numbers, panels = directions_csv(kept), 1
     elif layout.kind == "curves":
         curves = curves_table(sweep.points, layout, definition, look.published)
         figure = curves_figure(curves, look.width, look.height)
@@ -196,7 +219,7 @@ def _draw(layout: Layout, sweep: Sweep, definition: Definition, look: Look) -> s
     if stem.name not in (look.stem, layout.name):
         shown += "; too many settings for the file's name, which is cut"
     files = ", ".join(str(path) for path in written)
-    if layout.kind not in ("ratio", "truncation"):
+    if layout.kind not in ("ratio", "truncation", "directions"):
         shown += f"; {definition}"
     return f"{files}: {shown}, {count} run{'s' if count > 1 else ''}"
 

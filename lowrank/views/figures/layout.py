@@ -33,8 +33,8 @@ class Layout:
         by_panel: What panels stand for; None for one panel.
         fixed: What is the same in the whole figure, with its level.
         along_arm: Whether that is the centre of a star, of which there is one.
-        kind: curves, landscape, scatter (every network against each setting), spectra, ratio or
-            truncation.
+        kind: curves, landscape, scatter (every network against each setting), spectra, ratio,
+            truncation or directions.
     """
 
     across: Factor

@@ -19,8 +19,9 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from lowrank.runs.find import Run
+from lowrank.views.figures.directions import DirectionsTable, directions_figure
 from lowrank.views.figures.shades import SMALL, shade, steps
-from lowrank.views.figures.spectrum import Floats, spectrum_over_time
+from lowrank.views.figures.spectrum import Floats, edges_of, spectrum_over_time
 from lowrank.views.figures.truncation import truncation_figure
 from lowrank.views.table.fields import assignments, plain
 
@@ -114,8 +115,8 @@ def final_figures(run: Run) -> dict[str, Figure]:
         run: As `lowrank.load_run` gives it, with that epoch.
 
     Returns:
-        ``rank_heatmap`` and ``spectrum_over_time``; and ``accuracy_by_rank`` of a run with
-        ``truncation_every``.
+        ``rank_heatmap`` and ``spectrum_over_time``; ``accuracy_by_rank`` of a run with
+        ``truncation_every``, and ``direction_overlap`` of one with ``directions``.
     """
     measured = np.isfinite(run.metrics["collapsed"])
     spectra = {layer.name: run.spectra[layer.name][measured] for layer in run.layers}
@@ -127,8 +128,12 @@ def final_figures(run: Run) -> dict[str, Figure]:
         title=settings_of(run),
     )
     figures = {"rank_heatmap": rank_heatmap(RankTable.of(run)), "spectrum_over_time": spectrum}
-    truncated = truncation_figure(run)
-    return figures if truncated is None else figures | {"accuracy_by_rank": truncated}
+    truncated, kept = truncation_figure(run), DirectionsTable.of(run, settings_of(run))
+    if truncated is not None:
+        figures["accuracy_by_rank"] = truncated
+    if kept is not None:
+        figures["direction_overlap"] = directions_figure(kept)
+    return figures
 
 
 def rank_heatmap(table: RankTable) -> Figure:
@@ -149,7 +154,7 @@ def rank_heatmap(table: RankTable) -> Figure:
     figure.subplots_adjust(names / 9, 0.5 / height, 1 - 0.95 / 9, 1 - 0.3 / height)
     axes.set_facecolor("0.85")
     image = axes.pcolormesh(
-        _edges(table.epochs),
+        edges_of(table.epochs),
         np.arange(count + 1) - 0.5,
         table.ranks / table.full_ranks[:, None],
         cmap="cividis",
@@ -277,14 +282,6 @@ def _layer_style(index: int, count: int) -> dict[str, Any]:
         "linewidth": thick if count <= LEGEND_LAYERS else 0.8,
         "solid_capstyle": "butt",
     }
-
-
-def _edges(epochs: Floats) -> Floats:
-    """Returns the boundaries (E + 1,) of cells around the epochs (E,)."""
-    if len(epochs) == 1:
-        return np.array([epochs[0] - 0.5, epochs[0] + 0.5])
-    middles = (epochs[1:] + epochs[:-1]) / 2
-    return np.concatenate(([2 * epochs[0] - middles[0]], middles, [2 * epochs[-1] - middles[-1]]))
 
 
 def _epoch_axis(axes: Axes, remark: str = "") -> None:

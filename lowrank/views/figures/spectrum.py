@@ -80,3 +80,22 @@ def early(length: int, count: int) -> NDArray[np.int64]:
         Positions, ascending, the first and the last among them.
     """
     return np.unique((np.linspace(0, 1, count) ** 2 * (length - 1)).round().astype(np.int64))
+
+
+def edges_of(epochs: Floats) -> Floats:
+    """Returns the boundaries of cells around epochs, for a heat map.
+
+    Args:
+        epochs: Shape (E,), ascending, at least one.
+
+    Returns:
+        Shape (E + 1,).
+
+    Example:
+        >>> edges_of(np.array([0.0, 1.0, 3.0])).tolist()
+        [-0.5, 0.5, 2.0, 4.0]
+    """
+    if len(epochs) == 1:
+        return np.array([epochs[0] - 0.5, epochs[0] + 0.5])
+    middles = (epochs[1:] + epochs[:-1]) / 2
+    return np.concatenate(([2 * epochs[0] - middles[0]], middles, [2 * epochs[-1] - middles[-1]]))

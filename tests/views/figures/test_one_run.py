@@ -137,6 +137,7 @@ def test_the_last_rows_figures_come_from_a_record():
     metrics |= {"collapsed": gap, "rank_mean": data.mean}
     metrics |= {"train_accuracy": data.train_accuracy, "test_accuracy": data.test_accuracy}
     run: Any = SimpleNamespace(
+        has_directions=False,
         id="abc",
         epochs=np.arange(5),
         config={"epsilons": [1e-3], "rank_norm": "frobenius"},
