@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.files import expanded
 from lowrank.measure.watcher import Watcher
 from lowrank.runs.find import load_run
@@ -28,6 +28,9 @@ from lowrank.tracking.rows import RowLogger
 
 if TYPE_CHECKING:
     import wandb
+
+
+_OF_TRAINING = ("update", "gradient")
 
 
 class Row(dict[str, float]):
@@ -77,6 +80,11 @@ class LoggingWatcher(Watcher):
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
+        unknown = [layer.kind for layer in self.derived.layers if layer.kind in _OF_TRAINING]
+        refuse(
+            f"spectra_of: {kind!r} takes what only train.py knows; allowed: change"
+            for kind in dict.fromkeys(unknown)
+        )
         self._told = {
             "epsilons": list(self.epsilons),
             "rank_norm": self.rank_norm,
@@ -277,11 +285,11 @@ class LoggingWatcher(Watcher):
             run_id=file.parent.resolve().name if self._run is None else self._run.id,
             config=config,
             environment=environment,
-            layers=self.layers,
+            layers=[*self.layers, *self.derived.layers],
         )
 
     def _take_up(self, file: Path, resume: bool) -> None:
-        """Restores what collapse and bounds refer to; a distance needs ``load_state_dict``.
+        """Restores what collapse and bounds refer to; all else needs ``load_state_dict``.
 
         Raises:
             InputError: If the record is not to be continued, or not one of this network and of
@@ -295,10 +303,10 @@ class LoggingWatcher(Watcher):
                 f"{file}: holds the record of a training already, {reached} ({run.state}): choose "
                 "another place, or go on with that training: resume=True"
             )
-        if list(run.layers) != self.layers:
+        if [*run.layers, *run.derived] != [*self.layers, *self.derived.layers]:
             raise InputError(
-                f"{file} is of another network, or was begun with other exclude, include or "
-                "example_input; choose another place"
+                f"{file} is of another network, or was begun with other exclude, include, "
+                "example_input, attention_products or spectra_of; choose another place"
             )
         for name, now in self._told.items():  # earlier versions recorded none, and had no last
             before = run.config.get(name, None if name == "directions" else now)
@@ -358,7 +366,8 @@ def watch(
         prefix: What stands before each name but ``epoch`` in W&B, where several watchers log to one
             run.
         **options: Those of `Watcher`: ``exclude``, ``include``, ``example_input``, ``epsilons``,
-            ``rank_norm``, ``parts``, ``split``, ``theory``, ``quantities``, ``directions``.
+            ``rank_norm``, ``parts``, ``split``, ``theory``, ``quantities``, ``directions``,
+            ``attention_products``, ``spectra_of``.
 
     Returns:
         The watcher; call its ``log(epoch, …)`` before training and after every epoch.

@@ -14,6 +14,9 @@ LARGEST_SEED = 2**32 - 1  # numpy's legacy seeds, the narrowest of the generator
 LARGEST_IMAGE = 4096
 
 _TABLES: dict[str, Mapping[str, Any]] = {"model": FAMILIES, "optimizer": OPTIMIZERS}
+_WITH_ATTENTION = tuple(
+    name for name, entry in FAMILIES.items() if any(f.endswith("_heads") for f in entry.fields)
+)
 # (field, the field that decides whether it is used, the values with which it is)
 _USED_WITH = (
     *(
@@ -21,6 +24,7 @@ _USED_WITH = (
         for decider, table in _TABLES.items()
         for field in dict.fromkeys(field for entry in table.values() for field in entry.fields)
     ),
+    ("attention_products", "model", _WITH_ATTENTION),
     ("milestones", "schedule", ("milestones",)),
     ("gamma", "schedule", ("milestones",)),
 )

@@ -39,6 +39,8 @@ FURTHER_QUANTITIES = (
     *("nuclear_rank_share", "srank_share"),
 )
 """Names of `lowrank.measure.quantities.FURTHER`, which takes numpy to import."""
+CHANGES = ("change", "update", "gradient")
+"""As `lowrank.measure.layers.CHANGES`."""
 FIELDS_ONLY = object()  # validation context: leave out the rules between fields
 
 Role = Literal["identity", "replicate", "place", "machine", "tracking", "measurement", "science"]
@@ -209,6 +211,17 @@ class Config(BaseModel):
         "quantities of spectra to record beside the usual ones",
         f"a list of {', '.join(FURTHER_QUANTITIES)}",
         max_length=len(FURTHER_QUANTITIES),
+        newer=True,
+    )
+    attention_products: bool = _measurement(
+        False, "measure W_Q'W_K and W_O W_V of every attention head too", newer=True
+    )
+    spectra_of: tuple[Literal[CHANGES], ...] = _measurement(  # type: ignore[valid-type]
+        (),
+        "measure these of every weight matrix too: its change since initialisation, the update of "
+        "the epoch's last step, the gradient of the loss on one batch",
+        f"a list of {', '.join(CHANGES)}",
+        max_length=len(CHANGES),
         newer=True,
     )
     measure_every: int = _measurement(

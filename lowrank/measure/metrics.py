@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lowrank.measure import ranks
 from lowrank.measure.directions import Directions, alignment, overlap
-from lowrank.measure.layers import Layer
+from lowrank.measure.layers import Layer, is_derived_name
 from lowrank.measure.quantities import TABLE, LayerQuantity, described, recorded
 from lowrank.measure.truncation import is_of_truncation
 
@@ -39,7 +39,7 @@ def is_hidden(name: str) -> bool:
 
     Args:
         name: Of any metric. Hidden are the means of further ε, those of truncated networks, and all
-            per layer but ``rank/<layer>``.
+            per layer but ``rank/<layer>`` of a weight matrix.
 
     Returns:
         Whether it is one that would bury the others.
@@ -50,6 +50,8 @@ def is_hidden(name: str) -> bool:
     """
     quantity, _, layer = name.partition("/")
     if quantity.startswith(("rank@", "rank_mean@")) or is_of_truncation(name):
+        return True
+    if quantity == "rank" and is_derived_name(layer):
         return True
     known = TABLE.get(quantity)
     return bool(layer) and (quantity == "spectrum" or (known is not None and known.is_hidden))
@@ -87,7 +89,8 @@ def measurement_metrics(
     must never look like low rank.
 
     Args:
-        layers: What was measured, in network order.
+        layers: What was measured, in network order; what is derived counts in no mean and no
+            number.
         spectra: Singular values, descending, by layer name, shape (k,).
         epsilons: Thresholds relative to ‖W‖; the first is primary and has the plain names.
         rank_norm: The norm ‖W‖: ``frobenius`` or ``spectral``.
@@ -101,8 +104,8 @@ def measurement_metrics(
         ``rank@ε``, the quantities and, where given, ``distance``, each
         followed by ``/<layer>``. Over the counted layers, means of those that are averaged:
         ``rank_mean``, ``rank_mean@ε``, ``stable_rank_mean``, …. Over those of each part:
-        ``rank_mean/<part>``, ``rank_mean@ε/<part>``. Over all: ``rank_mean_all``.
-        ``collapsed`` is a number of matrices.
+        ``rank_mean/<part>``, ``rank_mean@ε/<part>``. Over all weight matrices: ``rank_mean_all``.
+        ``collapsed`` is a number of them.
 
     Example:
         >>> layers = [Layer("0", "0.weight", (3, 3)), Layer("2", "2.weight", (1, 3), counted=False)]
@@ -118,7 +121,7 @@ def measurement_metrics(
     for layer in layers:
         values = spectra[layer.name]
         is_gone = (collapsed or {}).get(layer.name, False) or not np.isfinite(values).all()
-        gone += is_gone
+        gone += is_gone and layer.kind == "weight"
         of_layer = {
             "rank": ranks.rank(values, primary, rank_norm),
             **{at("rank", epsilon): ranks.rank(values, epsilon, rank_norm) for epsilon in further},
@@ -140,7 +143,7 @@ def measurement_metrics(
     of_ranks = {"rank": "rank_mean"} | {at("rank", e): at("rank_mean", e) for e in further}
     return {
         "rank_mean": mean("rank", counted),
-        "rank_mean_all": mean("rank", (layer.name for layer in layers)),
+        "rank_mean_all": mean("rank", (x.name for x in layers if x.kind == "weight")),
         **{e.mean: mean(e.name, counted) for e in entries.values() if e.mean},
         **{at("rank_mean", epsilon): mean(at("rank", epsilon), counted) for epsilon in further},
         **{

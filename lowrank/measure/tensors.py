@@ -192,7 +192,7 @@ def sort_tensors(
         What is measured, and what is skipped.
     """
     tensors: dict[object, Found] = {}
-    for module, owner in _modules(model, "", set()):
+    for module, owner in named_modules(model):
         own = _own(owner)
         for tensor, parameter in own.items():
             _check_has_values(module, owner, parameter)
@@ -224,8 +224,20 @@ def sort_tensors(
     return measured, skipped
 
 
-def _modules(module: nn.Module, path: str, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
-    """Yields what `named_modules` does, but for parametrisations and the names of wrappers."""
+def named_modules(
+    module: nn.Module, path: str = "", seen: set[nn.Module] | None = None
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yields what torch's does, but for parametrisations and the names of wrappers.
+
+    Args:
+        module: Any.
+        path: What its own is.
+        seen: Modules that are left out.
+
+    Yields:
+        Path and module.
+    """
+    seen = set() if seen is None else seen
     if module in seen:
         return
     seen.add(module)
@@ -236,7 +248,7 @@ def _modules(module: nn.Module, path: str, seen: set[nn.Module]) -> Iterator[tup
             continue
         # `_orig_mod` is the child of what torch.compile returns
         transparent = name == "_orig_mod" or (wrapper and name == "module")
-        yield from _modules(child, path if transparent else _join(path, name), seen)
+        yield from named_modules(child, path if transparent else _join(path, name), seen)
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest
+from lowrank.measure.derived import Derived
 from lowrank.measure.directions import Directions
+from lowrank.measure.distance import distance
 from lowrank.measure.effective import dtensor
 from lowrank.measure.layers import Layer
 from lowrank.measure.matrices import WeightMatrix, describe, weight_matrices
@@ -35,11 +37,6 @@ _FSDP1 = "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataPar
 
 _OWN = ("layers", "epsilon")
 """What a watcher tells the theory itself."""
-
-_IN_RANGE = 1e-280
-"""Squares of norms between this and its inverse are sums without over- or underflow to speak of."""
-
-_CHUNK = 2**18  # entries of which distances are computed at a time, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -91,9 +88,15 @@ class Watcher:
             all of one that has fewer: ``overlap_left/<layer>`` and ``overlap_right/<layer>`` with
             those of the previous measurement are logged, and, with an example input,
             ``alignment/<layer>`` with the matrix before. None for none.
+        attention_products: Whether the products W_Qᵀ W_K and W_O W_V of every head are measured
+            too (`lowrank.measure.attention`), as ``<attention>_qk_<head>`` and
+            ``<attention>_ov_<head>``.
+        spectra_of: ``change`` measures W − W_0 too, as ``<layer>_change``: the difference from what
+            epoch 0 had, which is kept. ``update`` and ``gradient`` take what only train.py knows.
 
     Attributes:
-        layers: What is measured, in network order.
+        layers: The weight matrices, in network order.
+        derived: What is measured beside them.
         theory: The theory of this training; None if its options or the example are missing.
         directions: As given.
 
@@ -117,6 +120,8 @@ class Watcher:
         theory: Mapping[str, Any] | None = None,
         quantities: Collection[str] | Mapping[str, Callable[[np.ndarray], float] | None] = (),
         directions: int | None = None,
+        attention_products: bool = False,
+        spectra_of: Collection[str] = (),
     ) -> None:
         self.epsilons = tuple(float(epsilon) for epsilon in epsilons)
         self.rank_norm = rank_norm
@@ -150,6 +155,12 @@ class Watcher:
                     matrix.part,
                 )
             )
+        self.derived = Derived(
+            model,
+            self._matrices,
+            attention_products=attention_products,
+            spectra_of=spectra_of,
+        )
         self.theory: Theory | None = None
         if theory is not None:
             _check_theory(theory, model)
@@ -198,7 +209,8 @@ class Watcher:
         Args:
             epoch: Number of epochs trained; 0 is initialisation.
             rates: Learning rate of each epoch 1 … ``epoch``, for the rank bounds.
-            weights: Such as ``weights`` gave at that epoch; None takes the present ones.
+            weights: Such as ``weights`` gave at that epoch; None takes the present ones. They may
+                hold what ``derived.named`` gives, too.
 
         Returns:
             All quantities and spectra.
@@ -219,11 +231,18 @@ class Watcher:
         """
         if weights is None:
             weights = {name: weight.clone() for name, weight in self.weights().items()}
-        self._previous = dict(weights)
+        self._previous = {layer.name: weights[layer.name] for layer in self.layers}
         if directions is None and self.directions is not None:
-            found = leading_directions(list(weights.values()), self.directions)
-            directions = dict(zip(weights, found, strict=True))
+            found = leading_directions(list(self._previous.values()), self.directions)
+            directions = dict(zip(self._previous, found, strict=True))
         self._previous_directions = dict(directions or {})
+
+    def _all(self, weights: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+        """Returns the matrices of a snapshot with those derived from them."""
+        if not epoch:
+            self.derived.begin(weights)
+        own = {layer.name: weights[layer.name] for layer in self.layers}
+        return own | self.derived.matrices(weights)
 
     def _measured(
         self,
@@ -233,31 +252,32 @@ class Watcher:
         epoch: int,
         rates: Sequence[float],
     ) -> Measurement:
-        norms = {name: float(frobenius_norm(s)) for name, s in spectra.items()}
+        names = [layer.name for layer in self.layers]
+        norms = {name: float(frobenius_norm(spectra[name])) for name in names}
         if not epoch:
             self._largest_norms = {}
         for name, norm in norms.items():
             self._note_norm(name, norm)
         collapsed = {n: norm < COLLAPSE * self._largest_norms[n] for n, norm in norms.items()}
         metrics = measurement_metrics(
-            self.layers,
+            [*self.layers, *self.derived.layers],
             spectra,
             epsilons=self.epsilons,
             rank_norm=self.rank_norm,
-            collapsed=collapsed,
+            collapsed=collapsed | self.derived.collapsed(collapsed),
             distances={
-                name: _distance(weight, self._previous[name]) if self._previous else math.nan
-                for name, weight in weights.items()
+                name: distance(weights[name], self._previous[name]) if self._previous else math.nan
+                for name in names
             },
             quantities=self._quantities,
         )
         if self.theory is not None and len(rates) == epoch:
-            self._norms[epoch] = {name: metrics[f"spectral_norm/{name}"] for name in weights}
+            self._norms[epoch] = {name: metrics[f"spectral_norm/{name}"] for name in names}
             history = {
                 name: [self._norms.get(e, {}).get(name, math.nan) for e in range(epoch + 1)]
-                for name in weights
+                for name in names
             }
-            sizes = {name: metrics[f"{self.rank_norm}_norm/{name}"] for name in weights}
+            sizes = {name: metrics[f"{self.rank_norm}_norm/{name}"] for name in names}
             metrics |= bound_metrics(self.theory.bounds(rates, history, sizes))
         if directions:
             gone = [name for name, is_gone in collapsed.items() if is_gone]
@@ -276,6 +296,7 @@ class Watcher:
                 name: [torch.from_numpy(side) for side in found]
                 for name, found in self._previous_directions.items()
             },
+            **self.derived.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -293,6 +314,7 @@ class Watcher:
             name: Directions(*(side.cpu().numpy() for side in found))
             for name, found in state.get("previous_directions", {}).items()
         }
+        self.derived.load_state_dict(state)
 
     def _note_norm(self, name: str, norm: float) -> None:
         """Keeps the largest finite norm that a matrix has had."""
@@ -332,20 +354,25 @@ def measure_all(
     """
     if not watchers:
         return []
-    matrices = [matrix for of_one in weights for matrix in of_one.values()]
+    every = [
+        watcher._all(given, epoch)
+        for watcher, given, epoch in zip(watchers, weights, epochs, strict=True)
+    ]
+    matrices = [matrix for of_one in every for matrix in of_one.values()]
     epsilons, rank_norm = watchers[0].epsilons, watchers[0].rank_norm
     values = iter(singular_values(matrices, epsilons=epsilons, rank_norm=rank_norm))
     count = watchers[0].directions
-    vectors = iter([] if count is None else leading_directions(matrices, count))
+    own = [each[layer.name] for w, each in zip(watchers, every, strict=True) for layer in w.layers]
+    vectors = iter([] if count is None else leading_directions(own, count))
     return [
         watcher._measured(
             present,
             {name: next(values) for name in present},
-            dict(zip(present, vectors, strict=False)),
+            {layer.name: found for layer, found in zip(watcher.layers, vectors, strict=False)},
             epoch,
             of_one,
         )
-        for watcher, present, epoch, of_one in zip(watchers, weights, epochs, rates, strict=True)
+        for watcher, present, epoch, of_one in zip(watchers, every, epochs, rates, strict=True)
     ]
 
 
@@ -420,44 +447,3 @@ def _check_module(model: Any) -> None:
             "matrices: use torch.distributed.fsdp.fully_shard (FSDP2), or watch the module "
             "before it is wrapped"
         )
-
-
-def _distance(w: Tensor, v: Tensor) -> float:
-    """Returns ‖W/‖W‖_F − V/‖V‖_F‖_F in [0, 2], in float64."""
-    # With D = W − V and s = ‖W‖/‖V‖, the square is ‖D − (s − 1)V‖²/‖W‖²: one pass over both gives
-    # the three products it needs. The error is some 1e-8 of |s − 1|, and rounding without stretch.
-    changed, along, before = _products(w, v, (0, 0))
-    after = before + 2 * along + changed
-    is_safe = _IN_RANGE < before < 1 / _IN_RANGE and 2**-16 < after / before < 2**16
-    if not is_safe:  # squares out of range, or all digits of W lost beside V
-        peaks = [float(torch.linalg.vector_norm(x, torch.inf)) for x in (w, v)]
-        if not all(0 < peak < math.inf for peak in peaks):
-            return math.nan
-        ends = [math.frexp(peak)[1] for peak in peaks]
-        if abs(ends[0] - ends[1]) < 4:  # two powers would be a stretch that there is not
-            ends[1] = ends[0]
-        changed, along, before = _products(w, v, ends)
-        after = before + 2 * along + changed
-    stretch = math.sqrt(after / before) - 1
-    square = changed - 2 * stretch * along + stretch**2 * before
-    return math.sqrt(max(0.0, square) / after)
-
-
-def _products(w: Tensor, v: Tensor, powers: Sequence[int]) -> list[float]:
-    """Returns ‖D‖², ⟨D, V⟩ and ‖V‖² with D = W − V, each first divided by its power of two."""
-    dtype = torch.complex128 if w.is_complex() else torch.float64
-    length = max(1, w.numel()) if w.is_cuda else _CHUNK
-    sums = np.zeros(3)
-    for parts in zip(w.flatten().split(length), v.flatten().split(length), strict=True):
-        # Only these kinds of device have float64; the module may have moved since.
-        device = w.device if w.device.type in ("cpu", "cuda") else torch.device("cpu")
-        end, start = (part.to(device, dtype) for part in parts)
-        if any(powers):  # in two steps, as 2^-power itself may be out of range
-            end, start = (
-                part * 2.0 ** -(power // 2) * 2.0 ** (power // 2 - power)
-                for part, power in zip((end, start), powers, strict=True)
-            )
-        change = end - start
-        dots = [torch.vdot(*of) for of in ((change, change), (change, start), (start, start))]
-        sums += torch.stack(dots).real.cpu().numpy()
-    return [float(value) for value in sums]

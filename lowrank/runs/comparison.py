@@ -167,7 +167,9 @@ def compare(original: Run, other: Run, last_epoch: int | None = None) -> Compari
     metrics = (original.metrics, other.metrics)
     names = [n for n in dict.fromkeys((*metrics[0], *metrics[1])) if not n.startswith(NOT_COMPARED)]
     of_metrics = {name: _first(epochs, name, *pair(metrics, name)) for name in names}
-    layers, theirs = ({layer.name: layer for layer in run.layers} for run in (original, other))
+    layers, theirs = (
+        {layer.name: layer for layer in (*run.layers, *run.derived)} for run in (original, other)
+    )
     missing += [f"only the original has layer {printable(n)}" for n in layers if n not in theirs]
     missing += [f"only the rerun has layer {printable(n)}" for n in theirs if n not in layers]
     spectra = (original.spectra, other.spectra)

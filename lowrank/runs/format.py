@@ -251,7 +251,7 @@ class Head:
     Attributes:
         run_id: The run's id.
         config: The configuration.
-        layers: What is measured, in network order.
+        layers: What is measured: the weight matrices in network order, then what is derived.
         state: One of `STATES`.
         created: When the run began, ISO 8601 in UTC.
         updated: When something was last recorded.
@@ -301,6 +301,7 @@ def read_head(path: Path, database: sqlite3.Connection) -> Head:
                 counted=bool(entry["counted"]),
                 groups=int(entry.get("groups", 1)),  # earlier versions did not record these
                 part=str(entry.get("part", "")),
+                kind=str(entry.get("kind", "weight")),
             )
             for entry in meta.pop("layers")
         )

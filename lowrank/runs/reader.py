@@ -106,7 +106,8 @@ class Run:
             while no process holds its run directory is that of a killed run.
         created: When the run began, ISO 8601 in UTC.
         updated: When something was last recorded.
-        layers: What was measured, in network order.
+        layers: The weight matrices measured, in network order.
+        derived: What was measured beside them, such as products of attention.
         epochs: The epochs recorded, ascending (E,).
         measured: Those of them that have spectra.
 
@@ -127,14 +128,16 @@ class Run:
         self.state = head.state
         self.created = head.created
         self.updated = head.updated
-        self.layers = head.layers
+        self.layers = tuple(layer for layer in head.layers if layer.kind == "weight")
+        self.derived = tuple(layer for layer in head.layers if layer.kind != "weight")
+        self._every = head.layers
         table = np.array(head.epochs, dtype=np.int64).reshape(-1, 2)
         self.epochs = table[:, 0].copy()
         self.measured = table[table[:, 1] != 0, 0]
         self._metrics = {name: number for number, name in head.metrics}
         self._further = head.further
         self._kept: dict[str, Array] = {}
-        self._numbers = {layer.name: number for number, layer in enumerate(self.layers)}
+        self._numbers = {layer.name: number for number, layer in enumerate(self._every)}
         if self.state == "running" and not is_locked(self.path.parent):
             # It may have ended between the two looks.
             with self._reading() as database:
@@ -209,7 +212,7 @@ class Run:
             KeyError: If one of them was not measured.
             DamagedRecordError: If a spectrum is not what was written.
         """
-        found: dict[str, list[Array]] = {layer.name: [] for layer in self.layers}
+        found: dict[str, list[Array]] = {layer.name: [] for layer in self._every}
         with self._reading() as database:
             for epoch in map(int, epochs):
                 if epoch not in self.measured:
@@ -218,9 +221,9 @@ class Run:
                     'SELECT layer, crc, "values" FROM spectra WHERE epoch = ? ORDER BY layer',
                     (epoch,),
                 ).fetchall()
-                if [number for number, *_ in rows] != list(range(len(self.layers))):
+                if [number for number, *_ in rows] != list(range(len(self._every))):
                     raise DamagedRecordError(self.path, f"spectra of epoch {epoch} are missing")
-                for (number, crc, values), layer in zip(rows, self.layers, strict=True):
+                for (number, crc, values), layer in zip(rows, self._every, strict=True):
                     if not _is_spectrum(epoch, number, values, crc):
                         what = f"spectrum of {layer.name}, epoch {epoch}"
                         raise DamagedRecordError(self.path, what)
@@ -246,9 +249,10 @@ class Run:
             KeyError: If there is no such layer, or no vectors were kept.
             DamagedRecordError: If they are not what was written.
         """
-        if layer not in self._numbers or not self.has_directions:
+        known = self.has_directions and any(each.name == layer for each in self.layers)
+        if not known:
             raise KeyError(f"no directions of layer {layer!r} in this run")
-        rows, columns = self.layers[self._numbers[layer]].shape
+        rows, columns = self._every[self._numbers[layer]].shape
         found = self._read_blobs("directions", layer, "<f4", rows + columns)
         return Directions(found[:, :rows], found[:, rows:])
 
@@ -289,7 +293,7 @@ class Run:
             )
 
     def _is_derived(self, name: str) -> bool:
-        return is_derived(name, self.layers)
+        return is_derived(name, self._every)
 
     def _read_metric(self, name: str) -> Array:
         if name in self._kept:
@@ -297,7 +301,7 @@ class Run:
         if name not in self._metrics:
             values = derive(
                 name,
-                self.layers,
+                self._every,
                 self._read_spectra,
                 lambda layer: self.metrics.get(f"rank/{layer}"),
             )
@@ -326,7 +330,7 @@ class Run:
         return self._align(epochs, values)
 
     def _read_spectra(self, name: str) -> Array:
-        k = min(self.layers[self._numbers[name]].shape)
+        k = min(self._every[self._numbers[name]].shape)
         return np.asarray(self._read_blobs("spectra", name, "<f8", k)[..., 0])
 
     def _read_blobs(self, table: str, name: str, of_type: str, length: int) -> NDArray[Any]:

@@ -182,7 +182,7 @@ class Record:
                 no value.
             spectra: The singular values of every layer, (k,) with k = min(rows, columns); nothing
                 if this epoch was not measured.
-            directions: Leading singular vectors of every layer, where they are kept.
+            directions: Leading singular vectors of every weight matrix, where they are kept.
 
         Raises:
             ValueError: If the epoch is negative, a layer unknown or missing, or a shape wrong.
@@ -337,9 +337,10 @@ class Record:
         Raises:
             ValueError: If they are of other layers, or a shape is wrong.
         """
-        if [layer.name for layer in self.layers] != list(directions):
+        layers = [layer for layer in self.layers if layer.kind == "weight"]  # the first of all
+        if [layer.name for layer in layers] != list(directions):
             raise ValueError(f"directions of {', '.join(directions)}: other layers than measured")
-        for layer in self.layers:
+        for layer in layers:
             shapes = [side.shape for side in directions[layer.name]]
             if shapes != [(size, shapes[0][-1]) for size in layer.shape]:
                 raise ValueError(f"directions of layer {layer.name!r} have shapes {shapes}")

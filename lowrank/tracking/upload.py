@@ -93,7 +93,7 @@ def log_recorded(run: Run, tracker: Tracker, last: int, pictures: Pictures) -> N
     held = -1 if tracker.last_epoch is None else tracker.last_epoch
     if tracker.mode == "disabled" or not len(run.epochs) or run.epochs[-1] <= held:
         return
-    spectra = {layer.name: run.spectra[layer.name] for layer in run.layers}
+    spectra = {name: run.spectra[name] for name in run.spectra}
     for place, (epoch, row) in enumerate(recorded_rows(run).items()):
         if epoch > held:
             drawn = pictures(run) if epoch == last else None

@@ -200,7 +200,10 @@ def table_head(columns: Sequence[tuple[str, int, str, str]] = COLUMNS) -> str:
 
 
 def layer_table(
-    layers: Sequence[Layer], first: Mapping[str, float], last: Mapping[str, float]
+    layers: Sequence[Layer],
+    first: Mapping[str, float],
+    last: Mapping[str, float],
+    derived: Sequence[Layer] = (),
 ) -> str:
     """Returns a table of every layer's rank at the start and now.
 
@@ -208,6 +211,7 @@ def layer_table(
         layers: In network order.
         first: The row of epoch 0 by W&B's names.
         last: The latest row.
+        derived: What is measured beside them: of each kind the means have a line.
 
     Returns:
         Lines of at most 80 columns while names have at most 28 characters; a star marks layers
@@ -241,11 +245,21 @@ def layer_table(
             for each in shown
         ]
         rows.append((name, "", _number(full, ".1f"), *means))
+    for kind in dict.fromkeys(layer.kind for layer in derived):
+        of_kind = [layer for layer in derived if layer.kind == kind]
+        full = fmean(min(layer.shape) for layer in of_kind)
+        means = [_number(_mean(row, "rank", of_kind), ".1f") for row in (first, last)]
+        means += [_number(_mean(last, each.name, of_kind), each.form) for each in shown]
+        rows.append((f"mean of {len(of_kind)} {kind}", "", f"{full:.1f}", *means))
     first_width = max(len(row[0].rstrip("*")) for row in rows) + 1
     lines = aligned(rows, widths=(first_width, 11, 6, 10, 6, *(8 for _ in shown)), gap=1)
     if any(not layer.counted for layer in layers):
         lines.append("* not counted in rank_mean: the classifier and 1×1 shortcuts")
     return "\n".join(lines)
+
+
+def _mean(row: Mapping[str, float], quantity: str, layers: Sequence[Layer]) -> float:
+    return fmean(row.get(f"{quantity}/{layer.name}", math.nan) for layer in layers)
 
 
 def member_table(

@@ -119,13 +119,19 @@ class Learner:
             evaluation.begin()
             pool = rounds.record(_in_order(split), pool)
 
-    def train_epoch(self, proceed: Callable[[], bool], ghosts: Collection[int] = ()) -> None:
+    def train_epoch(
+        self,
+        proceed: Callable[[], bool],
+        ghosts: Collection[int] = (),
+        before_last: Callable[[Sequence[int]], None] | None = None,
+    ) -> None:
         """Trains every member to the end of its next epoch.
 
         Args:
             proceed: Called for every step, after its round; training ends early when it returns
                 False.
             ghosts: Members that have ended: what becomes of them does not matter.
+            before_last: Called before the epoch's last step with the members that take it.
 
         Raises:
             InterruptedError: If it did; the steps taken are in ``steps``.
@@ -146,7 +152,7 @@ class Learner:
                 until = min((self.steps[member] for member in ahead), default=len(self.batches))
                 self._waiting = copy.deepcopy({m: self.state_dict(m) for m in ahead})
                 active = [member for member in living if member not in self._waiting]
-                self._take_steps(order, active, until, proceed)
+                self._take_steps(order, active, until, proceed, before_last)
                 for member, state in self._waiting.items():
                     self._load(member, state)
                 self._waiting = {}
@@ -185,6 +191,15 @@ class Learner:
             if not proceed():
                 raise InterruptedError("evaluation was interrupted")
         return evaluation.means(len(split))
+
+    def first_batch(self) -> tuple[Tensor, Tensor]:
+        """Returns the first training examples as they are stored, as many as a batch has.
+
+        Returns:
+            A batch for all members, not augmented.
+        """
+        batches = self._batches(self.dataset.train, self.config.batch_size)
+        return batches.take(_in_order(self.dataset.train)[:, : batches.batch_size])
 
     def rates(self, epochs: Sequence[int]) -> list[float]:
         """Returns the learning rate of each member in an epoch of its own.
@@ -237,12 +252,21 @@ class Learner:
             self.optimizer.load_state_dict(member, state["optimizer"])
 
     def _take_steps(
-        self, order: Tensor, active: Sequence[int], until: int, proceed: Callable[[], bool]
+        self,
+        order: Tensor,
+        active: Sequence[int],
+        until: int,
+        proceed: Callable[[], bool],
+        before_last: Callable[[Sequence[int]], None] | None,
     ) -> None:
         """Takes the steps of an epoch from where the active members stand."""
         self.pack.train()
+        last = len(self.batches) - 1
         while (first := self.steps[active[0]]) < until:
-            taken = self._rounds.take(order, first, until)
+            if before_last and first == last:
+                before_last(active)
+            stop = min(until, last) if before_last and first < last else until
+            taken = self._rounds.take(order, first, stop)
             for member in active:
                 self.steps[member] += taken
             if not all(proceed() for _ in range(taken)):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lowrank.common.errors import InputError, out_of_memory
 from lowrank.config.families import FAMILIES
 from lowrank.config.optimizers import keeps_state
+from lowrank.measure.derived import difference
 from lowrank.measure.truncation import is_of_truncation
 from lowrank.measure.watcher import Watcher
 from lowrank.runs import checkpoints
@@ -61,7 +62,8 @@ class Epoch:
         number: Epochs trained.
         row: Metrics by W&B's names, but for those of the weights.
         rates: Learning rate of each epoch so far, from 1.
-        weights: The matrices; None where this epoch is not measured.
+        weights: The matrices, with what is known of them beside; None where this epoch is not
+            measured.
         state: For a checkpoint; None where none can be due.
     """
 
@@ -112,6 +114,7 @@ class Member:
         self._train_accuracies: dict[int, float] = {}
         self._ends: tuple[float, ...] = (0.0, 0.0)
         self._last_state: Mapping[str, Any] | None = None
+        self._before: dict[str, Tensor] = {}
         self._pictures = Pictures(self.config.figures_every, self.config.epochs, size)
 
     def __enter__(self) -> Self:
@@ -206,6 +209,8 @@ class Member:
             parts=FAMILIES[config.model].parts,
             quantities=config.quantities,
             directions=config.directions,
+            attention_products=config.attention_products,
+            spectra_of=config.spectra_of,
             example_input=dataset.train.images[:1].float(),
             theory={
                 "optimizer": config.optimizer,
@@ -221,7 +226,9 @@ class Member:
             self.theory = self.watcher.theory.summary(rates)
         self.record = self._open.enter_context(
             open_record(
-                self.directory, self.watcher.layers, {**self._environment, "theory": self.theory}
+                self.directory,
+                [*self.watcher.layers, *self.watcher.derived.layers],
+                {**self._environment, "theory": self.theory},
             )
         )
 
@@ -244,7 +251,7 @@ class Member:
         missing = set(range(checkpoint["epoch"])) - rows.keys() if checkpoint else set()
         measured = checkpoint["train_accuracies"] if checkpoint else {}
         # It was measured as the last epoch of a run that is longer now, and not recorded.
-        stray = [epoch for epoch in measured if not self._is_measured(epoch)]
+        stray = [epoch for epoch in measured if not self.is_measured(epoch)]
         if checkpoint is None or missing or stray:
             if stray:
                 line(
@@ -265,33 +272,48 @@ class Member:
             ) from error
         self.watcher.load_state_dict(checkpoint["watcher"])
         self._train_accuracies = dict(measured)
+        self._before = dict(checkpoint.get("before", {}))
         epoch, step = checkpoint["epoch"], checkpoint["step"]
         past = [row for number, row in sorted(rows.items()) if number <= epoch]
         self.first_row, self.last_row = (past[0], past[-1]) if past else ({}, {})
         # A signal may have come between the epoch's last step and its measurement, which the
         # record has of an earlier life: that one went on further, from a checkpoint before.
-        complete = not self._is_measured(epoch) or epoch in self._train_accuracies
+        complete = not self.is_measured(epoch) or epoch in self._train_accuracies
         recorded = epoch in rows and (complete or step > 0)
         self.is_lost = checkpoint["is_lost"] and recorded  # else it is found out again
         if recorded and step == 0 and _was_measured(self.last_row):
             self.watcher.advance()
         return recorded
 
-    def left(self, learner: Learner, index: int, row: Mapping[str, float]) -> Epoch:
+    def keep_before(self) -> None:
+        """Keeps the weights before the epoch's last step, whose update is measured."""
+        self._before = {name: weight.clone() for name, weight in self.watcher.weights().items()}
+
+    def left(
+        self,
+        learner: Learner,
+        index: int,
+        row: Mapping[str, float],
+        gradients: Mapping[str, Tensor] | None = None,
+    ) -> Epoch:
         """Returns what the epoch just trained leaves; its tensors go on changing.
 
         Args:
             learner: Of the pack.
             index: This member's place in it.
             row: The epoch's metrics so far.
+            gradients: Of each weight matrix, if they are measured.
 
         Returns:
             What `close` needs.
         """
         epoch, config = learner.epochs[index], self.config
         weights = None
-        if self._is_measured(epoch):
+        if self.is_measured(epoch):
             weights = {name: weight.detach() for name, weight in self.watcher.weights().items()}
+            before, named = self._before, self.watcher.derived.named
+            updates = {name: difference(weights[name], before[name]) for name in before}
+            weights |= named("update", updates) | named("gradient", gradients or {})
         may_end = epoch == config.epochs or config.on_collapse == "stop"
         due = may_end or epoch % config.checkpoint_every == 0
         return Epoch(
@@ -299,7 +321,7 @@ class Member:
             {"epoch": float(epoch), "lr_now": learning_rate(config, max(1, epoch)), **row},
             learning_rates(config, epoch),
             weights,
-            learner.state_dict(index) if due else None,
+            self._state(learner, index) if due else None,
         )
 
     def close(self, epoch: Epoch, measurement: Measurement | None, seconds: float) -> None:
@@ -336,6 +358,14 @@ class Member:
         if epoch.weights is not None:
             self.watcher.advance(epoch.weights, directions)
 
+    def is_measured(self, epoch: int) -> bool:
+        """Returns whether the weights are measured.
+
+        Args:
+            epoch: Epochs trained.
+        """
+        return epoch % self.config.measure_every == 0 or epoch == self.config.epochs
+
     def is_truncated(self, epoch: int) -> bool:
         """Returns whether the network is evaluated at lower ranks, too.
 
@@ -352,7 +382,7 @@ class Member:
             learner: Of the pack.
             index: This member's place in it.
         """
-        self._save(learner.state_dict(index))
+        self._save(self._state(learner, index))
 
     def signal(self) -> int | None:
         """Returns the number of the signal that asks this run to end, if there is one."""
@@ -377,7 +407,7 @@ class Member:
         """
         self.record.set_state(outcome.state)
         if outcome.exit_code == 0:
-            self._reduce_checkpoint(self._last_state or learner.state_dict(index))
+            self._reduce_checkpoint(self._last_state or self._state(learner, index))
         self._last_state = None
         self.outcome = outcome
 
@@ -427,8 +457,8 @@ class Member:
         run = load_run(self.directory.record) if is_last or meanwhile else None
         self.tracker.log(epoch, row, spectra, self._pictures.draw(run) if run else None)
 
-    def _is_measured(self, epoch: int) -> bool:
-        return epoch % self.config.measure_every == 0 or epoch == self.config.epochs
+    def _state(self, learner: Learner, index: int) -> dict[str, Any]:
+        return {**learner.state_dict(index), **({"before": self._before} if self._before else {})}
 
     def _save(self, state: Mapping[str, Any]) -> None:
         checkpoints.save(self.directory.checkpoint, self._whole(state))
@@ -451,6 +481,7 @@ class Member:
             if keeps_state(self.config.optimizer, self.config.momentum):
                 del whole["optimizer"]
             whole["watcher"] |= {"previous": {}, "previous_directions": {}}
+            whole.pop("before", None)
             checkpoints.save(self.directory.checkpoint, whole)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from signal import Signals
@@ -16,12 +17,15 @@ from lowrank.measure.watcher import measure_all
 from lowrank.training import steps
 from lowrank.training.background import Background
 from lowrank.training.console import Console, epoch_line, layer_table, member_table, table_head
+from lowrank.training.gradient import gradients
 from lowrank.training.member import Outcome
 from lowrank.training.members import close_all
 from lowrank.training.memory import remedy
 from lowrank.training.truncation import truncation_metrics
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lowrank.common.signals import Interruption
     from lowrank.training.learner import Learner
     from lowrank.training.member import Epoch, Member
@@ -78,7 +82,10 @@ class Trainer:
         """Returns what was reached: of one run every layer's rank, of a pack a line per run."""
         if len(self.members) == 1:
             (member,) = self.members
-            return layer_table(member.watcher.layers, member.first_row, member.last_row)
+            watcher = member.watcher
+            return layer_table(
+                watcher.layers, member.first_row, member.last_row, watcher.derived.layers
+            )
         own = self._own()
         shown = [member for member in self.members if member.last_row]
         return member_table(
@@ -95,7 +102,7 @@ class Trainer:
         if behind:
             self._close_epoch(behind)
         while self._end_what_has_ended():
-            self.learner.train_epoch(self._proceed, self._ghosts())
+            self.learner.train_epoch(self._proceed, self._ghosts(), self._before_last)
             self._close_epoch(self._living())
 
     def _take_up(self) -> list[int]:
@@ -146,6 +153,7 @@ class Trainer:
             )
         evaluated = time.perf_counter() - started
         truncated = self._truncated(indices)
+        by_weights = self._gradients(indices)
         self._background.wait()
         if not self.interruption.proceed():
             raise InterruptedError
@@ -160,11 +168,32 @@ class Trainer:
             if learner.epochs[index]:
                 row["time/train"] = learner.seconds
                 row["throughput/images_per_second"] = learner.images_per_second
-            closing[index] = member.left(learner, index, row)
+            closing[index] = member.left(learner, index, row, by_weights.get(index))
         if closing:
             # In one go: what tensors share, as those of a pack do, is copied once.
             kept = copy.deepcopy(closing)
             self._background.submit(lambda: self._write(kept))
+
+    @property
+    def _before_last(self) -> Callable[[Sequence[int]], None] | None:
+        """What is done before the last step of an epoch; None where its update is not measured."""
+        if "update" not in self.config.spectra_of:
+            return None
+
+        def keep(indices: Sequence[int]) -> None:
+            for index in indices:
+                if self.members[index].is_measured(self.learner.epochs[index] + 1):
+                    self.members[index].keep_before()
+
+        return keep
+
+    def _gradients(self, indices: Sequence[int]) -> dict[int, dict[str, Tensor]]:
+        """Returns the gradients of those whose epoch asks for them."""
+        measured = [i for i in indices if self.members[i].is_measured(self.learner.epochs[i])]
+        if "gradient" not in self.config.spectra_of or not measured:
+            return {}
+        found = gradients(self.learner)
+        return {index: found[index] for index in measured}
 
     def _truncated(self, indices: Sequence[int]) -> dict[int, dict[str, float]]:
         """Evaluates the networks of those whose epoch asks for it at lower ranks.
@@ -291,7 +320,12 @@ class Trainer:
                 "precision=bf16 will be slow: this processor has no instructions for bfloat16, "
                 "precision=fp32 is faster"
             )
-        console.line(f"\n{describe(network)}\n")
+        console.line(f"\n{describe(network)}")
+        kinds = Counter(each.kind for each in self.members[0].watcher.derived.layers)
+        if kinds:
+            told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            console.line(f"measured beside them, in no mean: {told}")
+        console.line("")
 
     def _introduce_member(self, member: Member) -> None:
         """Says what the theory has to say of a run."""

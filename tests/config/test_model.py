@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from lowrank.common.errors import InputError
 from lowrank.config import Config, differences, load, replace
 from lowrank.config.arguments import parse
-from lowrank.config.settings import FURTHER_QUANTITIES, Role, with_role
+from lowrank.config.settings import CHANGES, FURTHER_QUANTITIES, Role, with_role
 from lowrank.config.yamltext import read_yaml
 
 DEFAULTS = {
@@ -58,6 +58,8 @@ DEFAULTS = {
     "epsilons": [1e-3, 1e-2],
     "rank_norm": "frobenius",
     "quantities": [],
+    "attention_products": False,
+    "spectra_of": [],
     "measure_every": 1,
     "truncation_every": None,
     "directions": None,
@@ -142,6 +144,8 @@ def configs(draw: st.DrawFn) -> Config:
         ),
         "rank_norm": of("frobenius", "spectral"),
         "quantities": tuple(draw(st.lists(st.sampled_from(FURTHER_QUANTITIES), unique=True))),
+        "attention_products": draw(st.booleans()) and model == "vit",
+        "spectra_of": tuple(draw(st.lists(st.sampled_from(CHANGES), unique=True))),
         "measure_every": (every := draw(counts)),
         "truncation_every": draw(st.none() | st.just(every)),
         "directions": draw(st.none() | counts),
@@ -412,8 +416,8 @@ ROLES = {
     "tracking": (
         "tracking project entity group tags name figures_every checkpoint_every keep_checkpoint"
     ),
-    "measurement": "epsilons rank_norm quantities measure_every truncation_every directions "
-    "on_collapse",
+    "measurement": "epsilons rank_norm quantities attention_products spectra_of measure_every "
+    "truncation_every directions on_collapse",
 }
 
 
