@@ -147,14 +147,35 @@ class Launch:
                     found.append(process)
         return found
 
-    def have_noted(self) -> bool:
-        """Returns whether each program that runs has noted its point."""
-        names = {name for name, *_ in noted("points")}
-        for process in self.running("train.py"):
+    def kill_one(self, program: str) -> bool:
+        """Kills a process of a program, unless a training below it has not noted its point yet.
+
+        A training that is killed before would look like one never begun. What is stopped first
+        starts nothing while one looks.
+
+        Returns:
+            Whether one was killed.
+        """
+        for process in self.running(program):
+            family, is_killed = [process], False
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("WANDB_RUN_ID") not in names:
-                    return False
-        return True
+                process.suspend()
+                for child in process.children(recursive=True):
+                    family.append(child)
+                    child.suspend()
+                if is_killed := self._have_noted(family):
+                    process.kill()
+            for each in family:
+                with contextlib.suppress(psutil.Error):
+                    each.resume()
+            if is_killed:
+                return True
+        return False
+
+    def _have_noted(self, family: list[psutil.Process]) -> bool:
+        names = {name for name, *_ in noted("points")}
+        trainings = {process.pid for process in self.running("train.py")}
+        return all(p.environ().get("WANDB_RUN_ID") in names for p in family if p.pid in trainings)
 
     def signal(self, number: signal.Signals) -> None:
         """Sends the launcher a signal."""

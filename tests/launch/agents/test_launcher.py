@@ -277,8 +277,7 @@ def test_whatever_of_a_slot_is_killed_the_sweep_goes_on(launch, wandb_server):
     moments = random.Random(1)
     run.wait_for("points")
     for program in ("train.py", "processes.py", "agent.py", "train.py"):
-        # A training that is killed before it notes its point would look like one never begun.
-        wait_until(lambda program=program: run.have_noted() and run.running(program))[0].kill()
+        wait_until(lambda program=program: run.kill_one(program))
         time.sleep(moments.uniform(1, 3))
     assert run.wait() == 1
     assert len(wandb_server.runs) == 8
