@@ -21,6 +21,9 @@ import lowrank
 from lowrank.runs.format import RecordError
 
 ROOT = Path(__file__).resolve().parent.parent
+MEASURED = ("--measure_every_steps=2", "--directions=2")
+"""Flags of runs whose every kind of measurement must survive what is done to them."""
+
 TINY = ("--train_size=120", "--width=16", "--depth=2", "--batch_size=32", "--threads=1")
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -188,6 +191,17 @@ def differences(run_dir: Path, other: Path, epochs: int | None = None) -> list[s
         found.append("epochs")
     found += [name for name in metrics if not same(one.metrics.get(name), two.metrics.get(name))]
     found += [name for name in one.spectra if not same(one.spectra[name], two.spectra.get(name))]
+    until = one.epochs[:epochs][-1:].max(initial=-1)
+    looks = [
+        [
+            (name, of.within.epochs[kept].tobytes(), values[kept].tobytes())
+            for name, values in of.within.metrics.items()
+            for kept in [of.within.epochs < until]
+        ]
+        for of in (one, two)
+    ]
+    if looks[0] != looks[1]:
+        found.append("within")
     if one.has_directions != two.has_directions:
         return [*found, "directions"]
     return found + [

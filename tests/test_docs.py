@@ -117,6 +117,7 @@ def test_the_examples_run(file, namespace):
         import train
 
         options = ["--run_id=ID", "--epochs=1", "--train_size=100", "--width=10", "--directions=3"]
+        options.append("--measure_every_steps=2")
         assert train.main([*options, "--tracking=disabled"]) == 0
     if "load_compressed" in file.read_text(encoding="utf-8"):
         assert cli.main(["compress", "runs/ID", "--share=0.2"]) == 0

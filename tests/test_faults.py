@@ -30,7 +30,7 @@ from lowrank.runs import checkpoints
 from lowrank.runs.checkpoints import CheckpointError
 from lowrank.runs.format import RecordError
 from tests import faults
-from tests.running import TINY, Training, differences, last_epoch
+from tests.running import MEASURED, TINY, Training, differences, last_epoch
 from tests.segments import inspect, segments
 from tests.test_train import assert_each_epoch_once
 from tests.tracking.test_online import assert_arrived, sync, wait_for_row
@@ -41,7 +41,7 @@ EPOCHS = 4
 def start(directory: Path, *flags: str, prepare=None) -> Training:
     """Starts a small run, by default without tracking; flags come instead of equal ones."""
     names = {flag.partition("=")[0] for flag in flags}
-    usual = (*TINY, f"--epochs={EPOCHS}", "--run_id=a", "--tracking=disabled")
+    usual = (*TINY, *MEASURED, f"--epochs={EPOCHS}", "--run_id=a", "--tracking=disabled")
     kept = [flag for flag in usual if flag.partition("=")[0] not in names]
     return Training(directory, *kept, *flags, prepare=prepare)
 

@@ -29,7 +29,7 @@ from lowrank.runs import checkpoints
 from lowrank.training.members import close_all
 from lowrank.training.requests import Request
 from tests import faults
-from tests.running import TINY, Training, differences, is_timing, last_epoch, wait_until
+from tests.running import MEASURED, TINY, Training, differences, is_timing, last_epoch, wait_until
 from tests.segments import inspect, records, segments
 from tests.test_train import assert_each_epoch_once
 from train import main, train
@@ -46,7 +46,8 @@ IDS = "abc"
 
 def of_member(name, *flags):
     """Returns the arguments of one member; flags come instead of equal ones."""
-    usual = (*TINY, f"--epochs={EPOCHS}", "--tracking=disabled", f"--run_id={name}", *OWN[name])
+    usual = (*TINY, *MEASURED, f"--epochs={EPOCHS}", "--tracking=disabled", f"--run_id={name}")
+    usual += OWN[name]
     names = {flag.partition("=")[0] for flag in flags}
     return [*(flag for flag in usual if flag.partition("=")[0] not in names), *flags]
 

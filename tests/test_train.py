@@ -6,6 +6,7 @@ with numpy's float64 SVD of the weights in the checkpoint; W&B's rows as ``wandb
 
 from __future__ import annotations
 
+import itertools
 import os
 import pty
 import re
@@ -26,7 +27,9 @@ import lowrank
 from lowrank import cli
 from lowrank.config import Config
 from lowrank.measure.directions import alignment
+from lowrank.runs import checkpoints
 from lowrank.runs.writer import Record
+from lowrank.training.console import Console
 from lowrank.training.schedule import planned_efolds
 from tests.running import differences, is_timing, piped
 from tests.segments import inspect, segments
@@ -401,7 +404,7 @@ def test_a_run_goes_on_that_was_stored_before_there_were_some_fields(train, tmp_
     assert train("--run_id=a", "--epochs=1") == 0
     path = tmp_path / "runs/a/config.yaml"
     stored = yaml.safe_load(path.read_text())
-    newer = ("compile", "truncation_every", "directions", "figures_every")
+    newer = ("compile", "measure_every_steps", "truncation_every", "directions", "figures_every")
     older = {name: v for name, v in stored.items() if name not in newer}
     path.write_text(yaml.safe_dump(older))
     assert train("--run_id=a", "--epochs=2") == 0
@@ -478,6 +481,47 @@ def test_directions_are_those_of_the_weights_and_a_stop_does_not_change_them(tra
     assert run.metrics[f"alignment/{name}"][4] == aligned
     assert train(*flags, "--run_id=b", "--epochs=2") == 0
     assert train(*flags, "--run_id=b", "--epochs=4") == 0
+    assert not differences(tmp_path / "runs/a", tmp_path / "runs/b")
+
+
+def test_measuring_within_epochs_changes_nothing_else(train, tmp_path, capsys):
+    assert train("--run_id=a", "--seed=0") == 0
+    assert train("--run_id=b", "--seed=0", "--measure_every_steps=3", "--measure_every=2") == 0
+    a, b = (lowrank.load_run(tmp_path / "runs" / name) for name in "ab")
+    assert a.metrics["train_loss"].tolist() == b.metrics["train_loss"].tolist()
+    assert a.metrics["rank_mean"][[0, 2, 3]].tolist() == b.metrics["rank_mean"][[0, 2, 3]].tolist()
+    assert a.within.epochs.size == 0
+    assert b.within.epochs.tolist() == [0.75, 1.75, 2.75]
+    assert b.within.steps.tolist() == [3, 3, 3]
+    assert b.times.tolist() == [0, 0.75, 1, 1.75, 2, 2.75, 3]
+    assert np.isnan(b.over_time("test_loss")).tolist() == [False, True] * 3 + [False]
+    assert b.over_time("rank_mean")[3] == b.within.metrics["rank_mean"][1]
+    assert np.isfinite(b.within.metrics["distance/classifier"]).all()
+    assert "measure_every_steps" not in capsys.readouterr().out
+    assert train("--run_id=c", "--measure_every_steps=4", "--epochs=1") == 0
+    assert lowrank.load_run(tmp_path / "runs/c").within.epochs.size == 0
+    assert "measure_every_steps=4: an epoch has 4 steps, so that nothing" in capsys.readouterr().out
+
+
+def test_measurements_within_epochs_are_the_same_after_stops(train, tmp_path, monkeypatch):
+    flags = ("--measure_every_steps=1", "--seed=0")
+    assert train(*flags, "--run_id=a") == 0
+    stepped, calls = Console.stepped, itertools.count(1)
+
+    def stop_at_some(console):
+        stepped(console)
+        if next(calls) in (2, 7):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Console, "stepped", stop_at_some)
+    assert train(*flags, "--run_id=b") == 143
+    stopped = checkpoints.load(tmp_path / "runs/b/checkpoint.pt")["model"]
+    assert [train(*flags, "--run_id=b") for _ in range(2)] == [143, 0]
+    within = lowrank.load_run(tmp_path / "runs/b").within
+    for layer in lowrank.load_run(tmp_path / "runs/b").layers:
+        norm = np.linalg.norm(stopped[layer.path].double().numpy(), 2)
+        assert within.metrics[f"spectral_norm/{layer.name}"][1] == pytest.approx(norm, rel=1e-12)
+    assert lowrank.load_run(tmp_path / "runs/b").within.steps.tolist() == [1, 2, 3] * 3
     assert not differences(tmp_path / "runs/a", tmp_path / "runs/b")
 
 

@@ -227,6 +227,14 @@ class Config(BaseModel):
     measure_every: int = _measurement(
         1, "epochs from one measurement to the next", ge=1, le=LARGEST_WHOLE
     )
+    measure_every_steps: int | None = _measurement(
+        None,
+        "steps from one measurement within an epoch to the next, beside those after epochs; None "
+        "measures none",
+        ge=1,
+        le=LARGEST_WHOLE,
+        newer=True,
+    )
     truncation_every: int | None = _measurement(
         None,
         "epochs from one test of the network with matrices of lower rank to the next, 0 among "

@@ -253,23 +253,16 @@ class Watcher:
         rates: Sequence[float],
     ) -> Measurement:
         names = [layer.name for layer in self.layers]
-        norms = {name: float(frobenius_norm(spectra[name])) for name in names}
         if not epoch:
             self._largest_norms = {}
-        for name, norm in norms.items():
-            self._note_norm(name, norm)
-        collapsed = {n: norm < COLLAPSE * self._largest_norms[n] for n, norm in norms.items()}
-        metrics = measurement_metrics(
-            [*self.layers, *self.derived.layers],
+        for name in names:
+            self._note_norm(name, float(frobenius_norm(spectra[name])))
+        collapsed = self._collapsed(spectra)
+        metrics = self._metrics_of(
+            weights,
             spectra,
-            epsilons=self.epsilons,
-            rank_norm=self.rank_norm,
-            collapsed=collapsed | self.derived.collapsed(collapsed),
-            distances={
-                name: distance(weights[name], self._previous[name]) if self._previous else math.nan
-                for name in names
-            },
-            quantities=self._quantities,
+            [*self.layers, *self.derived.layers],
+            collapsed | self.derived.collapsed(collapsed),
         )
         if self.theory is not None and len(rates) == epoch:
             self._norms[epoch] = {name: metrics[f"spectral_norm/{name}"] for name in names}
@@ -285,6 +278,37 @@ class Watcher:
                 self.layers, directions, self._previous_directions, self._before, gone
             )
         return Measurement(metrics, spectra, directions)
+
+    def _metrics_of(
+        self,
+        weights: Mapping[str, Tensor],
+        spectra: Mapping[str, np.ndarray],
+        layers: Sequence[Layer],
+        collapsed: Mapping[str, bool],
+    ) -> dict[str, float]:
+        """Returns the metrics that no epoch's number or rate has to do with."""
+        return measurement_metrics(
+            layers,
+            spectra,
+            epsilons=self.epsilons,
+            rank_norm=self.rank_norm,
+            collapsed=collapsed,
+            distances={
+                layer.name: distance(weights[layer.name], self._previous[layer.name])
+                if self._previous
+                else math.nan
+                for layer in self.layers
+            },
+            quantities=self._quantities,
+        )
+
+    def _collapsed(self, spectra: Mapping[str, np.ndarray]) -> dict[str, bool]:
+        """Returns which matrices are nothing beside what they have been."""
+        return {
+            layer.name: float(frobenius_norm(spectra[layer.name]))
+            < COLLAPSE * self._largest_norms.get(layer.name, 0.0)
+            for layer in self.layers
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep: tensors and numbers."""
@@ -374,6 +398,38 @@ def measure_all(
         )
         for watcher, present, epoch, of_one in zip(watchers, every, epochs, rates, strict=True)
     ]
+
+
+def measure_within(
+    watchers: Sequence[Watcher], weights: Sequence[Mapping[str, Tensor]]
+) -> list[dict[str, float]]:
+    """Measures several networks between two epochs, as `measure_all`, and leaves no trace in them.
+
+    Args:
+        watchers: Of the networks, with the same ``epsilons`` and ``rank_norm``.
+        weights: Of each, such as ``Watcher.weights`` gave.
+
+    Returns:
+        Of each the metrics of its weight matrices, but no bounds and directions. Distances are
+        those from the last epoch measured.
+    """
+    every = [
+        {layer.name: given[layer.name] for layer in watcher.layers}
+        for watcher, given in zip(watchers, weights, strict=True)
+    ]
+    values = iter(
+        singular_values(
+            [matrix for of_one in every for matrix in of_one.values()],
+            epsilons=watchers[0].epsilons,
+            rank_norm=watchers[0].rank_norm,
+        )
+    )
+    found = []
+    for watcher, present in zip(watchers, every, strict=True):
+        spectra = {name: next(values) for name in present}
+        collapsed = watcher._collapsed(spectra)
+        found.append(watcher._metrics_of(present, spectra, watcher.layers, collapsed))
+    return found
 
 
 def _check(epsilons: Sequence[float], rank_norm: str, directions: int | None) -> None:

@@ -92,7 +92,7 @@ class Comparison:
         epochs: Those compared, ascending.
         metrics: Names of the metrics compared; where only one run has one, the other has no values.
         layers: Names of the layers whose spectra were compared, in network order.
-        missing: What only one of the two holds, a sentence each.
+        missing: What only one of the two holds, and what differs within epochs, a sentence each.
         of_metrics: The first difference of every metric that differs, in the record's order.
         of_spectra: Likewise of every layer, in network order.
     """
@@ -180,6 +180,8 @@ def compare(original: Run, other: Run, last_epoch: int | None = None) -> Compari
             missing.append(f"layer {printable(name)} is another weight matrix in the rerun")
         else:
             of_spectra[name] = _first(epochs, f"spectrum of {name}", before, now)
+    if not _same_within(original, other, int(epochs[-1]) if epochs.size else -1):
+        missing.append("what was measured within epochs differs")
     return Comparison(
         epochs=tuple(epochs.tolist()),
         metrics=tuple(names),
@@ -187,6 +189,20 @@ def compare(original: Run, other: Run, last_epoch: int | None = None) -> Compari
         missing=tuple(missing),
         of_metrics={name: found for name, found in of_metrics.items() if found},
         of_spectra={name: found for name, found in of_spectra.items() if found},
+    )
+
+
+def _same_within(one: Run, other: Run, last_epoch: int) -> bool:
+    """Returns whether what was measured within epochs is the same, bit for bit."""
+    before = [run.within.epochs < last_epoch for run in (one, other)]
+    found, theirs = (
+        {name: values[kept] for name, values in run.within.metrics.items()} | {"": times[kept]}
+        for run, kept in zip((one, other), before, strict=True)
+        for times in [run.within.epochs]
+    )
+    return found.keys() == theirs.keys() and all(
+        values.shape == theirs[name].shape and bool(_same(values, theirs[name]).all())
+        for name, values in found.items()
     )
 
 

@@ -50,6 +50,9 @@ SCHEMA = (
 FURTHER = {
     "directions": "CREATE TABLE directions (epoch INTEGER NOT NULL, layer INTEGER NOT NULL, "
     'crc INTEGER NOT NULL, "values" BLOB NOT NULL, PRIMARY KEY (epoch, layer)) WITHOUT ROWID',
+    "within": "CREATE TABLE within (epoch INTEGER NOT NULL, step INTEGER NOT NULL, steps INTEGER "
+    'NOT NULL, crc INTEGER NOT NULL, "values" BLOB NOT NULL, PRIMARY KEY (epoch, step)) '
+    "WITHOUT ROWID",
 }
 """Tables that a record has only from when there is something for them."""
 
@@ -258,6 +261,7 @@ class Head:
         epochs: Every epoch with 1 if it has spectra, else 0.
         metrics: Every metric's id and name.
         further: Which of the `FURTHER` tables it has.
+        within: What is kept of the table of that name; None where there is none.
     """
 
     run_id: str
@@ -269,6 +273,7 @@ class Head:
     epochs: list[tuple[int, int]]
     metrics: list[tuple[int, str]]
     further: tuple[str, ...]
+    within: dict[str, Any] | None = None
 
 
 def read_head(path: Path, database: sqlite3.Connection) -> Head:

@@ -35,6 +35,7 @@ from lowrank.runs.format import (
     spectrum_crc,
 )
 from lowrank.runs.lock import is_locked
+from lowrank.runs.within import Within, read_within
 
 Array = NDArray[np.float64]
 
@@ -230,6 +231,38 @@ class Run:
                     array = np.frombuffer(values, dtype="<f8").reshape(min(layer.shape))
                     found[layer.name].append(array)
         return {name: np.array(values) for name, values in found.items()}
+
+    @cached_property
+    def within(self) -> Within:
+        """What was measured within epochs, every ``measure_every_steps`` steps; may be empty."""
+        if "within" not in self._further:
+            return read_within(self.path, None, None, -1)
+        with self._reading() as database:
+            head = read_head(self.path, database)  # of the same moment as the rows
+            last = int(self.epochs[-1]) if self.epochs.size else -1
+            return read_within(self.path, database, head.within, last)
+
+    @cached_property
+    def times(self) -> Array:
+        """Epochs at which something was recorded, those within epochs as fractions, ascending."""
+        return np.sort(np.concatenate([self.epochs.astype(np.float64), self.within.epochs]))
+
+    def over_time(self, name: str) -> Array:
+        """Returns a metric at the ends of epochs and within them.
+
+        Args:
+            name: Of a metric.
+
+        Returns:
+            Values at `times`, NaN where there is none.
+
+        Raises:
+            KeyError: If there is no such metric.
+        """
+        order = np.argsort(np.concatenate([self.epochs, self.within.epochs]), kind="stable")
+        absent = np.full(len(self.within.epochs), np.nan)
+        between = self.within.metrics.get(name, absent)
+        return np.concatenate([self.metrics[name], between])[order]
 
     @property
     def has_directions(self) -> bool:

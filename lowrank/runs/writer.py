@@ -42,6 +42,7 @@ from lowrank.runs.format import (
     spectrum_crc,
     text_crc,
 )
+from lowrank.runs.within import Look, write_within
 
 
 class Record:
@@ -62,6 +63,7 @@ class Record:
         self.layers = head.layers
         self.last_epoch = head.epochs[-1][0] if head.epochs else None
         self._tables = head.further
+        self._within = head.within
         self._metrics: dict[str, tuple[int, int]] = {
             name: (number, checksum)
             for number, name, checksum in database.execute("SELECT id, name, checksum FROM metrics")
@@ -173,6 +175,7 @@ class Record:
         metrics: Mapping[str, float],
         spectra: Mapping[str, ArrayLike] | None = None,
         directions: Mapping[str, Directions] | None = None,
+        within: Sequence[Look] = (),
     ) -> None:
         """Records one epoch in one transaction; an epoch already recorded is replaced.
 
@@ -183,6 +186,7 @@ class Record:
             spectra: The singular values of every layer, (k,) with k = min(rows, columns); nothing
                 if this epoch was not measured.
             directions: Leading singular vectors of every weight matrix, where they are kept.
+            within: What was measured between the end of the epoch before and this one's.
 
         Raises:
             ValueError: If the epoch is negative, a layer unknown or missing, or a shape wrong.
@@ -231,10 +235,16 @@ class Record:
                         for layer, blob in enumerate(vectors)
                     ],
                 )
+            kept = self._within
+            if within or kept:
+                self._further("within")
+                kept = write_within(self._database, epoch, within, kept["names"] if kept else ())
+                _write_meta(self._database, {"within": kept})
             self._database.execute("INSERT INTO epochs VALUES (?, ?)", (epoch, bool(blobs)))
             _write_meta(self._database, {"updated": _now()})
             _write_index(self._database)
         self._metrics = known
+        self._within = kept
         self._tables = read_index(self._database)[3:]
         self.last_epoch = epoch if self.last_epoch is None else max(self.last_epoch, epoch)
 

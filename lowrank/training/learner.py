@@ -124,6 +124,7 @@ class Learner:
         proceed: Callable[[], bool],
         ghosts: Collection[int] = (),
         before_last: Callable[[Sequence[int]], None] | None = None,
+        look: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
         """Trains every member to the end of its next epoch.
 
@@ -132,6 +133,8 @@ class Learner:
                 False.
             ghosts: Members that have ended: what becomes of them does not matter.
             before_last: Called before the epoch's last step with the members that take it.
+            look: Called with the members that have come to a multiple of ``measure_every_steps``
+                before the epoch's last step. The time it takes is none of the training's.
 
         Raises:
             InterruptedError: If it did; the steps taken are in ``steps``.
@@ -152,7 +155,7 @@ class Learner:
                 until = min((self.steps[member] for member in ahead), default=len(self.batches))
                 self._waiting = copy.deepcopy({m: self.state_dict(m) for m in ahead})
                 active = [member for member in living if member not in self._waiting]
-                self._take_steps(order, active, until, proceed, before_last)
+                self._take_steps(order, active, until, proceed, before_last, look)
                 for member, state in self._waiting.items():
                     self._load(member, state)
                 self._waiting = {}
@@ -258,17 +261,26 @@ class Learner:
         until: int,
         proceed: Callable[[], bool],
         before_last: Callable[[Sequence[int]], None] | None,
+        look: Callable[[Sequence[int]], None] | None,
     ) -> None:
         """Takes the steps of an epoch from where the active members stand."""
         self.pack.train()
         last = len(self.batches) - 1
+        every = (look and self.config.measure_every_steps) or len(self.batches)
         while (first := self.steps[active[0]]) < until:
             if before_last and first == last:
                 before_last(active)
-            stop = min(until, last) if before_last and first < last else until
+            stop = min(until, (first // every + 1) * every)
+            if before_last and first < last:
+                stop = min(stop, last)
             taken = self._rounds.take(order, first, stop)
             for member in active:
                 self.steps[member] += taken
+            # Before a signal is asked for: a member that it stops here has been looked at.
+            if look and (first + taken) % every == 0 and first + taken < len(self.batches):
+                started = time.perf_counter()
+                look(active)
+                self.seconds -= time.perf_counter() - started
             if not all(proceed() for _ in range(taken)):
                 return
 

@@ -20,6 +20,7 @@ from lowrank.runs.directory import check_origin, open_record, open_run_directory
 from lowrank.runs.environment import trained_together
 from lowrank.runs.find import load_run
 from lowrank.runs.lost import lost
+from lowrank.runs.within import Look
 from lowrank.tracking.account import follow_client
 from lowrank.tracking.tracker import start_tracking
 from lowrank.tracking.upload import finish_tracking, log_recorded, recorded_rows
@@ -115,6 +116,7 @@ class Member:
         self._ends: tuple[float, ...] = (0.0, 0.0)
         self._last_state: Mapping[str, Any] | None = None
         self._before: dict[str, Tensor] = {}
+        self._looks: list[Look] = []  # within the epoch that is not recorded yet
         self._pictures = Pictures(self.config.figures_every, self.config.epochs, size)
 
     def __enter__(self) -> Self:
@@ -281,6 +283,8 @@ class Member:
         complete = not self.is_measured(epoch) or epoch in self._train_accuracies
         recorded = epoch in rows and (complete or step > 0)
         self.is_lost = checkpoint["is_lost"] and recorded  # else it is found out again
+        if step > 0 or not recorded:
+            self._looks = [Look(*look) for look in checkpoint.get("within", ())]
         if recorded and step == 0 and _was_measured(self.last_row):
             self.watcher.advance()
         return recorded
@@ -353,7 +357,8 @@ class Member:
             self._last_state = epoch.state if is_last else None
         spectra = {} if measurement is None else measurement.spectra
         directions = None if measurement is None else measurement.directions
-        self.record.append(number, row, spectra, directions)
+        self.record.append(number, row, spectra, directions, self._looks)
+        self._looks = []
         self._log(number, row, spectra, is_last)
         if epoch.weights is not None:
             self.watcher.advance(epoch.weights, directions)
@@ -365,6 +370,14 @@ class Member:
             epoch: Epochs trained.
         """
         return epoch % self.config.measure_every == 0 or epoch == self.config.epochs
+
+    def note(self, look: Look) -> None:
+        """Keeps what was measured within an epoch until it is recorded with that epoch.
+
+        Args:
+            look: The measurement.
+        """
+        self._looks.append(look)
 
     def is_truncated(self, epoch: int) -> bool:
         """Returns whether the network is evaluated at lower ranks, too.
@@ -470,6 +483,7 @@ class Member:
             "watcher": self.watcher.state_dict(),
             "train_accuracies": dict(self._train_accuracies),
             "is_lost": self.is_lost,
+            "within": [[look.step, look.steps, dict(look.metrics)] for look in self._looks],
         }
 
     def _reduce_checkpoint(self, state: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from lowrank.common.errors import out_of_memory
 from lowrank.config.packs import OF_A_STEP
 from lowrank.measure.matrices import describe
-from lowrank.measure.watcher import measure_all
+from lowrank.measure.watcher import measure_all, measure_within
+from lowrank.runs.within import Look
 from lowrank.training import steps
 from lowrank.training.background import Background
 from lowrank.training.console import Console, epoch_line, layer_table, member_table, table_head
@@ -102,7 +103,7 @@ class Trainer:
         if behind:
             self._close_epoch(behind)
         while self._end_what_has_ended():
-            self.learner.train_epoch(self._proceed, self._ghosts(), self._before_last)
+            self.learner.train_epoch(self._proceed, self._ghosts(), self._before_last, self._look)
             self._close_epoch(self._living())
 
     def _take_up(self) -> list[int]:
@@ -194,6 +195,25 @@ class Trainer:
             return {}
         found = gradients(self.learner)
         return {index: found[index] for index in measured}
+
+    def _look(self, indices: Sequence[int]) -> None:
+        """Lets networks be measured as they are within an epoch, in the background."""
+        members = [self.members[index] for index in indices if self.members[index].outcome is None]
+        step, of_all = self.learner.steps[indices[0]], len(self.learner.batches)
+        weights = copy.deepcopy(
+            [
+                {name: weight.detach() for name, weight in member.watcher.weights().items()}
+                for member in members
+            ]
+        )
+
+        def measure() -> None:
+            found = measure_within([member.watcher for member in members], weights)
+            for member, metrics in zip(members, found, strict=True):
+                member.note(Look(step, of_all, metrics))
+
+        if members:
+            self._background.submit(measure)
 
     def _truncated(self, indices: Sequence[int]) -> dict[int, dict[str, float]]:
         """Evaluates the networks of those whose epoch asks for it at lower ranks.
@@ -315,6 +335,12 @@ class Trainer:
             f"{config.dataset}: {len(dataset.train):,} images to train, "
             f"{len(dataset.test):,} to test"
         )
+        every, of_all = config.measure_every_steps, len(self.learner.batches)
+        if every and every >= of_all:
+            console.line(
+                f"measure_every_steps={every}: an epoch has {of_all} steps, so that nothing is "
+                "measured within one"
+            )
         if steps.computes_slowly(dataset.train.images.device, config.precision):
             console.line(
                 "precision=bf16 will be slow: this processor has no instructions for bfloat16, "

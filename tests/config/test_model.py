@@ -61,6 +61,7 @@ DEFAULTS = {
     "attention_products": False,
     "spectra_of": [],
     "measure_every": 1,
+    "measure_every_steps": None,
     "truncation_every": None,
     "directions": None,
     "on_collapse": "continue",
@@ -147,6 +148,7 @@ def configs(draw: st.DrawFn) -> Config:
         "attention_products": draw(st.booleans()) and model == "vit",
         "spectra_of": tuple(draw(st.lists(st.sampled_from(CHANGES), unique=True))),
         "measure_every": (every := draw(counts)),
+        "measure_every_steps": draw(st.none() | counts),
         "truncation_every": draw(st.none() | st.just(every)),
         "directions": draw(st.none() | counts),
         "on_collapse": of("continue", "stop"),
@@ -417,6 +419,7 @@ ROLES = {
         "tracking project entity group tags name figures_every checkpoint_every keep_checkpoint"
     ),
     "measurement": "epsilons rank_norm quantities attention_products spectra_of measure_every "
+    "measure_every_steps "
     "truncation_every directions on_collapse",
 }
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lowrank.common.errors import InputError
-from lowrank.measure.watcher import Watcher, measure_all
+from lowrank.measure.watcher import Watcher, measure_all, measure_within
 
 EXAMPLE = torch.ones(1, 50)
 
@@ -142,3 +142,28 @@ def test_a_number_of_directions_that_is_none_is_refused(count):
 def test_directions_of_complex_matrices_are_refused():
     with pytest.raises(InputError, match=r"directions: weight is complex; allowed: real"):
         Watcher(nn.Linear(3, 2, dtype=torch.complex64), directions=1)
+
+
+def test_a_look_within_an_epoch_finds_what_an_epochs_does_and_leaves_no_trace():
+    networks = [network(seed) for seed in range(2)]
+    watched = [watcher(model) for model in networks]
+    for each in watched:
+        each.measure(0)
+        each.advance()
+    for epoch, model in enumerate(networks, 1):
+        change(model, epoch)
+        with torch.no_grad():
+            model[1].weight.mul_(1e-7 if epoch == 1 else 10.0)
+    kept = [each.state_dict() for each in watched]
+    found = measure_within(watched, [each.weights() for each in watched])
+    assert found[0]["collapsed"] == 1
+    assert [each.state_dict()["largest_norms"] for each in watched] == [
+        state["largest_norms"] for state in kept
+    ]
+    for each, metrics in zip(watched, found, strict=True):
+        expected = each.measure(1, [0.1]).metrics
+        for name, value in metrics.items():
+            assert np.array(value).tobytes() == np.array(expected[name]).tobytes(), name
+        assert {name.partition("/")[0] for name in expected.keys() - metrics.keys()} <= {
+            "rank_bound"
+        }

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lowrank.measure.layers import Layer
 from lowrank.runs.comparison import Difference, compare
+from lowrank.runs.within import Within
 
 LAYERS = (Layer("conv", "conv", (3, 27), 9, True), Layer("head", "head", (2, 3), None, False))
 NUMBERS = st.one_of(
@@ -31,6 +32,11 @@ class Made:
     metrics: dict[str, np.ndarray]
     spectra: dict[str, np.ndarray]
     layers: tuple[Layer, ...] = field(default=LAYERS)
+    within: Within = field(default_factory=lambda: looked_at())
+
+
+def looked_at(value=1.0):
+    return Within(np.array([0.5, 2.5]), np.array([1, 1]), {"a": np.array([np.nan, value])})
 
 
 def made(epochs=4, seed=0):
@@ -129,6 +135,14 @@ def test_times_are_not_compared():
     assert found.lines() == [
         "bitwise identical: 4 epochs, 2 metrics and the spectra of 2 layers"
     ]  # fmt: skip
+
+
+def test_what_differs_within_epochs_is_said():
+    one, other = made(), made()
+    assert compare(one, other).identical
+    other.within = looked_at(2.0)
+    assert compare(one, other).missing == ("what was measured within epochs differs",)
+    assert compare(one, other, last_epoch=2).identical
 
 
 def test_the_lines_say_epoch_layer_and_by_how_much():

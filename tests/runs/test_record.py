@@ -36,6 +36,7 @@ from lowrank.runs.format import (
     spectrum_crc,
 )
 from lowrank.runs.lock import lock
+from lowrank.runs.within import Look
 from lowrank.runs.writer import Record
 from tests.faults import mounted
 
@@ -339,6 +340,34 @@ def test_directions_are_kept_with_their_epoch_and_verified(tmp_path):
     record.path.write_bytes(content)
     with pytest.raises(RecordError, match=r"damaged \(directions of stem, epoch 2\)"):
         run.directions("stem")
+
+
+def test_measurements_within_epochs_are_kept_with_their_epoch_and_verified(tmp_path):
+    with create(tmp_path / "run") as record:
+        record.append(0, {}, spectra_of(0))
+        record.append(1, {}, None, None, [Look(2, 5, {"a": 0.1}), Look(4, 5, {"a": np.nan})])
+        record.append(1, {}, None, None, [Look(2, 5, {"a": 0.2})])  # again
+        record.append(2, {}, spectra_of(2))
+    early = load_run(record.path)
+    with Record.open(record.path) as record:
+        record.append(3, {"a": 7.0}, None, None, [Look(3, 4, {"b": -0.0, "a": 0.3})])
+    run = load_run(record.path)
+    assert run.within.epochs.tolist() == [0.4, 2.75]
+    assert run.within.steps.tolist() == [2, 3]
+    assert run.within.metrics["a"].tolist() == [0.2, 0.3]
+    assert np.isnan(run.within.metrics["b"][0])
+    assert run.times.tolist() == [0, 0.4, 1, 2, 2.75, 3]
+    assert run.over_time("a")[[1, 4, 5]].tolist() == [0.2, 0.3, 7.0]
+    assert early.within.epochs.tolist() == [0.4]  # a snapshot does not grow
+    content = bytearray(record.path.read_bytes())
+    content[content.index(np.array([0.3, -0.0]).tobytes())] ^= 1
+    record.path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"damaged \(measurement within epoch 3, step 3\)"):
+        assert load_run(record.path).within
+    with sqlite3.connect(record.path) as database:
+        database.execute("DELETE FROM within WHERE epoch = 3")
+    with pytest.raises(RecordError, match=r"damaged \(measurements within epochs are missing\)"):
+        assert load_run(record.path).within
 
 
 def test_a_record_without_directions_has_the_format_of_earlier_versions(tmp_path):

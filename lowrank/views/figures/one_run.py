@@ -42,13 +42,14 @@ class RankTable:
 
     Attributes:
         title: What the run is, for a reader who compares several.
-        epochs: Shape (E,), ascending; epochs that were not measured are left out.
+        epochs: Shape (E,), ascending, fractions where measured within epochs; epochs that were not
+            measured are left out.
         layers: Names in network order, L of them.
         full_ranks: Shape (L,): the smaller dimension of each matrix.
         ranks: Shape (L, E); NaN where a matrix collapsed.
         mean: Shape (E,): ``rank_mean``.
-        train_accuracy: Shape (E,), 0..1.
-        test_accuracy: Shape (E,), 0..1.
+        train_accuracy: Shape (E,), 0..1; NaN within epochs.
+        test_accuracy: Shape (E,), 0..1; likewise.
         epsilon: Threshold of the ranks.
     """
 
@@ -73,16 +74,20 @@ class RankTable:
         Returns:
             The table at the run's primary ε.
         """
-        measured = np.isfinite(run.metrics["collapsed"])
+        measured = np.isfinite(run.over_time("collapsed"))
+
+        def metric(name: str) -> Floats:
+            return run.over_time(name)[measured]
+
         return cls(
             title=title or settings_of(run),
-            epochs=np.asarray(run.epochs, dtype=np.float64)[measured],
+            epochs=run.times[measured],
             layers=[layer.name for layer in run.layers],
             full_ranks=np.array([float(min(layer.shape)) for layer in run.layers]),
-            ranks=np.array([run.metrics[f"rank/{layer.name}"][measured] for layer in run.layers]),
-            mean=run.metrics["rank_mean"][measured],
-            train_accuracy=run.metrics["train_accuracy"][measured],
-            test_accuracy=run.metrics["test_accuracy"][measured],
+            ranks=np.array([metric(f"rank/{layer.name}") for layer in run.layers]),
+            mean=metric("rank_mean"),
+            train_accuracy=metric("train_accuracy"),
+            test_accuracy=metric("test_accuracy"),
             epsilon=run.config["epsilons"][0],
         )
 
@@ -235,8 +240,10 @@ def _accuracies(axes: Axes, table: RankTable) -> None:
     """Train and test accuracy in percent."""
     marker = "o" if len(table.epochs) == 1 else None
     style: dict[str, Any] = {"linewidth": 1.5, "marker": marker}
-    axes.plot(table.epochs, 100 * table.train_accuracy, "--", color="#D55E00", **style)
-    axes.plot(table.epochs, 100 * table.test_accuracy, color="#0072B2", **style)
+    ends = np.isfinite(table.train_accuracy)
+    epochs = table.epochs[ends]
+    axes.plot(epochs, 100 * table.train_accuracy[ends], "--", color="#D55E00", **style)
+    axes.plot(epochs, 100 * table.test_accuracy[ends], color="#0072B2", **style)
     _epoch_axis(axes)
 
 
