@@ -32,6 +32,7 @@ class Made:
     metrics: dict[str, np.ndarray]
     spectra: dict[str, np.ndarray]
     layers: tuple[Layer, ...] = field(default=LAYERS)
+    derived: tuple[Layer, ...] = ()
     within: Within = field(default_factory=lambda: looked_at())
 
 
