@@ -27,7 +27,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.gpu_checks import Check, NotHereError, all_checks
+from benchmarks.gpu_checks import Check, all_checks
+from benchmarks.gpu_programs import NotHereError
 from benchmarks.program import ROOT, check_device, describe_place
 from lowrank.common.errors import InputError
 from lowrank.common.program import exit_code_of

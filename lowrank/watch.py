@@ -213,7 +213,7 @@ class LoggingWatcher(Watcher):
             return  # of several watchers on one run, that without a prefix has the run's record
         from wandb import Error
 
-        from lowrank.tracking.tracker import send_record
+        from lowrank.tracking.files import send_record
 
         try:
             send_record(self._run, record)

@@ -9,8 +9,6 @@ runs of one batch size as packs. Figure 7 alone takes five hours of a core.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 import re
@@ -26,11 +24,11 @@ from lowrank import Run, load_run, load_sweep
 from lowrank.cli import main as lowrank
 from lowrank.common.errors import InputError
 from lowrank.common.texts import one_of
-from lowrank.measure.bounds import forgetting_efolds
 from lowrank.views.published import constants
 from lowrank.views.published.comparison import compare
 from lowrank.views.published.figures import of_figure
 from lowrank.views.published.table import Tolerance, as_csv, as_markdown, notes, summary, title
+from lowrank.views.table.effort import efolds
 from lowrank.views.table.listing import to_csv
 from lowrank.views.table.rows import Definition, read_row
 
@@ -90,37 +88,19 @@ def result_of(run: Run) -> Result:
         Its numbers.
     """
     config, row = run.config, read_row(run, Definition())
-    steps = math.ceil(config["train_size"] / config["batch_size"])
-    rates = run.metrics["lr_now"][1:].tolist()
     return Result(
         weight_decay=config["weight_decay"],
         lr=config["lr"],
         batch_size=config["batch_size"],
         seed=config["seed"],
         state=run.state,
-        efolds=forgetting_efolds(rates, steps, config["weight_decay"]),
+        efolds=efolds(run),
         full_rank=row.full_rank,
         rank_first=float(row.ranks[0]),
         rank_last=float(row.ranks[-1]),
         train_accuracy=float(row.train_accuracy[-1]),
         test_accuracy=float(row.test_accuracy[-1]),
     )
-
-
-def from_csv(text: str) -> list[Result]:
-    """Reads what `lowrank.commands.runs.to_csv` wrote of results.
-
-    Args:
-        text: The file.
-
-    Returns:
-        The results.
-    """
-    readers: dict[str, Callable[[str], Any]] = {"batch_size": int, "seed": int, "state": str}
-    return [
-        Result(**{name: readers.get(name, float)(value) for name, value in row.items()})
-        for row in csv.DictReader(io.StringIO(text))
-    ]
 
 
 def arm(results: Sequence[Result], field: str) -> dict[float, list[Result]]:

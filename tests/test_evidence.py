@@ -24,6 +24,15 @@ GRID = ROOT / "docs" / "evidence" / "landscape.csv"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def read(evidence, text):
+    """The results that a file of them holds."""
+    readers = {"batch_size": int, "seed": int, "state": str}
+    return [
+        evidence.Result(**{name: readers.get(name, float)(value) for name, value in row.items()})
+        for row in csv.DictReader(text.splitlines())
+    ]
+
+
 def script(name):
     """Loads a script as a module for as long as tests use it."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
@@ -86,7 +95,7 @@ def test_the_rank_falls_with_weight_decay_at_every_learning_rate_of_the_landscap
 
 
 def test_the_readme_shows_the_landscape_of_these_runs(evidence):
-    results = evidence.from_csv(GRID.read_text(encoding="utf-8"))
+    results = read(evidence, GRID.read_text(encoding="utf-8"))
     assert len(results) == 25
     assert evidence.landscape_section(results) in README
 
@@ -113,7 +122,7 @@ def test_without_weight_decay_the_rank_stays():
 
 
 def test_the_readme_has_the_table_of_these_runs(evidence):
-    results = evidence.from_csv(CSV.read_text(encoding="utf-8"))
+    results = read(evidence, CSV.read_text(encoding="utf-8"))
     assert len(results) == 33
     assert evidence.table(results) in README
     assert all(evidence.verdict(results, field) in README for field in evidence.NAMES)
@@ -123,7 +132,7 @@ def test_the_readme_has_the_table_of_these_runs(evidence):
 
 def test_results_are_read_back_exactly(evidence):
     text = CSV.read_text(encoding="utf-8")
-    assert evidence.to_csv([asdict(result) for result in evidence.from_csv(text)]) == text
+    assert evidence.to_csv([asdict(result) for result in read(evidence, text)]) == text
 
 
 def test_a_rank_that_does_not_fall_is_told(evidence):
@@ -197,7 +206,7 @@ def test_one_command_makes_it_anew(evidence, tmp_path):
     assert evidence.main([*tiny.split(), "--image_size=8"], tmp_path, wide=False) == 0
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     docs = tmp_path / "docs" / "evidence"
-    results = evidence.from_csv((docs / "runs.csv").read_text(encoding="utf-8"))
+    results = read(evidence, (docs / "runs.csv").read_text(encoding="utf-8"))
     assert readme.startswith("before\n")
     assert "\nold\n" not in readme
     assert readme.count("| ratio of norms |") == 2 + 9

@@ -96,6 +96,8 @@ def test_a_quantity_that_was_added_is_shown_by_every_command(copy):
     assert "spectral_flatness" in measured
     command(copy, "report", str(run.path.parent), "--output=report.html")
     assert "spectral flatness" in (copy / "report.html").read_text(encoding="utf-8")
+    drawn = command(copy, "figures", "runs", "--metric=spectral_flatness_mean", "--format=svg")
+    assert "average spectral flatness over epochs" in drawn.replace(" and accuracy", "")
     program = "from lowrank.views.dashboard.workspace import build_workspace as build\n"
     program += "print(build('me', 'p', ['lr'])._to_model().spec)"
     assert "spectral_flatness_mean" in started(copy, "-c", program)

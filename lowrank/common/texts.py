@@ -162,6 +162,24 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f", did you mean {matches[0]!r}?" if matches else ""
 
 
+def few(words: Sequence[str], most: int) -> str:
+    """Returns a list of bearable length.
+
+    Args:
+        words: All.
+        most: That are named.
+
+    Returns:
+        The first ones with commas, and how many more there are.
+
+    Example:
+        >>> few(["a", "b", "c"], 2)
+        'a, b and 1 more'
+    """
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
 def one_of(words: Sequence[str]) -> str:
     """Returns alternatives as a sentence has them.
 

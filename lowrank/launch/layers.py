@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lowrank.common.errors import InputError
-from lowrank.common.texts import nearest, printable
+from lowrank.common.texts import few, nearest, printable
 from lowrank.config import Config
 from lowrank.config.arguments import parse
 from lowrank.config.settings import with_group
@@ -95,8 +95,7 @@ def check_metric(metric: str, networks: Sequence[Sequence[str]]) -> None:
             return
     if found:
         names = [f"{quantity}/{name}" for name in found]
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         raise InputError(
             f"metric.name: got '{printable(metric)}', but no network of this sweep has such a "
-            f"layer; allowed: {', '.join(names[:MOST_NAMES])}{more}{nearest(metric[:60], names)}"
+            f"layer; allowed: {few(names, MOST_NAMES)}{nearest(metric[:60], names)}"
         )

@@ -23,23 +23,6 @@ VISIBLE = 5.0
 """Forgetting e-folds below which no lower rank was seen at ε = 1e-3, in own measurements."""
 
 
-def TheoryLayer(  # noqa: N802  # once a class, and still called as one
-    name: str, shape: tuple[int, int], positions: int | None, groups: int = 1
-) -> Layer:
-    """Returns a layer of no model, for what the theory says of its size.
-
-    Args:
-        name: Its name.
-        shape: Rows and columns.
-        positions: Positions m per sample; None where unknown: no claim.
-        groups: Groups g of a convolution.
-
-    Returns:
-        The layer.
-    """
-    return Layer(name, name, shape, positions, groups=groups)
-
-
 class Theory:
     """The bounds of one run, from its schedule and the norms it records.
 
@@ -168,7 +151,7 @@ class Theory:
             ValueError: There are no rates, or one is negative or not finite.
 
         Example:
-            >>> layers = [TheoryLayer(f"linear{i}", (100, 100), positions=1) for i in range(5)]
+            >>> layers = [Layer(f"linear{i}", "", (100, 100), positions=1) for i in range(5)]
             >>> theory = Theory(
             ...     layers, optimizer="sgd", weight_decay=0.02, batch_size=16, train_size=1440,
             ...     epsilon=1e-3,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lowrank.common.texts import few
 from lowrank.runs.reader import Array, Run
 
 DEAD, COLLAPSED = "dead", "collapsed"
@@ -54,9 +55,8 @@ def lost(run: Run) -> Lost | None:
             layer.name: run.metrics.get(f"rank/{layer.name}", none) for layer in run.layers
         }
         names = [name for name, ranks in of_layers.items() if np.isnan(ranks[measured[-1]])]
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        which = ", ".join(names[:_MOST_NAMES]) or f"{collapsed[measured[-1]]:g} matrices"
-        texts.append(f"collapsed since epoch {since[COLLAPSED]}: {which}{more}")
+        which = few(names, _MOST_NAMES) or f"{collapsed[measured[-1]]:g} matrices"
+        texts.append(f"collapsed since epoch {since[COLLAPSED]}: {which}")
     if dead[measured[-1]] > 0:
         since[DEAD] = _since(run, measured, dead)
         accuracy = np.asarray(run.metrics.get("train_accuracy", none))[measured[-1]]

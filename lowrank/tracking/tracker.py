@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from lowrank.runs.directory import ENDED
 from lowrank.runs.environment import DIFF_LIMIT
 from lowrank.runs.find import load_run
-from lowrank.runs.format import RECORD_NAME, RecordError
+from lowrank.runs.format import RecordError
 from lowrank.runs.lost import lost
 from lowrank.tracking import segments
 from lowrank.tracking.account import check_identity, choose_mode
+from lowrank.tracking.files import image, requirements, save, save_text, send_record
 from lowrank.tracking.rows import RowLogger
 from lowrank.tracking.segments import TrackingError
 
@@ -37,9 +38,6 @@ GRAPHQL_RETRIES = 6
 FINISH_TIMEOUT = 350.0
 """Seconds for the last upload. An artifact that waits for a server that is down is not counted in
 it but fails after two requests, about 250 s: together they are the ten minutes of a run's end."""
-
-FIGURE_DPI = 150
-"""Dots per inch of figures in W&B: sharp at the width of a panel, about 100 kB."""
 
 
 class Tracker:
@@ -137,7 +135,7 @@ class WandbTracker(Tracker):
         spectra: Mapping[str, NDArray[np.float64]],
         figures: Mapping[str, Figure] | None = None,
     ) -> None:
-        images = {name: _image(figure) for name, figure in (figures or {}).items()}
+        images = {name: image(figure) for name, figure in (figures or {}).items()}
         try:
             self._rows.log({**metrics, "epoch": epoch}, spectra, step=epoch, more=images)
         except _failures() as error:
@@ -316,12 +314,12 @@ def start_tracking(
             handler.handleError = lambda record: None  # type: ignore[method-assign]  # noqa: ARG005
         if is_over:
             for file in kept:
-                _save(run, file.name, functools.partial(shutil.copyfile, file))
+                save(run, file.name, functools.partial(shutil.copyfile, file))
         else:
-            _save_text(run, "requirements.txt", _requirements())
+            save_text(run, "requirements.txt", requirements())
         diff = environment.get("diff")
         if diff and len(diff) <= DIFF_LIMIT:  # a longer one was cut
-            _save_text(run, "diff.patch", diff)
+            save_text(run, "diff.patch", diff)
         segments.unfinished(run_dir).touch()
     except (wandb.Error, ValueError, OSError) as error:
         if run is not None:  # else wandb would end it with the program, and advise to upload it
@@ -357,46 +355,3 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def send_record(run: wandb.Run, record: Path) -> None:
-    """Adds a run record to the files of a W&B run, where `lowrank.load_run` finds it.
-
-    Args:
-        run: Of this process, online or offline.
-        record: The record, closed.
-    """
-    _save(run, RECORD_NAME, lambda copy: shutil.copyfile(record, copy))
-
-
-def _save(run: wandb.Run, name: str, write: Callable[[Path], object]) -> None:
-    """Adds a file to those of the run."""
-    path = Path(run.settings.files_dir, name)
-    write(path)
-    run.save(path, base_path=path.parent, policy="now", glob=False)
-
-
-def _save_text(run: wandb.Run, name: str, text: str) -> None:
-    """Saves a file that wandb saves too, but slowly, or only with the code and with its secrets."""
-    _save(run, name, lambda path: path.write_text(text, encoding="utf-8", newline=""))
-
-
-@functools.cache
-def _requirements() -> str:
-    from wandb.util import working_set
-
-    return "".join(f"{package.key}=={package.version}\n" for package in working_set())
-
-
-def _image(figure: Figure) -> wandb.Image:
-    """Returns a figure as an image; wandb itself would want pyplot imported for that."""
-    import wandb
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    figure.set_dpi(FIGURE_DPI)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    # wandb writes the file: a PNG made here would be made twice.
-    return wandb.Image(Image.fromarray(pixels).convert("RGB"))

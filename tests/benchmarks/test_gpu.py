@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_checks
+from benchmarks import gpu, gpu_checks, gpu_programs
 from benchmarks.gpu_checks import Check
 from lowrank.measure import spectra
 
@@ -115,8 +115,8 @@ def test_a_wrong_pack_is_found(monkeypatch):
 
 def test_without_the_tests_server_the_agents_are_not_checked(monkeypatch):
     monkeypatch.setitem(sys.modules, "tests.wandb_server", None)
-    with pytest.raises(gpu_checks.NotHereError, match="the server of the tests"):
-        gpu_checks.agents_share("cpu")
+    with pytest.raises(gpu_programs.NotHereError, match="the server of the tests"):
+        gpu_programs.agents_share("cpu")
 
 
 def test_a_loss_that_is_no_number_is_found(monkeypatch):

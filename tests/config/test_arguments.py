@@ -3,7 +3,7 @@
 Truth is the order of force and the wording that the design promises, written
 out here; the sweep's flags and file are made by W&B's own functions.
 
-    python -m pytest tests/test_arguments.py
+    python -m pytest tests/config/test_arguments.py
 """
 
 from __future__ import annotations

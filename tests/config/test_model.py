@@ -4,7 +4,7 @@ Defaults and order are checked against the table of the design, copied here by
 hand; the stored file against PyYAML's own safe loader, which types numbers by
 the rules of YAML 1.1; the round trip against the configuration itself.
 
-    python -m pytest tests/test_config.py
+    python -m pytest tests/config/test_model.py
 """
 
 from __future__ import annotations

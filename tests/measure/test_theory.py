@@ -13,11 +13,17 @@ from torch import nn
 
 from lowrank.data import load_dataset
 from lowrank.measure.bounds import forgetting, memory_window
-from lowrank.measure.theory import Theory, TheoryLayer
+from lowrank.measure.layers import Layer
+from lowrank.measure.theory import Theory
 from lowrank.measure.watcher import Watcher
 from lowrank.measure.windows import exact_window, settled_window
 
-WIDE = TheoryLayer("wide", (10**7, 10**7), positions=1)  # its bound is the number of examples
+
+def layer(name, shape, positions, groups=1):
+    return Layer(name, name, shape, positions, groups=groups)
+
+
+WIDE = layer("wide", (10**7, 10**7), positions=1)  # its bound is the number of examples
 RUN = {
     "optimizer": "sgd", "weight_decay": 0.05, "batch_size": 4, "train_size": 30, "epsilon": 1e-3,
 }  # fmt: skip
@@ -52,12 +58,12 @@ def test_real_batch_sizes_are_summed(batch_size, train_size, epochs):
 
 def test_each_layer_has_its_own_bound():
     layers = [
-        TheoryLayer("linear", (50_000, 70_000), positions=1),
-        TheoryLayer("convolution", (50_000, 70_000), positions=3, groups=2),
-        TheoryLayer("small", (50_000, 100), positions=1),
-        TheoryLayer("grown", (50_000, 70_000), positions=1),
-        TheoryLayer("shrunk", (50_000, 70_000), positions=1),
-        TheoryLayer("parametrised", (50_000, 70_000), positions=None),
+        layer("linear", (50_000, 70_000), positions=1),
+        layer("convolution", (50_000, 70_000), positions=3, groups=2),
+        layer("small", (50_000, 100), positions=1),
+        layer("grown", (50_000, 70_000), positions=1),
+        layer("shrunk", (50_000, 70_000), positions=1),
+        layer("parametrised", (50_000, 70_000), positions=None),
     ]
     run = theory(*layers, batch_size=1, train_size=100)
     flat = [1.0] * 31
@@ -167,9 +173,9 @@ def test_efolds_are_unknown_for_adam():
 
 def test_summary_of_layers_bounded_vacuous_and_unknown():
     run = theory(
-        TheoryLayer("first", (2000, 64), 1),
-        TheoryLayer("second", (2000, 2000), 1),
-        TheoryLayer("normed", (2000, 2000), None),
+        layer("first", (2000, 64), 1),
+        layer("second", (2000, 2000), 1),
+        layer("normed", (2000, 2000), None),
         batch_size=1, train_size=1440,
     )  # fmt: skip
     assert run.summary([0.01, 0.1]) == [
@@ -182,7 +188,7 @@ def test_summary_of_layers_bounded_vacuous_and_unknown():
 
 
 def test_summary_names_momentum_and_a_run_too_short_to_forget():
-    run = theory(TheoryLayer("a", (10, 10), 1), momentum=0.9)
+    run = theory(layer("a", (10, 10), 1), momentum=0.9)
     assert run.summary([0.01] * 10) == [
         "rank bound: vacuous for 1 of 1 layers at B=4, lr·wd=0.0005, momentum=0.9",
         f"memory window: {memory_window(5e-4, 1e-3, momentum=0.9):,} steps",

@@ -111,20 +111,13 @@ def preflight(
     if not (wrong or is_own or networks):
         say(f"not checked: {STEPS} steps, as what they take is not known before a point is taken")
     devices = {slot.visible: slot for slot in slots}
-    children = {
-        visible: probes.Child(probes.try_device, slot.environment(), networks)
-        for visible, slot in devices.items()
-    }
-    try:
-        for visible, slot in devices.items():
+    with probes.trying(devices.values(), networks) as children:
+        for slot, child in children.items():
             name = slot.name.partition(".")[0]
-            found = check(name, children[visible].result, trial.SECONDS if networks else SECONDS)
+            found = check(name, child.result, trial.SECONDS if networks else SECONDS)
             if found and found[1]:
-                sharing = 1 if packed else sum(other.visible == visible for other in slots)
+                sharing = 1 if packed else sum(other.visible == slot.visible for other in slots)
                 check(name, room_for, sharing, Trial(*found[1]))
-    finally:
-        for child in children.values():
-            child.end()
     if wrong or sweep is None:
         raise InputError([*wrong, "nothing was started, and no point of the sweep was taken"])
     return sweep

@@ -14,13 +14,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, NamedTuple
 
 from lowrank.common.client import prepare_client
 from lowrank.common.errors import InputError
 from lowrank.common.texts import ID
+from lowrank.launch.slots import Slot
 from lowrank.launch.trial import Trial, take_steps
 
 _PROGRAM = """
@@ -198,6 +199,25 @@ def try_device(
     """
     seen = see_device(environment)
     return seen, take_steps(environment, networks) if networks else None
+
+
+@contextlib.contextmanager
+def trying(slots: Iterable[Slot], networks: Sequence[Sequence[str]]) -> Iterator[dict[Slot, Child]]:
+    """Tries the devices of some slots at once, as `try_device` does.
+
+    Args:
+        slots: One on each device.
+        networks: As `try_device` takes them.
+
+    Yields:
+        What gives the result of each, by slot.
+    """
+    children = {slot: Child(try_device, slot.environment(), networks) for slot in slots}
+    try:
+        yield children
+    finally:
+        for child in children.values():
+            child.end()
 
 
 def ask_wandb(path: str) -> Sweep:

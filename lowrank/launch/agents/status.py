@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from lowrank.common.errors import InputError
 from lowrank.common.files import expanded
 from lowrank.common.terminal import Display, aligned, duration
-from lowrank.common.texts import shortened
+from lowrank.common.texts import few, shortened
 from lowrank.config import Config
 from lowrank.config.arguments import parse
 from lowrank.runs.find import load_run
@@ -205,5 +205,4 @@ def named(names: Sequence[str]) -> str:
     Args:
         names: Of runs.
     """
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"{', '.join(names[:_MOST_NAMES])}{more}"
+    return few(names, _MOST_NAMES)

@@ -11,14 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
 from lowrank.common.terminal import Display, duration
 from lowrank.launch.logs import cause
+from lowrank.launch.stand import stand_of
 from lowrank.launch.sweeps.points import LOST, Ended, Point, Tally, name_of
 from lowrank.launch.sweeps.search import described
-from lowrank.runs.find import load_run
-from lowrank.runs.format import RecordError
 
 EVERY = 1.0
 """Seconds between two looks into the records of running points, at least."""
@@ -120,25 +117,15 @@ class Progress(Display):
             if not points:
                 self.bar(slot, 0, None, "idle")
                 continue
-            stands = [self._stand(point) for point in points]
+            stands = [stand_of(self._output_dir / point.run_id, "rank_mean") for point in points]
             # The record of a member that a rule has ended stands still.
-            epoch, epochs, _ = max(stands)
+            epoch, epochs = max((each.epoch or 0, each.epochs or 0) for each in stands)
             self._begun += len(points) * epoch / epochs if epochs else 0.0
-            self.bar(slot, epoch, epochs or None, _note(points, [rank for *_, rank in stands]))
+            self.bar(slot, epoch, epochs or None, _note(points, [each.value for each in stands]))
         took = time.monotonic() - started
         self._next_look = started + max(EVERY, took / SHARE)
         if self._tally is not None:
             self._update(self._tally)
-
-    def _stand(self, point: Point) -> tuple[int, int, float]:
-        """Returns a running point's epoch, number of epochs and rank; zeros where unknown."""
-        try:
-            run = load_run(self._output_dir / point.run_id)
-            ranks = run.metrics["rank_mean"] if len(run.epochs) else np.array([np.nan])
-            epoch = int(run.epochs[-1]) if len(run.epochs) else 0
-            return epoch, int(run.config["epochs"]), float(ranks[-1])
-        except (RecordError, KeyError):
-            return 0, 0, float("nan")
 
     def _update(self, tally: Tally) -> None:
         self._tally = tally

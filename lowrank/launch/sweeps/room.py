@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.launch.agents import probes
 from lowrank.launch.slots import Slot
 from lowrank.launch.trial import SECONDS, Trial, room_for
@@ -26,24 +26,16 @@ def check_room(
     """
     of_gpus = {slot.visible: slot for slot in slots if slot.visible is not None}
     sharing = Counter(slot.visible for slot in slots)
-    shared = {visible: slot for visible, slot in of_gpus.items() if sharing[visible] > 1}
+    shared = [slot for slot in of_gpus.values() if sharing[slot.visible] > 1]
     if not networks:
         return
-    children = {
-        visible: probes.Child(probes.try_device, slot.environment(), networks)
-        for visible, slot in shared.items()
-    }
     lines: list[str] = []
-    try:
-        for visible, slot in shared.items():
+    with probes.trying(shared, networks) as children:
+        for slot, child in children.items():
             name = slot.name.partition(".")[0]
             try:
-                _, found = children[visible].result(SECONDS)
-                say(f"{name}: {room_for(sharing[visible], Trial(*found))}")
+                _, found = child.result(SECONDS)
+                say(f"{name}: {room_for(sharing[slot.visible], Trial(*found))}")
             except InputError as error:
                 lines += [f"{name}: {line}" for line in error.lines]
-    finally:
-        for child in children.values():
-            child.end()
-    if lines:
-        raise InputError(lines)
+    refuse(lines)

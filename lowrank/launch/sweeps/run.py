@@ -159,13 +159,22 @@ def _introduce(
     how = sweep.method
     if sweep.method != "grid":
         how += f" search with search_seed {identity.search_seed}"
-    size = f"{search.size} points" + (f" in {packs.described()}" if packs.on else "")
-    line(f"sweep {sweep.name}: {size}, {how}, on {', '.join(s.name for s in slots)}")
-    for told in [*packs.told(), *search.notes]:
+    line(f"{_sized(search, packs)}, {how}, on {', '.join(s.name for s in slots)}")
+    for told in [*packs.told(), *_notes(search)]:
         line(told)
-    for name, value in search.environment.items():
-        line(f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point")
     line(f"runs {identity.prefix}-NNNN, points in {without_password(url)}")
+
+
+def _sized(search: Search, packs: Packs) -> str:
+    in_packs = f" in {packs.described()}" if packs.on else ""
+    return f"sweep {search.sweep.name}: {search.size} points{in_packs}"
+
+
+def _notes(search: Search) -> list[str]:
+    return search.notes + [
+        f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point"
+        for name, value in search.environment.items()
+    ]
 
 
 def _conclude(
@@ -240,14 +249,8 @@ def list_points(
         sharing = sum(slot.visible == slots[0].visible for slot in slots)
         members = estimate({kind: words for kind, (words, _) in undecided.items()}, sharing)
         packs.decide(undecided, members["members"], len(slots))
-    size = f"{search.size} points" + (f" in {packs.described()}" if packs.on else "")
-    say(f"sweep {sweep.name}: {size}, {sweep.method}")
-    for line in counted:
+    for line in [f"{_sized(search, packs)}, {sweep.method}", *counted, *_notes(search)]:
         say(line)
-    for line in search.notes:
-        say(line)
-    for name, value in search.environment.items():
-        say(f"LOWRANK_{name.upper()} of the environment sets {name}={value} at every point")
     known = sweep.method == "grid" or (sweep.method == "random" and seed is not None)
     if not known:
         why = "with --search_seed=N" if sweep.method == "random" else "as results come in"

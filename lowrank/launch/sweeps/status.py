@@ -6,15 +6,12 @@ import math
 from pathlib import Path
 
 from lowrank.common.terminal import aligned, duration
+from lowrank.launch.stand import stand_of
 from lowrank.launch.sweeps.best import best_lines, shown
 from lowrank.launch.sweeps.points import run_id_of
 from lowrank.launch.sweeps.search import described
 from lowrank.launch.sweeps.standing import Standing
 from lowrank.launch.sweeps.trials import is_running, tally_of
-from lowrank.runs.find import Run, load_run
-from lowrank.runs.format import RecordError
-
-_LAST = 5  # epochs by whose pace the time left is told
 
 
 def status_lines(standing: Standing, output_dir: Path, max_retries: int) -> list[str]:
@@ -47,9 +44,11 @@ def status_lines(standing: Standing, output_dir: Path, max_retries: int) -> list
         run_id, values = run_id_of(standing.prefix, number), points[number][-1].params
         point = search.point(number, values)
         swept = described({n: shown(value) for n, value in point.items() if n in search.varied})
-        epoch, seconds, value = _stand(output_dir / run_id, search.metric)
+        epoch, epochs, value, seconds = stand_of(output_dir / run_id, search.metric)
         left.append(seconds)
-        rows.append((run_id, epoch, duration(seconds), value, swept))
+        at = "-" if epoch is None else f"{epoch}/{epochs}"
+        known = f"{value:.4g}" if math.isfinite(value) else "-"
+        rows.append((run_id, at, duration(seconds), known, swept))
     if running:
         lines += ["", *aligned(rows, left=(0, 4))]
         lines.append(f"left: {duration(_seconds_left(standing, counts['waiting'], left))}")
@@ -60,29 +59,6 @@ def status_lines(standing: Standing, output_dir: Path, max_retries: int) -> list
         lines.append(f"{run_id} failed too often, see {ended.log}")
     best = best_lines(search, points, output_dir, standing.prefix)
     return [*lines, *([""] if best else []), *best]
-
-
-def _stand(directory: Path, metric: str) -> tuple[str, float, str]:
-    """Returns a running point's epoch, the seconds it has left, and its metric."""
-    try:
-        run = load_run(directory)
-        epochs = int(run.config["epochs"])
-    except (RecordError, KeyError):  # on another machine, or not begun
-        return "-", math.nan, "-"
-    if not len(run.epochs):
-        return f"0/{epochs}", math.nan, "-"
-    epoch = int(run.epochs[-1])
-    values = run.metrics.get(metric)
-    text = "-" if values is None or not math.isfinite(values[-1]) else f"{values[-1]:.4g}"
-    return f"{epoch}/{epochs}", _pace(run) * (epochs - epoch), text
-
-
-def _pace(run: Run) -> float:
-    """Returns the seconds of an epoch."""
-    parts = ("time/train", "time/evaluate")
-    found = [run.metrics[name][-_LAST:] for name in parts if name in run.metrics]
-    seconds = [float(value) for part in found for value in part if math.isfinite(value)]
-    return sum(seconds) / max(map(len, found)) if seconds else math.nan
 
 
 def _seconds_left(standing: Standing, waiting: int, running: list[float]) -> float:

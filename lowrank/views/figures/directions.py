@@ -14,7 +14,8 @@ from lowrank.common.texts import csv_text
 from lowrank.measure.directions import Directions, overlaps
 from lowrank.runs.find import Run
 from lowrank.views.figures.shades import SMALL, shade, steps
-from lowrank.views.figures.spectrum import Floats, edges_of
+from lowrank.views.figures.spectrum import edges_of
+from lowrank.views.table.rows import Floats
 
 SHOWN = 50
 """Epochs compared with each other, at most."""

@@ -21,9 +21,10 @@ from matplotlib.transforms import blended_transform_factory
 from lowrank.runs.find import Run
 from lowrank.views.figures.directions import DirectionsTable, directions_figure
 from lowrank.views.figures.shades import SMALL, shade, steps
-from lowrank.views.figures.spectrum import Floats, edges_of, spectrum_over_time
+from lowrank.views.figures.spectrum import edges_of, spectrum_over_time
 from lowrank.views.figures.truncation import truncation_figure
 from lowrank.views.table.fields import assignments, plain
+from lowrank.views.table.rows import Floats
 
 LEGEND_LAYERS = 12
 """Up to so many layers are named in a legend; more are a colour bar of depth."""

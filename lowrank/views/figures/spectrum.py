@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lowrank.views.figures.multiples import multiples
 from lowrank.views.figures.shades import shade, steps
-
-Floats = NDArray[np.float64]
+from lowrank.views.table.matrices import relative
+from lowrank.views.table.rows import Floats
 
 SHOWN_EPOCHS = 9
 """At most so many spectra are drawn over each other."""
@@ -48,11 +48,11 @@ def spectrum_over_time(
         right=1.1,
     )
     for axes, values in zip(found.plots, spectra.values(), strict=True):
-        relative = _relative(values, rank_norm)
+        shares = relative(values, rank_norm)
         for position, epoch in enumerate(shown):
-            if np.isfinite(relative[epoch]).all():
-                found.curve(axes, relative[epoch], color=shade(position, len(shown)), linewidth=1)
-        if not np.isfinite(relative[shown[-1]]).all():
+            if np.isfinite(shares[epoch]).all():
+                found.curve(axes, shares[epoch], color=shade(position, len(shown)), linewidth=1)
+        if not np.isfinite(shares[shown[-1]]).all():
             axes.text(0.05, 0.06, "collapsed", transform=axes.transAxes, fontsize=found.small)
     box = found.figure.subplotpars
     width = found.figure.get_size_inches()[0]
@@ -61,12 +61,6 @@ def spectrum_over_time(
     )
     steps(found.figure, place, [f"{epochs[epoch]:g}" for epoch in shown]).set_label("epoch")
     return found.figure
-
-
-def _relative(values: Floats, rank_norm: str) -> Floats:
-    """Returns σ/‖W‖ (E, k); NaN where there is none."""
-    norms = values[:, 0] if rank_norm == "spectral" else np.sqrt((values**2).sum(axis=-1))
-    return np.asarray(values / np.where(norms > 0, norms, np.nan)[:, None])
 
 
 def early(length: int, count: int) -> NDArray[np.int64]:

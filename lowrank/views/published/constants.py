@@ -19,11 +19,17 @@ from torch import Tensor, nn
 
 from lowrank.config import Config
 from lowrank.measure.matrices import weight_matrices
-from lowrank.measure.ranks import effective_rank, rank, stable_rank
+from lowrank.measure.ranks import (
+    effective_rank,
+    nuclear_rank,
+    participation_ratio,
+    rank,
+    stable_rank,
+)
 from lowrank.measure.spectra import Spectrum, singular_values
 from lowrank.models import build_model
 from lowrank.runs.find import Run
-from lowrank.views.table.matrices import norms_of, pure_decay
+from lowrank.views.table.matrices import EVERY, norms_of, pure_decay, relative
 
 SQUARE = 500
 """N of the random square matrix."""
@@ -98,7 +104,7 @@ def at_initialisation(draws: int = DRAWS, *, wide: bool = False) -> Iterator[Che
     ):
         of_draws = [float(rank(_of_matrix(shape, each), 0.05)) for each in seeds]
         yield Check(what, "rank, ε = 0.05", expected, float(np.mean(of_draws)), 1)
-    edges = np.mean([_relative(_of_matrix((64, 576), each))[[0, -1]] for each in seeds], axis=0)
+    edges = np.mean([relative(_of_matrix((64, 576), each))[[0, -1]] for each in seeds], axis=0)
     for place, (quantity, expected) in enumerate((("largest", 0.1667), ("least", 0.0833))):
         what = "convolution 64 × 576"
         yield Check(what, f"{quantity} σ/‖W‖_F", expected, float(edges[place]), 0.005)
@@ -107,12 +113,11 @@ def at_initialisation(draws: int = DRAWS, *, wide: bool = False) -> Iterator[Che
         yield from _of_wide(seed=0)
 
 
-def of_pure_decay(run: Run, every: int = 10) -> list[Check]:
+def of_pure_decay(run: Run) -> list[Check]:
     """Compares norms of a network that interpolates with decay alone.
 
     Args:
         run: A run of a schedule with milestones, trained by SGD without momentum.
-        every: Epochs of a ratio.
 
     Returns:
         A check for each phase of the learning rate but the first, over its last epochs that were
@@ -124,11 +129,11 @@ def of_pure_decay(run: Run, every: int = 10) -> list[Check]:
     checks = []
     for cut, (begin, end) in enumerate(itertools.pairwise([*begins, config["epochs"]]), 1):
         inside = run.measured[(run.measured >= begin) & (run.measured <= end)]
-        last = int(max(set(inside.tolist()) & {epoch + every for epoch in inside.tolist()}))
-        now, then = np.searchsorted(run.epochs, (last, last - every))
+        last = int(max(set(inside.tolist()) & {epoch + EVERY for epoch in inside.tolist()}))
+        now, then = np.searchsorted(run.epochs, (last, last - EVERY))
         ours = float(np.mean(norms[:, now] / norms[:, then]))
-        expected = pure_decay(run, last - every, last)
-        what = f"epochs {last - every} to {last}, rate × {config['gamma'] ** cut:g}"
+        expected = pure_decay(run, last - EVERY, last)
+        what = f"epochs {last - EVERY} to {last}, rate × {config['gamma'] ** cut:g}"
         checks.append(Check(what, "ratio of norms", expected, ours, 2e-4))
     return checks
 
@@ -137,7 +142,7 @@ def published_ratios() -> list[Check]:
     """Returns the published ratios beside exp(−μ·γ^j·wd·steps)."""
     checks = []
     for name, rate, decay, size, ratios in RATIOS:
-        steps = 10 * math.ceil(_CIFAR_TRAIN / size)
+        steps = EVERY * math.ceil(_CIFAR_TRAIN / size)
         for cut, ratio in enumerate(ratios, 1):
             form = math.exp(-rate * _GAMMA**cut * decay * steps)
             what = f"{name}, lr {rate:g}, wd {decay:g}, B {size}, rate × {_GAMMA**cut:g}"
@@ -186,23 +191,18 @@ def _of_matrix(shape: tuple[int, int], seed: int) -> Spectrum:
     return values
 
 
-def _relative(values: Spectrum) -> Spectrum:
-    return np.asarray(values / np.linalg.norm(values))
-
-
 def _of_square(values: Spectrum) -> Iterator[Check]:
     """Yields what communities call the rank of a random square matrix, as shares of N."""
-    share = _relative(values) ** 2
     size = len(values)
     found = {
-        "stable rank / N": (1 / 4, float(stable_rank(values))),
-        "effective rank of σ / N": (0.8050, float(effective_rank(values))),
-        "effective rank of σ² / N": (math.exp(-0.5), float(np.exp(-(share * np.log(share)).sum()))),
-        "participation ratio / N": (1 / 2, float(1 / (share**2).sum())),
-        "(nuclear norm / ‖W‖_F)² / N": (0.7205, float(_relative(values).sum() ** 2)),
+        "stable rank / N": (1 / 4, stable_rank(values)),
+        "effective rank of σ / N": (0.8050, effective_rank(values)),
+        "effective rank of σ² / N": (math.exp(-0.5), effective_rank(values, power=2)),
+        "participation ratio / N": (1 / 2, participation_ratio(values)),
+        "(nuclear norm / ‖W‖_F)² / N": (0.7205, nuclear_rank(values)),
     }
     for quantity, (expected, ours) in found.items():
-        yield Check(f"random square, N = {size}", quantity, expected, ours / size, 0.01)
+        yield Check(f"random square, N = {size}", quantity, expected, float(ours) / size, 0.01)
 
 
 def _of_wide(seed: int) -> Iterator[Check]:

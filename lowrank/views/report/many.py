@@ -29,8 +29,6 @@ POINTS = (40, 200)
 MOST_METRICS = 40
 """So many others can be chosen, those that most runs have."""
 
-_OF_LAYERS = {*TABLE, "rank_bound"}
-
 
 def quantities_of(runs: Sequence[Run]) -> dict[str, tuple[str, Definition | None]]:
     """Returns what the overview can show: ranks at every recorded ε, and the other means.
@@ -76,7 +74,7 @@ def further_metrics(run: Run) -> list[str]:
     def is_further(name: str) -> bool:
         head, slash, layer = name.partition("/")
         quantity = head.partition("@")[0]
-        if slash and layer in layers and quantity in _OF_LAYERS:
+        if slash and layer in layers and quantity in TABLE:
             return False
         if is_of_truncation(name):  # which have a panel of their own
             return False

@@ -9,11 +9,11 @@ from matplotlib.lines import Line2D
 
 from lowrank.common.texts import printable
 from lowrank.measure.metrics import at
-from lowrank.measure.ranks import NORMS
 from lowrank.views.figures.multiples import multiples
 from lowrank.views.figures.shades import SMALL
 from lowrank.views.figures.style import OKABE_ITO
 from lowrank.views.spectra.quantities import Measured, Row
+from lowrank.views.table.matrices import relative
 
 
 def spectra_figure(files: Sequence[Measured]) -> Figure:
@@ -41,10 +41,9 @@ def spectra_figure(files: Sequence[Measured]) -> Figure:
     )
     for axes, rows in zip(found.plots, of_name.values(), strict=True):
         for line, (measured, row, colour) in enumerate(reversed(rows)):
-            s = row.spectrum
-            norm = NORMS[measured.rank_norm](s)
-            if not row.remark and norm > 0:
-                found.curve(axes, s / norm, color=colour, linewidth=1.2)
+            if not row.remark and row.spectrum.any():
+                shares = relative(row.spectrum, measured.rank_norm)
+                found.curve(axes, shares, color=colour, linewidth=1.2)
             text = row.remark.partition(":")[0] or f"{row.quantities[at('rank', epsilons[0])]:.0f}"
             place = (0.05, 0.05 + 0.14 * line)
             axes.text(*place, text, transform=axes.transAxes, fontsize=found.small, color=colour)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from lowrank.config.optimizers import OPTIMIZERS
 from lowrank.measure.layers import Layer
 from lowrank.measure.ranks import NORMS
 from lowrank.runs.find import Run
@@ -41,13 +42,25 @@ def relative_spectra(run: Run, epochs: Iterable[int], rank_norm: str) -> dict[st
     Returns:
         Layer name -> descending values, shape (E, k); NaN where a matrix was not finite or is zero.
     """
-    norm = NORMS[rank_norm]
-    found = {}
-    for name, values in run.spectra_at(epochs).items():
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found[name] = values / np.asarray(norm(values))[:, None] if len(values) else values
     sizes = {layer.name: min(layer.shape) for layer in run.layers}
-    return {name: values.reshape(-1, sizes[name]) for name, values in found.items()}
+    return {
+        name: relative(values.reshape(-1, sizes[name]), rank_norm)
+        for name, values in run.spectra_at(epochs).items()
+    }
+
+
+def relative(spectra: Floats, rank_norm: str = "frobenius") -> Floats:
+    """Returns σ/‖W‖.
+
+    Args:
+        spectra: Singular values, shape (..., k).
+        rank_norm: Which norm ‖W‖ is.
+
+    Returns:
+        Of the same shape; NaN where a matrix is not finite or zero.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(spectra / np.asarray(NORMS[rank_norm](spectra))[..., None])
 
 
 def norm_ratios(
@@ -101,13 +114,15 @@ def pure_decay(run: Run, start: int, end: int) -> float:
         end: Until after how many.
 
     Returns:
-        The product; NaN where it is not known: for another optimiser than SGD without momentum,
-        AdamW or Muon, or an unknown number of steps.
+        The product; NaN where it is not known: for an optimiser whose steps do not shrink weights
+        by 1 − μ·wd, as Adam, for one with a field momentum that is not 0, or an unknown number of
+        steps.
     """
     config = run.config
-    is_plain = config.get("optimizer") == "sgd" and not config.get("momentum")
-    steps = steps_per_epoch(run)
-    if not (is_plain or config.get("optimizer") in ("adamw", "muon")) or steps is None:
+    steps, optimizer = steps_per_epoch(run), OPTIMIZERS.get(str(config.get("optimizer")))
+    if optimizer is None or not optimizer.shrinks or steps is None:
+        return math.nan
+    if "momentum" in optimizer.fields and config.get("momentum"):
         return math.nan
     absent = np.full(len(run.epochs), np.nan)
     run.preload(["lr_now"])

@@ -15,6 +15,7 @@ from lowrank.common.errors import InputError, refuse
 from lowrank.common.terminal import counting, so_far
 from lowrank.common.texts import printable
 from lowrank.measure.metrics import at
+from lowrank.measure.quantities import TABLE
 from lowrank.measure.ranks import RANK_NORMS, rank
 from lowrank.runs.find import Run, find_elsewhere, find_runs
 from lowrank.runs.format import RECORD_NAME, RecordError
@@ -50,6 +51,11 @@ class Definition:
         quantity, _, part = self.metric.partition("/")
         if quantity == "rank_mean" and part:
             return f"average rank of the {printable(part)}"
+        averaged = next((e for e in TABLE.values() if e.mean == self.metric), None)
+        if averaged is not None:
+            return f"average {averaged.words}"
+        if part and quantity in TABLE:
+            return f"{TABLE[quantity].words} of {printable(part)}"
         return printable(self.metric.replace("_", " ")) or "average rank"
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lowrank.cli import main
+from lowrank.launch import stand
 from lowrank.launch.sweeps import best as best_module
 from lowrank.launch.sweeps import status as status_module
 from lowrank.launch.sweeps.points import Ended
@@ -74,7 +75,7 @@ def test_status_counts_points_by_state_and_tells_when_it_ends(load, tmp_path, mo
             raise RecordError(f"{directory}: no record")
         return run
 
-    monkeypatch.setattr(status_module, "load_run", record)
+    monkeypatch.setattr(stand, "load_run", record)
     standing = SimpleNamespace(
         search=search, begun=True, prefix=study.run_id(0)[:-5], points=study.points()
     )

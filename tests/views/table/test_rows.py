@@ -1,6 +1,6 @@
 """Rows of runs: ranks at recorded and other thresholds against counts by numpy, and endings.
 
-The records' ranks are known in closed form; see `tests.runtable.records`.
+The records' ranks are known in closed form; see `tests.views.table.records`.
 """
 
 from __future__ import annotations
@@ -171,6 +171,14 @@ def test_a_damaged_record_is_left_out_and_named(tmp_path):
     (tmp_path / "a" / RECORD_NAME).unlink()
     with pytest.raises(InputError, match="none of the records can be read"):
         find([str(tmp_path)])
+
+
+def test_a_metric_is_called_as_the_table_of_quantities_calls_it():
+    names = ("rank_mean", "stable_rank_mean", "frobenius_norm/fc", "rank_mean/heads", "my_metric")
+    assert [Definition(metric=name).name for name in names] == [
+        "average rank", "average stable rank", "Frobenius norm of fc", "average rank of the heads",
+        "my metric",
+    ]  # fmt: skip
 
 
 def test_a_record_damaged_inside_is_left_out_and_named(tmp_path):
