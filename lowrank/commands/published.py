@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import field_validator
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.terminal import say
 from lowrank.common.texts import nearest, printable
 from lowrank.config.options import OptionError, Options, option, word
@@ -151,5 +151,4 @@ def _check(instead: dict[str, Hashable], points: Iterable[Any]) -> None:
         for name in instead
         if name not in names or (name in swept and len(swept) == 1)
     ]
-    if lines:
-        raise InputError(lines)
+    refuse(lines)

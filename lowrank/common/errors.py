@@ -55,6 +55,19 @@ def collected(lines: list[str]) -> Iterator[None]:
         lines += error.lines
 
 
+def first_line(error: object) -> str:
+    r"""Returns the first line of what an error says, or its kind where it says nothing.
+
+    Args:
+        error: Of any program.
+
+    Example:
+        >>> first_line(ValueError("no\nmore")), first_line(KeyboardInterrupt())
+        ('no', 'KeyboardInterrupt')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class Failure(_LinesError):  # noqa: N818  # "failure" is what exit code 1 is called
     """Something outside the program went wrong: the lines say what and what to do. Exit code 1."""
 

@@ -6,6 +6,7 @@ import csv
 import difflib
 import io
 import json
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -70,6 +71,15 @@ def cell(value: Any) -> Any:
         return value
     is_formula = value.startswith(_FORMULA) and not _NAME.fullmatch(value)
     return printable(f"'{value}" if is_formula else value, None)
+
+
+def known(value: float) -> float | None:
+    """Returns a number as a cell of a CSV file; None for NaN, where nothing is written.
+
+    Args:
+        value: A number, also one of numpy's.
+    """
+    return None if math.isnan(value) else float(value)
 
 
 def printable(text: str, longest: int | None = 60, *, lines: bool = False) -> str:

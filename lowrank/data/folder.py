@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.files import open_file
 from lowrank.common.terminal import counting
 from lowrank.data.decode import GREY, Form, ImageFile, cached, decode
@@ -205,8 +205,7 @@ def _list_both(
             if not of_class:
                 lines.append(f"{folder / name} has no image file ({', '.join(SUFFIXES)})")
             found += of_class
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
     return tuple(classes), files[train], files[test]
 
 

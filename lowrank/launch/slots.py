@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import printable
 from lowrank.runs.environment import available_cores, named_gpus
 
@@ -103,8 +103,7 @@ def find_slots(
         lines.append(f"per_gpu: got {per_gpu}; allowed: 1 or more")
     if not all(wanted):
         lines.append(f"gpus: got '{printable(gpus)}'; allowed: {ALLOWED}")
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
     found = [] if gpus == "none" else _visible_gpus(environ)
     if not found and gpus in ("auto", "none"):
         return _cpu_slots(per_gpu)
@@ -154,8 +153,7 @@ def _choose(wanted: list[str], found: list[_Gpu]) -> list[_Gpu]:
         chosen |= dict.fromkeys(matches)
         if not matches:
             lines.append(f"gpus: there is no GPU '{printable(word)}' to use; {known}")
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
     return list(chosen)
 
 

@@ -12,6 +12,7 @@ import weakref
 from pathlib import Path
 
 from lowrank.common.client import prepare_client
+from lowrank.common.errors import first_line
 from lowrank.common.terminal import counting, so_far
 from lowrank.runs.format import RECORD_NAME, RecordError
 from lowrank.runs.reader import Run
@@ -62,7 +63,9 @@ def fetch_all(entity: str, project: str, sweep: str = "") -> tuple[list[Run], li
             progress(done, len(ids))
     if without:
         told = f"{len(without)} of {len(ids)} runs have no run record in W&B"
-        errors.append(RecordError(f"{name}: {told} (the last: {_reason(without[-1].__cause__)})"))
+        errors.append(
+            RecordError(f"{name}: {told} (the last: {first_line(without[-1].__cause__)})")
+        )
     return runs, errors
 
 
@@ -73,13 +76,8 @@ class NoRecordError(RecordError):
 def _no_answer(name: str, what: str, error: Exception | str) -> str:
     return (
         f"{name}: there is no such file here, and W&B gives no {what} for it "
-        f"({_reason(error)}): check the path, `wandb login` and the connection"
+        f"({first_line(error)}): check the path, `wandb login` and the connection"
     )
-
-
-def _reason(error: object) -> str:
-    """Returns the first line of what an error says, or its kind."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def fetch(entity: str, project: str, run_id: str) -> Run:

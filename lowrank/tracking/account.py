@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from lowrank.common.client import client_settings, prepare_client
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.config import replace
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ def check_identity(
             f"W&B holds epochs of a run {run_id} in project {project}, whose directory is not "
             "here: restore it to go on, or choose another run id (WANDB_RUN_ID, --run_id)"
         )
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
 
 
 def _has_rows(entity: str | None, project: str, run_id: str) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowrank.common.errors import first_line
 from lowrank.runs.directory import ENDED
 from lowrank.runs.environment import DIFF_LIMIT
 from lowrank.runs.find import load_run
@@ -140,8 +141,8 @@ class WandbTracker(Tracker):
             self._rows.log({**metrics, "epoch": epoch}, spectra, step=epoch, more=images)
         except _failures() as error:
             raise TrackingError(
-                f"W&B cannot log epoch {epoch}: {_reason(error)}; nothing recorded is lost, start "
-                f"the same command again with --run_id={self._run.id}"
+                f"W&B cannot log epoch {epoch}: {first_line(error)}; nothing recorded is lost, "
+                f"start the same command again with --run_id={self._run.id}"
             ) from error
 
     def write(self, text: str) -> None:
@@ -158,7 +159,7 @@ class WandbTracker(Tracker):
         except _failures() as error:
             late = isinstance(error, TimeoutError)
             what = "everything in time" if late else "the end of the run"
-            self._say_incomplete(what, _reason(error), record)
+            self._say_incomplete(what, first_line(error), record)
             if isinstance(error, _deaths()):
                 # Else wandb does so at the program's end, with a traceback, and no other run of
                 # this program could be tracked.
@@ -326,7 +327,7 @@ def start_tracking(
             with contextlib.suppress(*_failures()):
                 run.finish(exit_code=1)
         hint = "" if mode == "offline" else "; --tracking=offline trains without it"
-        raise TrackingError(f"W&B could not start the run: {_reason(error)}{hint}") from error
+        raise TrackingError(f"W&B could not start the run: {first_line(error)}{hint}") from error
     if mode == "online":
         held = run.starting_step - 1 if run.resumed and run.starting_step else None
         say(f"W&B: {run.url}")
@@ -351,7 +352,3 @@ def _failures() -> tuple[type[Exception], ...]:
     import wandb
 
     return wandb.Error, OSError, *_deaths()
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config
 from lowrank.config.sources import of_machine
@@ -241,8 +241,7 @@ def program(config: Mapping[str, Any], packed: bool = False) -> str:
         ]
         given = {key: value for key, value in config.items() if value is not None}
         lines += problems_of_any(given, str(given.get("name") or "unnamed"))
-        if lines:
-            raise InputError(lines)
+        refuse(lines)
     code = describe_code(Path.cwd())
     commit = code["commit"]
     changed = " with uncommitted changes" if code["diff"] else ""

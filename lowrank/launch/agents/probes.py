@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any, NamedTuple
 
 from lowrank.common.client import prepare_client
-from lowrank.common.errors import InputError
+from lowrank.common.errors import InputError, first_line, refuse
 from lowrank.common.texts import ID
 from lowrank.launch.slots import Slot
 from lowrank.launch.trial import Trial, take_steps
@@ -110,8 +110,7 @@ class Child:
             raise InputError(f"its process died with exit code {code}") from None
         finally:
             self.end()
-        if lines:
-            raise InputError(lines)
+        refuse(lines)
         return result
 
     def end(self) -> None:
@@ -249,7 +248,7 @@ def ask_wandb(path: str) -> Sweep:
     try:
         host, is_configured = find_api_key()
     except wandb.Error as error:
-        raise InputError(f"key: {_reason(error)}; {remedy}") from error
+        raise InputError(f"key: {first_line(error)}; {remedy}") from error
     if not is_configured:
         raise InputError(f"key: there is no API key for {host}; {remedy}")
     try:
@@ -257,8 +256,8 @@ def ask_wandb(path: str) -> Sweep:
         user = api.viewer.username
     except Exception as error:  # wandb's own errors and those of pydantic and sockets
         raise InputError(
-            f"key: {host} does not accept it or does not answer ({_reason(error)}): check the key, "
-            "WANDB_BASE_URL and the connection"
+            f"key: {host} does not accept it or does not answer ({first_line(error)}): check the "
+            "key, WANDB_BASE_URL and the connection"
         ) from error
     if path.count("/") == 0 and not api.settings["project"]:
         path = f"{Config.model_fields['project'].default}/{path}"
@@ -269,7 +268,7 @@ def ask_wandb(path: str) -> Sweep:
         )
     except Exception as error:
         raise InputError(
-            f"sweep: {host} has no sweep {path} for {user} ({_reason(error)}): "
+            f"sweep: {host} has no sweep {path} for {user} ({first_line(error)}): "
             "`wandb sweep FILE` prints the path of a new one"
         ) from error
     if not re.fullmatch(ID, str(sweep.id)):  # it names a folder of logs
@@ -303,10 +302,5 @@ def load_data(wanted: Sequence[DataSet]) -> list[str]:
             found.append(describe(dataset).splitlines()[0])
         except InputError as error:
             lines += error.lines
-    if lines:
-        raise InputError(lines)
+    refuse(lines)
     return found
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

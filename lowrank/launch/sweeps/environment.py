@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from lowrank.common.errors import InputError
+from lowrank.common.errors import refuse
 from lowrank.config import Config, Given
 from lowrank.config.settings import FREE_ON_RESUME, with_role
 from lowrank.config.sources import bad_values
@@ -39,8 +39,7 @@ def environment_of(sweep: SweepFile, overrides: Collection[str]) -> dict[str, An
         for name in Config.model_fields
         if name not in decided and (value := os.environ.get(variable := f"LOWRANK_{name.upper()}"))
     }
-    if lines := bad_values(given).values():
-        raise InputError(lines)
+    refuse(bad_values(given).values())
     values = {
         name: read_value(Config.model_fields[name].annotation, value)
         for name, (value, _) in given.items()

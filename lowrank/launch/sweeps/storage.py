@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from lowrank.common.errors import Failure, InputError
+from lowrank.common.errors import Failure, InputError, first_line
 from lowrank.common.files import expanded
 from lowrank.common.texts import printable
 from lowrank.config.sources import of_machine
@@ -255,5 +255,4 @@ def _serialise(storage: RDBStorage) -> None:
 
 def _first_line(error: BaseException) -> str:
     cause = error.__cause__ or error
-    reason = getattr(cause, "orig", None) or cause  # the driver's own words
-    return (str(reason).strip() or type(reason).__name__).splitlines()[0]
+    return first_line(getattr(cause, "orig", None) or cause)  # the driver's own words

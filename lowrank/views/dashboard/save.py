@@ -11,7 +11,7 @@ import wandb
 from wandb_workspaces.workspaces import Workspace
 from wandb_workspaces.workspaces.internal import View
 
-from lowrank.common.errors import Failure, InputError
+from lowrank.common.errors import Failure, InputError, first_line
 from lowrank.common.files import writing
 from lowrank.common.texts import printable, to_json
 from lowrank.tracking.account import find_api_key
@@ -142,4 +142,4 @@ def dump(workspace: Workspace, file: Path | None) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return printable((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+    return printable(first_line(error), 200)

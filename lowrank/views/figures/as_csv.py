@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lowrank.common.texts import csv_text
+from lowrank.common.texts import csv_text, known
 from lowrank.views.figures.tables import (
     NUMBERS,
     CurvesTable,
@@ -31,7 +31,7 @@ def scatter_csv(table: ScatterTable) -> str:
     lines: list[list[Any]] = [_head("run", table.fields, more)]
     for place, run_id in enumerate(table.run_ids):
         values = ["" if each[place] is None else each[place] for each in table.values]
-        numbers = [_cell(float(table.rank[place])), _cell(float(table.accuracy[place]))]
+        numbers = [known(table.rank[place]), known(table.accuracy[place])]
         lines.append([run_id, *values, table.ends[place], *numbers])
     return csv_text(lines)
 
@@ -74,9 +74,9 @@ def _head(first: str, settings: Sequence[str], more: Sequence[str]) -> list[str]
 def _columns(mean: Series, deviation: Series | None) -> list[list[Any]]:
     columns: list[Any] = [mean.epochs.astype(int).tolist()]
     for name in ("rank", *ACCURACIES):
-        columns.append([_cell(value) for value in getattr(mean, name)])
+        columns.append([known(value) for value in getattr(mean, name)])
         spread = getattr(deviation, name) if deviation else np.full(len(mean.epochs), np.nan)
-        columns.append([_cell(value) for value in spread])
+        columns.append([known(value) for value in spread])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -96,12 +96,7 @@ def landscape_csv(table: LandscapeTable) -> str:
     for cells in table.panels:
         for y, x in np.ndindex(cells.rank.shape):
             counts = [int(c[y, x]) for c in (cells.seeds, cells.collapsed, cells.unfinished)]
-            found = [_cell(getattr(cells, name).item(y, x)) for name in NUMBERS]
+            found = [known(getattr(cells, name).item(y, x)) for name in NUMBERS]
             place = [cells.title, table.x_labels[x], table.y_labels[y]]
             lines.append([*place, *found[:2], *counts, *found[2:]])
     return csv_text(lines)
-
-
-def _cell(value: float) -> str:
-    """Returns a number exactly, nothing for NaN."""
-    return "" if np.isnan(value) else repr(float(value))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lowrank.common.errors import InputError
-from lowrank.common.texts import csv_text, nearest, printable
+from lowrank.common.texts import csv_text, known, nearest, printable
 from lowrank.measure.truncation import LADDER
 from lowrank.runs.find import load_run
 from lowrank.runs.lost import NO_RANK
@@ -232,7 +232,7 @@ def lines_csv(table: LinesTable) -> str:
         for line in found:
             start = [title, *([table.labels[line.value]] if table.by else []), line.seeds]
             for x, *numbers in zip(line.x, line.mean, line.deviation, line.decay, strict=True):
-                shown = ["" if np.isnan(each) else repr(float(each)) for each in numbers]
+                shown = [known(each) for each in numbers]
                 rows.append([*start, f"{x:g}", *(shown if has_decay else shown[:2])])
     return csv_text(rows)
 

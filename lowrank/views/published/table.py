@@ -6,10 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from lowrank.common.terminal import aligned
-from lowrank.common.texts import csv_text
+from lowrank.common.texts import csv_text, known
 from lowrank.views.published import ACCURACY_TOLERANCE, RANK_TOLERANCE
 from lowrank.views.published.comparison import Comparison, Row
 from lowrank.views.published.figures import FIGURES, Point
@@ -163,11 +161,11 @@ def as_csv(comparisons: Sequence[Comparison], tolerance: Tolerance) -> str:
     for comparison in comparisons:
         for row in comparison.rows:
             point, gone = row.point, len(row.ours) - len(row.with_value)
-            numbers = [_number(each) for each in (row.mean, row.deviation)]
+            numbers = [known(each) for each in (row.mean, row.deviation)]
             lines.append(
                 [point.figure, point.panel, point.x_name, point.x, row.series,
-                 _number(row.published), *numbers, len(row.ours), gone,
-                 _number(row.difference), tolerance.holds(row)]
+                 known(row.published), *numbers, len(row.ours), gone,
+                 known(row.difference), tolerance.holds(row)]
             )  # fmt: skip
     return csv_text(lines)
 
@@ -234,7 +232,7 @@ def _cells(row: Row, tolerance: Tolerance) -> list[str]:
     count = (
         str(len(row.ours)) if not gone or not row.with_value else f"{len(row.ours)}, {gone} died"
     )
-    known = not math.isnan(row.difference)
+    has_both = not math.isnan(row.difference)
     return [
         row.point.panel,
         text(row.point.x),
@@ -242,7 +240,7 @@ def _cells(row: Row, tolerance: Tolerance) -> list[str]:
         _shown(row),
         ours,
         count,
-        f"{scale * row.difference:+.1f}" if known else "",
+        f"{scale * row.difference:+.1f}" if has_both else "",
         "yes" if tolerance.holds(row) else "no",
     ]
 
@@ -264,7 +262,3 @@ def _without_repetitions(rows: Sequence[list[str]], columns: int = 2) -> list[li
         shown.append([""] * same + row[same:])
         above = row
     return shown
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value
