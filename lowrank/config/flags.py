@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from lowrank.common.texts import nearest, printable
 from lowrank.config.sources import taken
+from lowrank.config.values import BOOLEANS
 
 
 class Flag(NamedTuple):
@@ -78,7 +79,7 @@ def read_words(
             continue
         may_stand_alone = flag is not None and flag.alone
         if not equals:
-            if rest and (_is_boolean(rest[0]) if may_stand_alone else rest[0][:2] != "--"):
+            if rest and (rest[0].lower() in BOOLEANS if may_stand_alone else rest[0][:2] != "--"):
                 value = rest.pop(0)
             elif may_stand_alone:
                 value = "True"
@@ -102,7 +103,3 @@ def _unknown(word: str, flags: Mapping[str, Flag], others: bool) -> str:
     known = meant.partition("=")[0] in flags and "=" in meant
     hint = f", did you mean '--{printable(meant)}'?" if known else ""
     return f"unexpected word '{printable(word)}'; allowed: --NAME=VALUE{hint}"
-
-
-def _is_boolean(word: str) -> bool:
-    return word.lower() in ("true", "false", "1", "0", "yes", "no", "on", "off")

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lowrank.config.yamltext import read_yaml
 
-_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+_TRUE = ("true", "1", "yes", "on")
+BOOLEANS = (*_TRUE, "false", "0", "no", "off")
+"""Words for true and false, in small letters."""
 
 
 def read_value(annotation: Any, value: Any) -> Any:
@@ -36,7 +38,7 @@ def read_value(annotation: Any, value: Any) -> Any:
     if is_optional(annotation):
         return None if _is_nothing(value) else read_value(arguments[0], value)
     if origin in (Union, UnionType):  # bool | str, a switch that may be given a text
-        return _read_bool(value) if str(value).strip().lower() in _TRUE + _FALSE else value
+        return _read_bool(value) if str(value).strip().lower() in BOOLEANS else value
     if origin is tuple:
         return tuple(read_value(arguments[0], item) for item in _items(value))
     if origin is Literal:
@@ -78,7 +80,7 @@ def _items(value: Any) -> Sequence[Any]:
 
 def _read_bool(value: Any) -> bool:
     word = str(value).strip().lower()
-    if word not in _TRUE + _FALSE:
+    if word not in BOOLEANS:
         raise ValueError("not a boolean")
     return word in _TRUE
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lowrank.runs.find import Run, load_run
 from lowrank.runs.format import RecordError
+from lowrank.runs.metrics import metric_of
 
 _LAST = 5  # epochs by whose pace the time left is told
 
@@ -42,8 +43,7 @@ def stand_of(directory: Path, metric: str) -> Stand:
         return Stand()
     if not len(run.epochs):
         return Stand(0, epochs)
-    epoch, values = int(run.epochs[-1]), run.metrics.get(metric)
-    value = math.nan if values is None else float(values[-1])
+    epoch, value = int(run.epochs[-1]), float(metric_of(run, metric)[-1])
     return Stand(epoch, epochs, value, _pace(run) * (epochs - epoch))
 
 

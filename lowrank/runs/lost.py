@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowrank.common.texts import few
+from lowrank.runs.metrics import metric_of
 from lowrank.runs.reader import Array, Run
 
 DEAD, COLLAPSED = "dead", "collapsed"
@@ -43,23 +44,20 @@ def lost(run: Run) -> Lost | None:
         How; None if it was not, or nothing was measured.
     """
     run.preload([DEAD, COLLAPSED, "train_accuracy"])
-    none = np.full(len(run.epochs), np.nan)
-    collapsed, dead = (np.asarray(run.metrics.get(name, none)) for name in (COLLAPSED, DEAD))
+    collapsed, dead = (metric_of(run, name) for name in (COLLAPSED, DEAD))
     measured = np.flatnonzero(np.isfinite(collapsed))
     if not len(measured):
         return None
     texts, since = [], {}
     if collapsed[measured[-1]] > 0:
         since[COLLAPSED] = _since(run, measured, collapsed)
-        of_layers = {
-            layer.name: run.metrics.get(f"rank/{layer.name}", none) for layer in run.layers
-        }
+        of_layers = {layer.name: metric_of(run, f"rank/{layer.name}") for layer in run.layers}
         names = [name for name, ranks in of_layers.items() if np.isnan(ranks[measured[-1]])]
         which = few(names, _MOST_NAMES) or f"{collapsed[measured[-1]]:g} matrices"
         texts.append(f"collapsed since epoch {since[COLLAPSED]}: {which}")
     if dead[measured[-1]] > 0:
         since[DEAD] = _since(run, measured, dead)
-        accuracy = np.asarray(run.metrics.get("train_accuracy", none))[measured[-1]]
+        accuracy = metric_of(run, "train_accuracy")[measured[-1]]
         with_accuracy = "" if np.isnan(accuracy) else f", train accuracy {accuracy:.3g}"
         texts.append(f"dead since epoch {since[DEAD]}{with_accuracy}")
     how = next(iter(since), None)

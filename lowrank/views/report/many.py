@@ -16,6 +16,7 @@ from lowrank.measure.metrics import parts_of
 from lowrank.measure.quantities import TABLE
 from lowrank.measure.truncation import is_of_truncation
 from lowrank.runs.find import Run
+from lowrank.runs.metrics import metric_of
 from lowrank.views.report.packing import Floats, every, pack
 from lowrank.views.table.fields import differing, in_order, text, words
 from lowrank.views.table.rows import ACCURACIES, Definition, RunRow, definitions, recorded_as
@@ -155,9 +156,7 @@ def _columns(
     }
     names |= {name: name for name in ACCURACIES}
     run.preload(names.values())
-    absent = np.full(len(run.epochs), np.nan)
-    known = run.metrics
-    columns = {key: known.get(name, absent)[measured] for key, name in names.items()}
+    columns = {key: metric_of(run, name)[measured] for key, name in names.items()}
     for key in quantities:
         columns[key] = np.where(gone, np.nan, columns[key])
     return columns

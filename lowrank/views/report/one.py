@@ -15,10 +15,11 @@ from lowrank.measure.quantities import TABLE
 from lowrank.measure.theory import Theory
 from lowrank.measure.truncation import LADDER
 from lowrank.runs.find import Run
+from lowrank.runs.metrics import metric_of
 from lowrank.views.report.many import further_metrics
 from lowrank.views.report.packing import Floats, Places, pack, spread
 from lowrank.views.table.matrices import relative_spectra
-from lowrank.views.table.rows import definitions
+from lowrank.views.table.rows import ACCURACIES, definitions
 from lowrank.views.table.truncated import truncated
 
 SECTION_BYTES = 3_200_000
@@ -33,7 +34,7 @@ SPECTRUM_POINTS = 100
 TRUNCATED_EPOCHS = 9
 """Epochs of which accuracies at lower ranks are drawn."""
 
-SCALARS = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+SCALARS = (*ACCURACIES, "train_loss", "test_loss")
 
 
 def section(run: Run, sections: int) -> dict[str, Any]:
@@ -134,9 +135,8 @@ def _measured(run: Run) -> Places:
 
 def _table(run: Run, quantity: str, shown: Places) -> Floats:
     """Returns a quantity of every layer, shape (L, E); NaN where there is none."""
-    absent = np.full(len(run.epochs), np.nan)
     names = [f"{quantity}/{layer.name}" for layer in run.layers]
-    rows = [run.metrics.get(name, absent)[shown] for name in names]
+    rows = [metric_of(run, name)[shown] for name in names]
     return np.array(rows).reshape(len(names), len(shown))
 
 

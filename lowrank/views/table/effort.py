@@ -10,7 +10,7 @@ from lowrank.config.datasets import DATASETS
 from lowrank.config.optimizers import OPTIMIZERS
 from lowrank.measure.bounds import forgetting_efolds
 from lowrank.runs.find import Run
-from lowrank.views.table.rows import Floats
+from lowrank.runs.metrics import metric_of
 
 
 def preload(run: Run) -> None:
@@ -37,7 +37,7 @@ def steps_per_epoch(run: Run) -> int | None:
         DATASETS.get(str(run.config.get("dataset"))), "train_size", None
     )
     if examples is None:
-        each = _metric(run, "time/train") * _metric(run, "throughput/images_per_second")
+        each = metric_of(run, "time/train") * metric_of(run, "throughput/images_per_second")
         each = each[np.isfinite(each)]
         examples = round(float(np.median(each))) if each.size else None
     if not examples or not run.config.get("batch_size"):
@@ -54,7 +54,7 @@ def seconds(run: Run) -> float:
     Returns:
         Seconds, those of its pack where it trained in one; NaN for a run that recorded none.
     """
-    times = [_metric(run, name) for name in run.metrics if name.startswith("time/")]
+    times = [metric_of(run, name) for name in run.metrics if name.startswith("time/")]
     return float(np.nansum(times)) if times else math.nan
 
 
@@ -68,7 +68,7 @@ def efolds(run: Run) -> float:
         The e-folds; NaN where decay does not shrink the weights themselves (Adam's is part of the
         gradient), and where learning rate, weight decay or steps are not known.
     """
-    rates, decay = _metric(run, "lr_now")[1:], run.config.get("weight_decay")
+    rates, decay = metric_of(run, "lr_now")[1:], run.config.get("weight_decay")
     steps, optimizer = steps_per_epoch(run), OPTIMIZERS.get(str(run.config.get("optimizer")))
     if optimizer is None or not optimizer.shrinks or not isinstance(decay, float | int):
         return math.nan
@@ -80,7 +80,3 @@ def efolds(run: Run) -> float:
         )
     except ValueError:  # of another loop's own numbers
         return math.nan
-
-
-def _metric(run: Run, name: str) -> Floats:
-    return np.asarray(run.metrics.get(name, np.full(len(run.epochs), np.nan)))

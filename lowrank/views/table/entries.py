@@ -15,6 +15,7 @@ from lowrank.common.texts import nearest, one_of, printable
 from lowrank.runs.comparison import original_of
 from lowrank.runs.derived import is_derived
 from lowrank.runs.find import Run
+from lowrank.runs.metrics import metric_of
 from lowrank.views.table.effort import efolds, preload, seconds
 from lowrank.views.table.fields import differing, in_order, plain
 from lowrank.views.table.rows import RunRow
@@ -101,7 +102,7 @@ def with_columns(
             return entry[name]
         if name in known:
             return plain(run.config.get(name))
-        values = np.asarray(run.metrics.get(name, np.full(len(run.epochs), np.nan)))
+        values = metric_of(run, name)
         at_end = _number(values[-1:])
         # Some are measured in some epochs only. What was lost since then is not its last value.
         return at_end if at_end is not None else _number(values[run.epochs == run.measured[-1:]])

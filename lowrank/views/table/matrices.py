@@ -11,6 +11,7 @@ from lowrank.config.optimizers import OPTIMIZERS
 from lowrank.measure.layers import Layer
 from lowrank.measure.ranks import NORMS
 from lowrank.runs.find import Run
+from lowrank.runs.metrics import metric_of
 from lowrank.views.table.effort import steps_per_epoch
 from lowrank.views.table.rows import Floats
 
@@ -101,8 +102,7 @@ def norms_of(run: Run, layers: Sequence[str]) -> Floats:
     """
     names = [f"frobenius_norm/{layer}" for layer in layers]
     run.preload(names)
-    absent = np.full(len(run.epochs), np.nan)
-    return np.array([run.metrics.get(name, absent) for name in names])
+    return np.array([metric_of(run, name) for name in names])
 
 
 def pure_decay(run: Run, start: int, end: int) -> float:
@@ -124,9 +124,8 @@ def pure_decay(run: Run, start: int, end: int) -> float:
         return math.nan
     if "momentum" in optimizer.fields and config.get("momentum"):
         return math.nan
-    absent = np.full(len(run.epochs), np.nan)
     run.preload(["lr_now"])
-    rates = run.metrics.get("lr_now", absent)[(run.epochs > start) & (run.epochs <= end)]
+    rates = metric_of(run, "lr_now")[(run.epochs > start) & (run.epochs <= end)]
     if len(rates) != end - start or not np.isfinite(rates).all():
         return math.nan
     return float(np.exp(steps * np.log1p(-rates * float(config["weight_decay"])).sum()))

@@ -19,6 +19,7 @@ from lowrank.measure.quantities import TABLE
 from lowrank.measure.ranks import RANK_NORMS, rank
 from lowrank.runs.find import Run, find_elsewhere, find_runs
 from lowrank.runs.format import RECORD_NAME, RecordError
+from lowrank.runs.metrics import metric_of
 
 Floats = NDArray[np.float64]
 
@@ -236,16 +237,15 @@ def read_row(run: Run, definition: Definition) -> RunRow:
     Returns:
         The row.
     """
-    metrics = run.metrics
-    at_all = np.full(len(run.epochs), np.nan)
 
     def metric(name: str) -> Floats:
-        return np.asarray(metrics.get(name, at_all)[measured], dtype=np.float64)
+        return np.asarray(metric_of(run, name)[measured], dtype=np.float64)
 
     recorded = "rank_mean" if definition.metric else recorded_as(run, definition)
     run.preload(["collapsed", "dead", recorded, definition.metric, *ACCURACIES])
-    measured = np.isfinite(metrics.get("collapsed", at_all))
-    ranks = metric(recorded) if recorded in metrics else _counted_ranks(run, definition, measured)
+    measured = np.isfinite(metric_of(run, "collapsed"))
+    has_ranks = recorded in run.metrics
+    ranks = metric(recorded) if has_ranks else _counted_ranks(run, definition, measured)
     dead = metric("dead") > 0
     counted = [min(layer.shape) for layer in run.layers if layer.counted]
     gone = dead | (metric("collapsed") > 0)
@@ -316,5 +316,5 @@ def _counted_ranks(run: Run, definition: Definition, measured: NDArray[np.bool_]
     of_layers = [np.asarray(rank(values, *kind)) for values in spectra]
     if not of_layers:
         return np.full(measured.sum(), np.nan)
-    recorded = run.metrics.get("rank_mean", np.full(len(run.epochs), np.nan))[measured]
+    recorded = metric_of(run, "rank_mean")[measured]
     return np.where(np.isnan(recorded), np.nan, np.mean(of_layers, axis=0))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lowrank.measure.truncation import LADDER, Kept
 from lowrank.runs.find import Run
+from lowrank.runs.metrics import metric_of
 from lowrank.views.table.rows import Floats
 
 
@@ -43,9 +44,8 @@ def truncated(run: Run, steps: Sequence[Kept] = LADDER) -> Truncated | None:
     if not any(name in run.metrics for name in names):
         return None
     run.preload(names)
-    absent = np.full(len(run.epochs), np.nan)
     accuracies, ranks = (
-        np.array([run.metrics.get(name, absent) for name in of_each])
+        np.array([metric_of(run, name) for name in of_each])
         for of_each in zip(*((kept.accuracy, kept.mean_rank) for kept in steps), strict=True)
     )
     places = np.flatnonzero(np.isfinite(accuracies).all(axis=0))
