@@ -120,27 +120,20 @@ def notes(comparison: Comparison) -> list[str]:
     return [*comparison.lines, *comparison.missing]
 
 
-def as_markdown(comparison: Comparison, tolerance: Tolerance, series: Sequence[str] = ()) -> str:
+def as_markdown(comparison: Comparison, tolerance: Tolerance) -> str:
     """Makes a table for a page.
 
     Args:
         comparison: Of published points and runs.
         tolerance: What the last column means.
-        series: Only these values, in this order; by default all.
 
     Returns:
         Markdown; nothing but heads where no point has a run.
     """
-    rows = comparison.rows
-    if series:
-        places = {name: place for place, name in enumerate(series)}
-        kept = [row for row in rows if row.series in places]
-        order = {id(point): place for place, point in enumerate(comparison.points)}
-        rows = sorted(kept, key=lambda row: (order[id(row.point)], places[row.series]))
     heads = list(_HEADS)
     heads[1] = words(comparison.points[0].x_name)
     table = [heads, ["---", "---:", "---", *["---:"] * 4, "---"]]
-    table += _without_repetitions([_cells(row, tolerance) for row in rows])
+    table += _without_repetitions([_cells(row, tolerance) for row in comparison.rows])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
 
 

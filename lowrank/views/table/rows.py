@@ -49,15 +49,13 @@ class Definition:
     @property
     def name(self) -> str:
         """What is meant, in words."""
-        quantity, _, part = self.metric.partition("/")
-        if quantity == "rank_mean" and part:
-            return f"average rank of the {printable(part)}"
-        averaged = next((e for e in TABLE.values() if e.mean == self.metric), None)
+        quantity, _, part = (self.metric or "rank_mean").partition("/")
+        averaged = next((entry for entry in TABLE.values() if entry.mean == quantity), None)
         if averaged is not None:
-            return f"average {averaged.words}"
+            return f"average {averaged.words}" + (f" of the {printable(part)}" if part else "")
         if part and quantity in TABLE:
             return f"{TABLE[quantity].words} of {printable(part)}"
-        return printable(self.metric.replace("_", " ")) or "average rank"
+        return printable(self.metric.replace("_", " "))
 
     @property
     def label(self) -> str:

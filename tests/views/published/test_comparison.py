@@ -89,10 +89,10 @@ def test_what_a_reader_must_know_is_told(top):
     text = as_text(comparison, Tolerance())
     assert text.splitlines()[0] == "Figure 7: MLP-BN-10-100, learning rate 0.1; ε = 0.03"
     assert "2 of 10 points have runs; of their 12 values" in text
-    page = as_markdown(comparison, Tolerance(), ["mean"]).splitlines()
+    page = as_markdown(comparison, Tolerance()).splitlines()
     assert page[2] == "| B 128 | 0.0001 | mean | 80.7 | 54.5 | 1 | -26.2 | no |"
-    assert page[3] == "|  | 0.006 | mean | 53.4 | 55.5 ± 1.4 | 2 | +2.1 | yes |"
-    assert len(page) == 4
+    assert "|  | 0.006 | mean | 53.4 | 55.5 ± 1.4 | 2 | +2.1 | yes |" in page
+    assert len(page) == 2 + 12
 
 
 def test_a_repetition_counts_once(top, tmp_path):

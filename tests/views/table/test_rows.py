@@ -174,11 +174,15 @@ def test_a_damaged_record_is_left_out_and_named(tmp_path):
 
 
 def test_a_metric_is_called_as_the_table_of_quantities_calls_it():
-    names = ("rank_mean", "stable_rank_mean", "frobenius_norm/fc", "rank_mean/heads", "my_metric")
-    assert [Definition(metric=name).name for name in names] == [
-        "average rank", "average stable rank", "Frobenius norm of fc", "average rank of the heads",
-        "my metric",
-    ]  # fmt: skip
+    names = {
+        "": "average rank",
+        "rank_mean": "average rank",
+        "rank_mean/heads": "average rank of the heads",
+        "stable_rank_mean": "average stable rank",
+        "frobenius_norm/fc": "Frobenius norm of fc",
+        "my_metric": "my metric",
+    }
+    assert {metric: Definition(metric=metric).name for metric in names} == names
 
 
 def test_a_record_damaged_inside_is_left_out_and_named(tmp_path):
