@@ -219,19 +219,17 @@ TABLE: dict[str, LayerQuantity] = {
         LayerQuantity("rank_bound", "rank bound", kind="size", form=".0f", in_report=False),
         LayerQuantity(
             "overlap_left",
-            "overlap of left directions with those before",
+            "left overlap",
             "‖UᵀU′‖²/r",
             **_OF_DIRECTIONS,
         ),
         LayerQuantity(
             "overlap_right",
-            "overlap of right directions with those before",
+            "right overlap",
             "‖VᵀV′‖²/r",
             **_OF_DIRECTIONS,
         ),
-        LayerQuantity(
-            "alignment", "alignment of inputs with the layer before", **_OF_DIRECTIONS
-        ),
+        LayerQuantity("alignment", "alignment", "‖VᵀU‖²/r", **_OF_DIRECTIONS),
     ))
 }  # fmt: skip
 """By name, in the order in which they are recorded and shown."""

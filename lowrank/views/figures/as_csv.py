@@ -72,7 +72,7 @@ def _head(first: str, settings: Sequence[str], more: Sequence[str]) -> list[str]
 
 
 def _columns(mean: Series, deviation: Series | None) -> list[list[Any]]:
-    columns: list[Any] = [mean.epochs.astype(int).tolist()]
+    columns: list[Any] = [[f"{epoch:.12g}" for epoch in mean.epochs]]
     for name in ("rank", *ACCURACIES):
         columns.append([known(value) for value in getattr(mean, name)])
         spread = getattr(deviation, name) if deviation else np.full(len(mean.epochs), np.nan)

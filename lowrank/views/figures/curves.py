@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -118,14 +119,15 @@ def _draw(above: Axes, below: Axes | None, curve: Curve, style: dict[str, Any], 
     if curve.mean is not None and curve.deviation is not None:
         mean, spread = curve.mean, curve.deviation
         wide = 1.3 if len(mean.epochs) <= _MANY_EPOCHS else 0.9
-        marks = _marks(curve.value, count, len(mean.epochs))
+        marks = partial(_marks, curve.value, count)
         _lines(above, below, mean, (wide, 1.1, 0.8), marks, {**style, "markersize": 3})
         band(above, mean.epochs, mean.rank, spread.rank, shade)
         if below is not None:
-            band(below, mean.epochs, 100 * mean.test_accuracy, 100 * spread.test_accuracy, shade)
+            ends, around = mean.at_ends, spread.at_ends
+            band(below, ends.epochs, 100 * ends.test_accuracy, 100 * around.test_accuracy, shade)
     for lone in curve.lone:
         series = lone.series
-        marks = _marks(curve.value, count, len(series.epochs))
+        marks = partial(_marks, curve.value, count)
         _lines(above, below, series, (0.6, 0.6, 0.5), marks, {**style, "markersize": 2})
         known = np.flatnonzero(np.isfinite(series.rank))
         if known.size:  # a mark where its ranks end
@@ -148,18 +150,20 @@ def _lines(
     below: Axes | None,
     series: Series,
     widths: tuple[float, float, float],
-    marks: list[int],
+    marks: Callable[[int], list[int]],
     style: dict[str, Any],
 ) -> None:
     """Draws ranks, test and train accuracies in lines of some widths."""
-    above.plot(series.epochs, series.rank, linewidth=widths[0], markevery=marks, **style)
+    places = marks(len(series.epochs))
+    above.plot(series.epochs, series.rank, linewidth=widths[0], markevery=places, **style)
     if below is not None:
-        test = (series.test_accuracy, "-", widths[1], marks)
-        train = (series.train_accuracy, _DASHES, widths[2], list[int]())
+        ends = series.at_ends
+        test = (ends.test_accuracy, "-", widths[1], marks(len(ends.epochs)))
+        train = (ends.train_accuracy, _DASHES, widths[2], list[int]())
         for values, line, width, places in (test, train):
             if np.isfinite(values).any():
                 below.plot(
-                    series.epochs, 100 * values, linestyle=line, linewidth=width,
+                    ends.epochs, 100 * values, linestyle=line, linewidth=width,
                     markevery=places, **style,
                 )  # fmt: skip
 

@@ -29,7 +29,7 @@ class Series:
     """Ranks and accuracies over the measured epochs.
 
     Attributes:
-        epochs: Shape (E,), ascending.
+        epochs: Shape (E,), ascending; fractions within epochs.
         rank: Average rank, shape (E,); NaN where there is none.
         train_accuracy: Shape (E,), 0..1; NaN where not recorded.
         test_accuracy: Shape (E,), 0..1; NaN where not recorded.
@@ -39,6 +39,34 @@ class Series:
     rank: Floats
     train_accuracy: Floats
     test_accuracy: Floats
+
+    @classmethod
+    def of(cls, row: RunRow) -> Series:
+        """Takes what a run has at the ends of epochs and, without accuracies, within them.
+
+        Args:
+            row: Of the run.
+
+        Returns:
+            The series.
+        """
+        absent = np.full(len(row.times), np.nan)
+        order = np.argsort(np.concatenate([row.epochs, row.times]), kind="stable")
+        columns = ((row.ranks, row.between), *((getattr(row, name), absent) for name in ACCURACIES))
+        return cls(
+            np.concatenate([row.epochs, row.times])[order],
+            *(np.concatenate(parts)[order] for parts in columns),
+        )
+
+    @property
+    def at_ends(self) -> Series:
+        """That of the ends of epochs alone."""
+        ends = self.epochs == np.round(self.epochs)
+        return Series(
+            self.epochs[ends],
+            self.rank[ends],
+            *(getattr(self, name)[ends] for name in ACCURACIES),
+        )
 
 
 @dataclass(frozen=True)
@@ -248,15 +276,14 @@ def _full_rank(rows: Iterable[RunRow]) -> float:
 
 def _curve(value: int, point: Point) -> Curve:
     lone = tuple(
-        Lone(row.id, row.end, Series(row.epochs, row.ranks, row.train_accuracy, row.test_accuracy))
-        for row in point.rows
-        if row.end != "finished"
+        Lone(row.id, row.end, Series.of(row)) for row in point.rows if row.end != "finished"
     )
     whole = [row for row in point.rows if row.end == "finished"]
     if not whole:
         return Curve(value, 0, None, None, lone)
-    columns = [[getattr(row, name) for row in whole] for name in ("ranks", *ACCURACIES)]
-    epochs, means, spreads = averaged([row.epochs for row in whole], columns)
+    series = [Series.of(row) for row in whole]
+    columns = [[getattr(each, name) for each in series] for name in ("rank", *ACCURACIES)]
+    epochs, means, spreads = averaged([each.epochs for each in series], columns)
     return Curve(value, len(whole), Series(epochs, *means), Series(epochs, *spreads), lone)
 
 

@@ -15,7 +15,6 @@ from lowrank.measure.quantities import TABLE
 from lowrank.measure.theory import Theory
 from lowrank.measure.truncation import LADDER
 from lowrank.runs.find import Run
-from lowrank.runs.metrics import metric_of
 from lowrank.views.report.many import further_metrics
 from lowrank.views.report.packing import Floats, Places, pack, spread
 from lowrank.views.table.matrices import relative_spectra
@@ -69,7 +68,8 @@ def section(run: Run, sections: int) -> dict[str, Any]:
     budget = SECTION_BYTES / sections / 4
     per_epoch = max(1, len(names) * len(quantities))
     count = int(np.clip(2 * budget / 3 / per_epoch, FEWEST_EPOCHS, CURVE_EPOCHS))
-    shown = measured[spread(len(measured), count)]
+    times = np.flatnonzero(np.isin(run.times, [*run.epochs[measured], *run.within.epochs]))
+    shown = times[spread(len(times), count)]
     tables = {q: _table(run, q, shown) for q in quantities}
     present = {q: table for q, table in tables.items() if not np.isnan(table).all()}
     spectra = _spectra(run, measured, budget / 3)
@@ -87,14 +87,15 @@ def section(run: Run, sections: int) -> dict[str, Any]:
         ],
         "quantities": {q: words for q, words in of_layers.items() if q in present},
         "ranks": [q for q in ranks if q in present],
+        "shapes": [e.name for e in others if e.kind == "shape" and e.name in present],
         "sizes": [e.name for e in others if e.kind == "size" and e.name in present],
         "epsilons": [definition.epsilon for definition in own],
         "norm": "‖W‖_2" if own and own[0].rank_norm == "spectral" else "‖W‖_F",
-        "epochs": pack(run.epochs[shown]),
-        "of_epochs": len(measured),
+        "epochs": pack(run.times[shown]),
+        "of_epochs": len(times),
         "tables": {q: pack(table) for q, table in present.items() if q != "rank_bound"},
         "means": {
-            q: pack(run.metrics[name][shown])
+            q: pack(run.over_time(name)[shown])
             for q, name in means.items()
             if q in present and name in run.metrics
         },
@@ -134,9 +135,10 @@ def _measured(run: Run) -> Places:
 
 
 def _table(run: Run, quantity: str, shown: Places) -> Floats:
-    """Returns a quantity of every layer, shape (L, E); NaN where there is none."""
+    """Returns a quantity of every layer at places of the run's times (L, E); NaN without one."""
+    absent = np.full(len(shown), np.nan)
     names = [f"{quantity}/{layer.name}" for layer in run.layers]
-    rows = [metric_of(run, name)[shown] for name in names]
+    rows = [run.over_time(n)[shown] if n in run.metrics else absent for n in names]
     return np.array(rows).reshape(len(names), len(shown))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ class RunRow:
         train_accuracy: Shape (E,), 0..1; NaN where not recorded.
         test_accuracy: As `train_accuracy`, of the test set.
         full_rank: The largest value that `ranks` could have.
+        times: When it was measured within epochs, as fractions, shape (T,), ascending.
+        between: What `ranks` holds, at these times, where that was recorded.
     """
 
     id: str
@@ -107,6 +109,8 @@ class RunRow:
     train_accuracy: Floats
     test_accuracy: Floats
     full_rank: float
+    times: Floats = field(default_factory=lambda: np.empty(0))
+    between: Floats = field(default_factory=lambda: np.empty(0))
 
     @property
     def collapse_epoch(self) -> float:
@@ -252,6 +256,12 @@ def read_row(run: Run, definition: Definition) -> RunRow:
     end = run.state if run.state != "collapsed" else "finished"
     if gone.size and gone[-1]:
         end = "dead" if dead[-1] and not np.isnan(ranks[-1]) else "collapsed"
+    ended = _for_good(gone)
+    within = run.within
+    between = within.metrics.get(definition.metric or recorded)
+    times = within.epochs if between is not None else np.empty(0)
+    if between is not None and ended.any():
+        between = np.where(times > run.epochs[measured][ended.argmax()] - 1, np.nan, between)
     return RunRow(
         id=run.id,
         path=run.path,
@@ -259,13 +269,13 @@ def read_row(run: Run, definition: Definition) -> RunRow:
         created=run.created,
         config=run.config,
         epochs=np.asarray(run.epochs, dtype=np.float64)[measured],
-        ranks=np.where(
-            _for_good(gone), np.nan, metric(definition.metric) if definition.metric else ranks
-        ),
+        ranks=np.where(ended, np.nan, metric(definition.metric) if definition.metric else ranks),
         end=end,
         train_accuracy=metric("train_accuracy"),
         test_accuracy=metric("test_accuracy"),
         full_rank=float(np.mean(counted)) if counted and not definition.metric else np.nan,
+        times=times,
+        between=np.empty(0) if between is None else between,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -143,6 +144,8 @@ def test_the_last_rows_figures_come_from_a_record():
         config={"epsilons": [1e-3], "rank_norm": "frobenius"},
         layers=layers,
         metrics=metrics,
+        times=np.arange(5.0),
+        over_time=metrics.__getitem__,
         spectra=spectra(data),
     )
     figures = final_figures(run)
@@ -157,6 +160,20 @@ def test_the_last_rows_figures_come_from_a_record():
         label.get_text() for label in figures["spectrum_over_time"].axes[-1].get_yticklabels()
     ]
     assert labels == ["0", "2", "3", "4"]
+
+
+def test_ranks_within_epochs_are_drawn_between_them_and_accuracies_from_end_to_end():
+    data = table(layers=2, epochs=4)
+    between = np.sort(np.concatenate([data.epochs, data.epochs[:-1] + 0.25]))
+    at_ends = between == np.round(between)
+    accuracy = np.where(at_ends, 0.5, np.nan)
+    ranks = np.resize(np.arange(9.0), (2, 9))
+    data = replace(data, epochs=between, ranks=ranks, mean=ranks[0], train_accuracy=accuracy,
+                   test_accuracy=accuracy)  # fmt: skip
+    figure = rank_curves([data])
+    assert figure.axes[0].lines[0].get_xdata().tolist() == between.tolist()
+    assert figure.axes[1].lines[0].get_xdata().tolist() == [0, 1, 2, 3, 4]
+    assert np.isfinite(figure.axes[1].lines[0].get_ydata()).all()
 
 
 def test_drawing_leaves_matplotlibs_state_alone():

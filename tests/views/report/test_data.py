@@ -13,12 +13,19 @@ import pytest
 
 from lowrank import load_run
 from lowrank.measure.truncation import LADDER
+from lowrank.runs.format import RECORD_NAME
+from lowrank.runs.within import Look
+from lowrank.runs.writer import Record
+from lowrank.views.figures.layout import Layout
+from lowrank.views.figures.tables import curves_table
 from lowrank.views.report import MOST_SECTIONS
 from lowrank.views.report.many import overview
 from lowrank.views.report.one import SECTION_BYTES, section
 from lowrank.views.report.packing import every, pack, spread
 from lowrank.views.report.write import write_report
-from lowrank.views.table.rows import Definition, find, read_rows
+from lowrank.views.table.factors import Factor
+from lowrank.views.table.points import sweep_of
+from lowrank.views.table.rows import Definition, find, read_row, read_rows
 from tests.views.report.records import EPSILONS, layers_of, spectra_of, write
 
 
@@ -245,3 +252,30 @@ def test_arrays_keep_what_json_has_not():
     assert np.isnan(got[3])
     assert got[2] == pytest.approx(1e-30, rel=1e-6)
     assert got[6] == np.inf
+
+
+def test_what_was_measured_within_epochs_stands_between_them(tmp_path):
+    path = write(tmp_path / "run", epochs=2)
+    looked = {"rank/linear1": 3.0, "rank_mean": 2.5}
+    with Record.open(path / RECORD_NAME if path.is_dir() else path) as record:
+        last = load_run(path)
+        row = {name: float(values[2]) for name, values in last.metrics.items()}
+        spectra = {name: values[2] for name, values in last.spectra.items()}
+        record.append(2, row, spectra, None, [Look(1, 4, looked)])
+    run = load_run(path)
+    found = section(run, 1)
+    assert unpack(found["epochs"]).tolist() == [0, 1, 1.25, 2]
+    ranks = unpack(found["tables"]["rank"]).reshape(-1, 4)
+    assert ranks[0].tolist() == [
+        *run.metrics["rank/linear1"][:2],
+        3,
+        run.metrics["rank/linear1"][2],
+    ]
+    assert unpack(found["means"]["rank"])[2] == 2.5
+    assert np.isnan(unpack(found["tables"]["stable_rank"]).reshape(-1, 4)[:, 2]).all()
+    assert unpack(found["scalar_epochs"]).tolist() == [0, 1, 2]
+    (curve,) = curves_table(sweep_of([read_row(run, Definition())]).points, Layout(Factor()),
+                            Definition()).panels[0][1]  # fmt: skip
+    assert curve.mean.epochs.tolist() == [0, 1, 1.25, 2]
+    assert curve.mean.rank[2] == 2.5
+    assert curve.mean.at_ends.test_accuracy.tolist() == run.metrics["test_accuracy"].tolist()

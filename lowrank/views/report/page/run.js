@@ -12,6 +12,12 @@ function countAbove(values, indices, epsilon) {
   return low + Math.min(high - low - 1, Math.floor(share * (high - low)));
 }
 
+// A curve without the times within epochs at which nothing is known of it.
+function measured(x, y) {
+  const kept = y.map((value, i) => value !== null || Number.isInteger(x[i]));
+  return { x: x.filter((_, i) => kept[i]), y: y.filter((_, i) => kept[i]) };
+}
+
 class RunSection {
   constructor(section, narrow) {
     this.narrow = narrow;
@@ -104,8 +110,8 @@ class RunSection {
   layerLines(rows, x, hover) {
     const legend = this.names.length <= MOST_NAMED;
     const traces = rows.map((values, i) => ({
-      type: "scatter", mode: values.length === 1 ? "markers" : "lines", x: Array.isArray(x[0]) ? x[i] : x,
-      y: values, name: plain(`${shortened(this.names[i])} (${this.full[i]})`), line: this.style(i),
+      type: "scatter", mode: values.length === 1 ? "markers" : "lines",
+      ...measured(Array.isArray(x[0]) ? x[i] : x, values), name: plain(`${shortened(this.names[i])} (${this.full[i]})`), line: this.style(i),
       marker: { color: this.style(i).color, size: 8 }, showlegend: legend, legendgroup: String(i),
       hovertemplate: `${plain(this.names[i])}, full rank ${this.full[i]}<br>${hover}<extra></extra>`,
     }));
@@ -139,7 +145,7 @@ class RunSection {
     const mean = this.section.means[this.quantity] ? unpack(this.section.means[this.quantity]) : null;
     if (mean) {
       traces.push({
-        type: "scatter", mode: mean.length === 1 ? "markers" : "lines", x: this.epochs, y: mean,
+        type: "scatter", mode: mean.length === 1 ? "markers" : "lines", ...measured(this.epochs, mean),
         name: "mean of hidden layers", line: { color: "#000", width: 2.5, dash: "dash" },
         marker: { color: "#000" }, hovertemplate: "mean of hidden layers<br>epoch %{x}: %{y:.4~g}<extra></extra>",
         showlegend: this.names.length <= MOST_NAMED,
@@ -180,13 +186,13 @@ class RunSection {
 
   thinned() {
     const { of_epochs: all } = this.section;
-    return all > this.epochs.length ? `${this.epochs.length} of ${all} measured epochs are drawn; the record holds all.` : "";
+    return all > this.epochs.length ? `${this.epochs.length} of ${all} measurements are drawn; the record holds all.` : "";
   }
 
   boundTraces() {
     if (!this.section.bound || this.quantity !== this.section.ranks[0]) return [];
     return unpackRows(this.section.bound, this.epochs.length).map((values, i) => ({
-      type: "scatter", mode: "lines", x: this.epochs, y: values, showlegend: false,
+      type: "scatter", mode: "lines", ...measured(this.epochs, values), showlegend: false,
       line: { color: this.style(i).color, width: 2, dash: "dot" }, legendgroup: String(i),
       hovertemplate: `${plain(this.names[i])}: rank bound %{y:.4~g}<extra></extra>`,
     })).filter((trace) => trace.y.some(isNumber));
@@ -207,30 +213,34 @@ class RunSection {
 
   drawHeatmap() {
     const isRank = this.isRank(this.quantity);
-    const rows = this.table(this.quantity);
-    const shares = rows.map((values, i) => scaled(values, 1 / this.full[i]));
+    const table = this.table(this.quantity);
+    const kept = this.epochs.map((epoch, e) => Number.isInteger(epoch) || table.some((values) => values[e] !== null));
+    const rows = table.map((values) => values.filter((_, e) => kept[e]));
+    const epochs = this.epochs.filter((_, e) => kept[e]);
+    const isShare = !this.section.shapes.includes(this.quantity);
+    const shares = isShare ? rows.map((values, i) => scaled(values, 1 / this.full[i])) : rows;
     const labels = this.names.map((name, i) => `${shortened(name)} (${this.full[i]})`);
     const y = this.names.map((_, i) => i);
     const what = this.section.quantities[this.quantity];
     return {
       traces: [{
-        type: "heatmap", x: this.epochs, y, z: shares, zmin: 0, zmax: 1, colorscale: "Cividis",
-        customdata: rows.map((values, i) => values.map((value) => `${plain(this.names[i])}: ${shown(value)} of ${this.full[i]}`)),
+        type: "heatmap", x: epochs, y, z: shares, ...(isShare ? { zmin: 0, zmax: 1 } : {}), colorscale: "Cividis",
+        customdata: rows.map((values, i) => values.map((value) => `${plain(this.names[i])}: ${shown(value)}${isShare ? ` of ${this.full[i]}` : ""}`)),
         hovertemplate: "epoch %{x}, %{customdata}<extra></extra>", hoverongaps: false,
-        colorbar: { title: { text: isRank ? "rank / full rank" : `${what.split(" ‖")[0]} / full rank`, side: "right" }, outlinewidth: 0, thickness: 14 },
+        colorbar: { title: { text: isRank ? "rank / full rank" : `${what.split(" ‖")[0]}${isShare ? " / full rank" : ""}`, side: "right" }, outlinewidth: 0, thickness: 14 },
       }],
       height: 110 + Math.max(120, (this.names.length > 30 ? 13 : 20) * this.names.length),
       layout: {
-        xaxis: epochAxis(this.epochs, { showgrid: false, range: undefined }),
+        xaxis: epochAxis(epochs, { showgrid: false, range: undefined }),
         yaxis: axis("layer (full rank)", {
           autorange: "reversed", showgrid: false, tickvals: y, ticktext: labels.map(plain),
           tickfont: { size: this.names.length > 30 ? 10 : 11 }, automargin: true,
         }),
         plot_bgcolor: "#d0d0d0",
       },
-      table: () => this.layerRows(["epoch", this.quantity, "share_of_full_rank"], (i) =>
-        rows[i].map((value, e) => [this.epochs[e], value, shares[i][e]])),
-      remark: shares.some((values) => values.some((value) => value === null)) ? "Grey: collapsed, no rank." : "",
+      table: () => this.layerRows(["epoch", this.quantity, ...(isShare ? ["share_of_full_rank"] : [])], (i) =>
+        rows[i].map((value, e) => [epochs[e], value, ...(isShare ? [shares[i][e]] : [])])),
+      remark: shares.some((values) => values.some((value) => value === null)) ? `Grey: ${isShare ? "collapsed, no rank" : "no value"}.` : "",
     };
   }
 
