@@ -19,6 +19,7 @@ FAMILIES: tuple[dict[str, Any], ...] = (
     {"model": "convnet"},
     {"model": "mixed"},
     {"model": "vit", "vit_depth": 2},
+    {"model": "gpt", "gpt_depth": 2, "dataset": "pydoc"},
     {"model": "vgg11", "dropout": 0.1},
     {"model": "resnet18"},
 )
@@ -184,7 +185,8 @@ def rounds_are_right(device: str, quick: bool) -> str:
 
     networks = [
         {**SMALL, "momentum": 0.9, "train_size": 1001, "augment": True},
-        {**SMALL, "model": "vit", "vit_depth": 1, "dropout": 0.2, "optimizer": "adamw"},
+        {"model": "vit", "vit_depth": 1, "dropout": 0.2, "optimizer": "adamw", "train_size": 64},
+        {"model": "gpt", "gpt_depth": 1, "dataset": "pydoc", "train_size": 1001},
     ]
     for fields in networks[:1] if quick else networks:
         found = []

@@ -64,7 +64,7 @@ def make(device: str, *, data_dir: str | None = None, members: int = 1, **fields
         for i in range(members)
     ]
     place = steps.configure_torch(config)
-    dataset = data(data_dir, config.train_size, place)
+    dataset = load_dataset(**config.data_request, device=place)
     pack = build(configs, dataset.image_shape, dataset.num_classes, place)
     learner = Learner(configs, dataset, pack)
     if config.compile:

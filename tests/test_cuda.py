@@ -25,6 +25,7 @@ from lowrank.training.pack import build
 from tests import fake_cuda
 
 MLP = {"model": "mlp", "depth": 1, "width": 8}
+GPT = {"model": "gpt", "gpt_depth": 1, "gpt_heads": 2, "gpt_width": 16, "dataset": "pydoc"}
 CONVNET = {"model": "convnet", "depth": 1, "width": 8}
 BATCH = 8
 
@@ -47,7 +48,8 @@ def learner(members=1, **fields):
     given = {"device": "cuda", "dataset": "synthetic", "batch_size": BATCH, **fields}
     config = complete(Config.model_validate(given), members)
     place = steps.configure_torch(config)
-    dataset = load_dataset("synthetic", train_size=2 * BATCH).to(place)
+    request = {"train_size": 2 * BATCH, "context": config.context}
+    dataset = load_dataset(config.dataset, **request).to(place)
     pack = build([config] * members, dataset.image_shape, dataset.num_classes, place)
     made = Learner([config] * members, dataset, pack)
     if config.compile:
@@ -65,6 +67,8 @@ def learner(members=1, **fields):
         {"model": "resmlp", "depth": 1, "width": 8},
         {"model": "convnet", "depth": 1, "width": 8, "augment": True, "precision": "bf16"},
         {"model": "vit", "vit_depth": 1, "vit_width": 16, "vit_mlp_width": 16, "dropout": 0.1},
+        {**GPT, "members": 2, "compile": True},
+        {**GPT, "optimizer": "adamw"},
         pytest.param({"model": "vgg11", "dropout": 0.2}, marks=pytest.mark.slow),
         pytest.param({"model": "resnet18"}, marks=pytest.mark.slow),
         pytest.param({"model": "resnet50"}, marks=pytest.mark.slow),
@@ -90,8 +94,8 @@ def test_an_epoch_mixes_no_devices_and_waits_at_its_end(device, fields):
 @pytest.mark.parametrize("members", [1, 2])
 def test_measuring_copies_spectra_and_distances_and_no_matrix(device, members):
     one = learner(members, **MLP)
-    image = one.dataset.train.images[:1].float()
-    watchers = [Watcher(network, example_input=image) for network in one.pack.networks]
+    example = one.dataset.example
+    watchers = [Watcher(network, example_input=example) for network in one.pack.networks]
     for watcher in watchers:
         watcher.advance()
     weights = copy.deepcopy([watcher.weights() for watcher in watchers])

@@ -21,6 +21,10 @@ from lowrank.views.report.one import section
 from train import main
 
 VIT = ("--model=vit", "--vit_depth=2", "--vit_width=16", "--vit_heads=2", "--vit_mlp_width=24")
+GPT = (
+    *("--model=gpt", "--gpt_depth=1", "--gpt_width=16", "--gpt_heads=2"),
+    *("--context=16", "--lr=0.05"),
+)
 RUNS = {  # flags, weight matrices, those in rank_mean
     "mlp without BatchNorm": (("--depth=2", "--width=8", "--batch_norm=False"), 3, 2),
     "weight-normalised mlp": (
@@ -30,6 +34,7 @@ RUNS = {  # flags, weight matrices, those in rank_mean
     "mixed": (("--model=mixed", "--depth=2", "--width=8", "--image_size=8"), 11, 10),
     "convnet with mse": (("--model=convnet", "--depth=2", "--width=8", "--loss=mse"), 5, 4),
     "vit with adamw": ((*VIT, "--optimizer=adamw", "--lr=0.001", "--dropout=0.1"), 14, 13),
+    "gpt": ((*GPT, "--dataset=pydoc"), 7, 6),
     "vgg11 with dropout": (("--model=vgg11", "--dropout=0.5"), 9, 8),
     "resnet34": (("--model=resnet34", "--image_size=8"), 37, 33),
     "resnet50": (("--model=resnet50", "--image_size=8"), 54, 49),
@@ -163,6 +168,38 @@ def test_a_run_with_dropout_goes_on_bitwise_from_within_an_epoch(train, tmp_path
         assert again.metrics[name].tobytes() == undisturbed.metrics[name].tobytes(), name
     for layer in undisturbed.spectra:
         assert again.spectra[layer].tobytes() == undisturbed.spectra[layer].tobytes(), layer
+
+
+def test_a_run_on_a_text_goes_on_bitwise_and_refuses_another_text(train, tmp_path, capsys):
+    own = tmp_path / "own.txt"
+    own.write_text("what follows what, and where? " * 50)
+    flags = (*GPT, "--dataset=text", f"--data_dir={own}", "--batch_size=8")
+    assert train("--run_id=undisturbed", *flags) == 0
+    assert train("--run_id=a", "--epochs=1", "--keep_checkpoint=all", *flags) == 0
+    whole = own.read_bytes()
+    own.write_bytes(whole.replace(b"where", b"there"))
+    before = (tmp_path / "runs/a/record.sqlite").read_bytes()
+    capsys.readouterr()
+    assert train("--run_id=a", *flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"dataset=text: {own} is another text than the run learned from" in line
+    assert (tmp_path / "runs/a/record.sqlite").read_bytes() == before
+    assert cli.main(["compress", "runs/a", "--share=0.5", "-o", "c.pt"]) == 2
+    own.write_bytes(whole)
+    assert train("--run_id=a", *flags) == 0
+    again, undisturbed = (
+        lowrank.load_run(tmp_path / "runs" / name) for name in ("a", "undisturbed")
+    )
+    for name in ("train_loss", "test_loss", "test_accuracy", "rank_mean"):
+        assert again.metrics[name].tobytes() == undisturbed.metrics[name].tobytes(), name
+    for layer in undisturbed.spectra:
+        assert again.spectra[layer].tobytes() == undisturbed.spectra[layer].tobytes(), layer
+    assert cli.main(["compress", "runs/a", "--share=0.5", "-o", "c.pt"]) == 0
+    assert "FLOPs per window" in capsys.readouterr().out
+    network, text = lowrank.load_compressed("c.pt"), torch.tensor([list(whole[:16])])
+    assert network(text).shape == (1, 16, 256)
+    assert cli.main(["spectra", "runs/a"]) == 0
+    assert cli.main(["report", "runs", "-o", "r.html"]) == 0
 
 
 def test_an_image_size_that_a_model_cannot_take_is_bad_input(train, capsys):

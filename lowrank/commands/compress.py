@@ -11,6 +11,7 @@ from pydantic import field_validator
 from lowrank.commands import file_to_write
 from lowrank.common.terminal import aligned, say
 from lowrank.common.texts import printable
+from lowrank.config.datasets import DATASETS
 from lowrank.config.options import OptionError, Options, option, word
 
 if TYPE_CHECKING:
@@ -102,12 +103,13 @@ def run(options: Compress) -> int:
         dataset=trained.learner.dataset,
         origin=f"run {trained.path.name}, epoch {trained.epoch}, {kept.kind} {kept.amount:g}",
     )
-    say(printable(_table(found), None, lines=True))
+    example = DATASETS[trained.learner.config.dataset].example
+    say(printable(_table(found, example), None, lines=True))
     say(printable(f"written: {options.output}", None))
     return 0
 
 
-def _table(found: Compression) -> str:
+def _table(found: Compression, example: str) -> str:
     """Returns each layer's rank and entries, and what the network takes and gives."""
     rows = [("layer", "shape", "rank kept", "of", "entries", "kept", "")]
     for layer in found.layers:
@@ -134,7 +136,7 @@ def _table(found: Compression) -> str:
             f"{now.parameters:,}",
             _part(was.parameters, now.parameters),
         ),
-        ("FLOPs per image", f"{was.flops:,}", f"{now.flops:,}", _part(was.flops, now.flops)),
+        (f"FLOPs per {example}", f"{was.flops:,}", f"{now.flops:,}", _part(was.flops, now.flops)),
         ("test accuracy", f"{was.accuracy:.2%}", f"{now.accuracy:.2%}", ""),
     ]
     return "\n".join([*lines, "", *aligned(totals, left=[0])])

@@ -46,12 +46,6 @@ def run(options: Data) -> int:
     from lowrank.data import describe, load_dataset
 
     config = options.config
-    dataset = load_dataset(
-        config.dataset,
-        data_dir=config.data_dir,
-        download=config.download,
-        train_size=config.train_size,
-        image_size=config.image_size,
-    )
+    dataset = load_dataset(**config.data_request | {"image_size": config.image_size})
     print(describe(dataset))
     return 0

@@ -20,6 +20,7 @@ class Source(NamedTuple):
         classes: Their names, where its files do not tell them.
         torchvision: The class of ``torchvision.datasets`` that fetches it; empty without one.
         in_data_dir: Whether its files lie in ``data_dir``.
+        text: Whether it holds text, every byte of which is told from those before; else images.
     """
 
     file: str
@@ -33,9 +34,16 @@ class Source(NamedTuple):
     classes: tuple[str, ...] = ()
     torchvision: str = ""
     in_data_dir: bool = True
+    text: bool = False
+
+    @property
+    def example(self) -> str:
+        """What one of its examples is called."""
+        return "window" if self.text else "image"
 
 
 _DIGITS = tuple("0123456789")
+_BYTES = tuple(f"byte {value}" for value in range(256))
 # The paper's code normalises CIFAR-10 by CIFAR-100's constants; those of STL-10 are its training
 # set's, as commonly used.
 _CIFAR = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
@@ -69,5 +77,7 @@ DATASETS = {
         "synthetic", (0.4985,) * 3, (0.2291,) * 3,  # 127.5 − 0.375 and √(10/16 · 256²/12), over 255
         image_size=32, classes=tuple(f"pattern {k}" for k in range(10)), in_data_dir=False,
     ),
+    "pydoc": Source("text", classes=_BYTES, in_data_dir=False, text=True),
+    "text": Source("text", classes=_BYTES, text=True),
 }  # fmt: skip
 """Name of a data set → its entry."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 Conflicts = Iterator[tuple[tuple[str, ...], str]]
@@ -38,13 +39,14 @@ def _of_mlp(fields: Any) -> Conflicts:
         )
 
 
-def _of_vit(fields: Any) -> Conflicts:
-    width, heads = fields.vit_width, fields.vit_heads
+def _of_transformer(fields: Any, prefix: str) -> Conflicts:
+    names = f"{prefix}_heads", f"{prefix}_width"
+    heads, width = (getattr(fields, name) for name in names)
     if width % heads:
         yield (
-            ("vit_heads", "vit_width"),
-            f"vit_heads={heads} does not divide vit_width={width}; "
-            f"vit_heads={divisor(width, heads)} works",
+            names,
+            f"{prefix}_heads={heads} does not divide {prefix}_width={width}; "
+            f"{prefix}_heads={divisor(width, heads)} works",
         )
 
 
@@ -60,6 +62,7 @@ class Family(NamedTuple):
         parts: Submodules whose counted matrices are averaged by themselves too, as
             ``rank_mean/<part>``.
         one_thread: The ``width`` up to which more than one thread only slows it down.
+        text: Whether it reads text, else images.
         conflicts: What its fields, read from their attributes, must not say against each other.
     """
 
@@ -70,11 +73,13 @@ class Family(NamedTuple):
     patch: str = ""
     parts: tuple[str, ...] = ()
     one_thread: int = 0
+    text: bool = False
     conflicts: Callable[[Any], Conflicts] = lambda _: iter(())
 
 
 _MLP = ("depth", "width", "activation")
 _VIT = ("dropout", "vit_patch", "vit_depth", "vit_heads", "vit_width", "vit_mlp_width")
+_GPT = ("dropout", "gpt_depth", "gpt_heads", "gpt_width")
 
 FAMILIES = {
     "mlp": Family(
@@ -90,7 +95,8 @@ FAMILIES = {
     "vgg13": Family("vgg", ("activation", "dropout"), 32, True),
     "vgg16": Family("vgg", ("activation", "dropout"), 32, True),
     "vgg19": Family("vgg", ("activation", "dropout"), 32, True),
-    "vit": Family("vit", _VIT, patch="vit_patch", conflicts=_of_vit),
+    "vit": Family("vit", _VIT, patch="vit_patch", conflicts=partial(_of_transformer, prefix="vit")),
+    "gpt": Family("gpt", _GPT, text=True, conflicts=partial(_of_transformer, prefix="gpt")),
 }
 """Name of a model → its line. Each registers its classifier last and keeps a shortcut's convolution
 in a submodule ``downsample``, so that ``rank_mean`` counts the paper's layers: all others."""

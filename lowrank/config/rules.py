@@ -12,11 +12,14 @@ from lowrank.config.optimizers import FORMULAS, OPTIMIZERS
 
 LARGEST_SEED = 2**32 - 1  # numpy's legacy seeds, the narrowest of the generators
 LARGEST_IMAGE = 4096
+LARGEST_CONTEXT = 65_536
 
 _TABLES: dict[str, Mapping[str, Any]] = {"model": FAMILIES, "optimizer": OPTIMIZERS}
 _WITH_ATTENTION = tuple(
     name for name, entry in FAMILIES.items() if any(f.endswith("_heads") for f in entry.fields)
 )
+_TEXTS = tuple(name for name, source in DATASETS.items() if source.text)
+_IMAGES = tuple(name for name in DATASETS if name not in _TEXTS)
 # (field, the field that decides whether it is used, the values with which it is)
 _USED_WITH = (
     *(
@@ -27,6 +30,9 @@ _USED_WITH = (
     ("attention_products", "model", _WITH_ATTENTION),
     ("milestones", "schedule", ("milestones",)),
     ("gamma", "schedule", ("milestones",)),
+    ("context", "dataset", _TEXTS),
+    ("image_size", "dataset", _IMAGES),
+    ("augment", "dataset", _IMAGES),
 )
 
 
@@ -123,6 +129,25 @@ def conflicts(config: Any, defaults: Mapping[str, Any]) -> Conflicts:
         )
     elif side and (problem := size_problem(config, side, side)):
         yield ("model", "dataset", "image_size", *filter(None, [family.patch])), problem
+    if family.text and not source.text:
+        yield (
+            ("model", "dataset"),
+            f"model={config.model} reads text, which dataset={config.dataset} does not hold; "
+            f"dataset={one_of(_TEXTS)} works",
+        )
+    if source.text and not family.text:
+        readers = [name for name, entry in FAMILIES.items() if entry.text]
+        yield (
+            ("model", "dataset"),
+            f"model={config.model} reads images, which dataset={config.dataset} does not hold; "
+            f"model={one_of(readers)} reads text",
+        )
+    if source.text and config.loss == "mse":
+        yield (
+            ("loss", "dataset"),
+            f"loss=mse: averaged over the 256 possible bytes, it hardly depends on the one that is "
+            f"right; allowed with dataset={config.dataset}: loss=cross_entropy",
+        )
     yield from family.conflicts(config)
     if config.compile and not OPTIMIZERS[config.optimizer].formula:
         yield (

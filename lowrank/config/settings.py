@@ -28,7 +28,7 @@ from lowrank.common.texts import ID
 from lowrank.config.datasets import DATASETS
 from lowrank.config.families import FAMILIES
 from lowrank.config.optimizers import OPTIMIZERS
-from lowrank.config.rules import LARGEST_IMAGE, LARGEST_SEED, conflicts
+from lowrank.config.rules import LARGEST_CONTEXT, LARGEST_IMAGE, LARGEST_SEED, conflicts
 from lowrank.config.values import read_value
 
 LARGEST_WHOLE = 2**31 - 1
@@ -110,7 +110,7 @@ class Config(BaseModel):
         le=1_000_000,
     )
     activation: Literal["relu", "leaky_relu"] = _model(
-        "relu", "activation; leaky_relu has slope 0.01 (vit has GELU instead)"
+        "relu", "activation; leaky_relu has slope 0.01 (vit and gpt have GELU instead)"
     )
     batch_norm: bool = _model(True, "BatchNorm after every hidden layer (mlp)")
     weight_norm: bool = _model(
@@ -122,7 +122,7 @@ class Config(BaseModel):
     dropout: float = _model(
         0.0,
         "share of units dropped: before the classifier (vgg), after the embedding and in every "
-        "block (vit)",
+        "block (vit, gpt)",
         ge=0,
         lt=1,
         newer=True,
@@ -138,12 +138,25 @@ class Config(BaseModel):
         le=1_000_000,
         newer=True,
     )
+    gpt_depth: int = _model(4, "transformer blocks", ge=1, le=1000, newer=True)
+    gpt_heads: int = _model(4, "attention heads, which divide gpt_width", ge=1, le=4096, newer=True)
+    gpt_width: int = _model(
+        128,
+        "width of a token, a quarter of a block's hidden units",
+        ge=1,
+        le=1_000_000,
+        newer=True,
+    )
 
     dataset: Literal[tuple(DATASETS)] = _data(  # type: ignore[valid-type]
-        "digits", "images; digits come with the package"
+        "digits",
+        "images, or for gpt text; digits come with the package, pydoc with Python, text is yours",
     )
     data_dir: str = _data(
-        "data", "folder of the data sets, or the image folder itself", "a path", role="place"
+        "data",
+        "folder of the data sets, or itself the image folder, the text file or the folder of *.txt",
+        "a path",
+        role="place",
     )
     download: bool = _data(True, "fetch a data set that data_dir lacks", role="place")
     train_size: int | None = _data(
@@ -160,6 +173,13 @@ class Config(BaseModel):
         le=LARGEST_IMAGE,
     )
     augment: bool = _data(False, "crop and flip training images at random")
+    context: int = _data(
+        64,
+        "bytes of an example of text, each of which is told from those before it",
+        ge=1,
+        le=LARGEST_CONTEXT,
+        newer=True,
+    )
 
     optimizer: Literal[tuple(OPTIMIZERS)] = _optimisation(  # type: ignore[valid-type]
         "sgd", "optimiser; muon steps hidden matrices and leaves all else to adamw"
@@ -366,6 +386,7 @@ class Config(BaseModel):
             "download": self.download,
             "train_size": self.train_size,
             "image_size": self.resolved_image_size,
+            "context": self.context,
         }
 
     def recorded(self) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def load_dataset(
     download: bool = True,
     train_size: int | None = None,
     image_size: int | None = None,
+    context: int = 64,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Dataset:
@@ -47,8 +48,8 @@ def load_dataset(
 
     Args:
         name: One of ``DATASETS``.
-        data_dir: Where downloaded data sets lie, or the image folder itself. Not used by
-            ``digits`` and ``synthetic``.
+        data_dir: Where downloaded data sets lie, or itself the image folder, the text file or the
+            folder of texts. Not used by ``digits``, ``synthetic`` and ``pydoc``.
         download: Whether torchvision may fetch what is missing.
         train_size: Use so many training images: a class-balanced subset that does not depend on
             any seed of the run, so that runs with different seeds see the same images, and a
@@ -56,12 +57,13 @@ def load_dataset(
         image_size: Height and width in pixels. mnist, fashion_mnist and digits are zero-padded to
             it, others resized. None means native, and 32 for mnist, fashion_mnist, food101,
             imagenette and places365.
+        context: Bytes of an example of text, T.
         device: Where the tensors shall live.
         progress: Called as ``progress(done, total)`` while an image folder is decoded, for train
             and test in turn. By default a line on standard error.
 
     Returns:
-        The data set, its images uint8 of shape (n, C, H, W) on ``device``.
+        The data set, its images uint8 of shape (n, C, H, W), or its text (n, T), on ``device``.
 
     Raises:
         InputError: An unknown name, a size that is not possible, or files that are missing or
@@ -76,7 +78,8 @@ def load_dataset(
         raise InputError(
             f"dataset={name!r} is not known{nearest(name, DATASETS)} (known: {', '.join(DATASETS)})"
         )
-    for field, value in (("train_size", train_size), ("image_size", image_size)):
+    sizes = (("train_size", train_size), ("image_size", image_size), ("context", context))
+    for field, value in sizes:
         if value is not None and value < 1:
             raise InputError(f"{field}={value} is not possible: 1 or more")
     source = DATASETS[name]
@@ -87,6 +90,7 @@ def load_dataset(
         download,
         train_size,
         image_size or source.image_size,
+        context,
         progress,
     )
     where = (request.data_dir.absolute(), torch.device(device))
@@ -96,7 +100,7 @@ def load_dataset(
         "memory, is needed"
     ):
         return KEPT.get(
-            (name, download, train_size, image_size, *where),
+            (name, download, train_size, image_size, context, *where),
             lambda: loader.load(request).to(device),
         )
 
@@ -117,6 +121,12 @@ def describe(dataset: Dataset) -> str:
         normalised by mean (0.2876), std (0.3541)
         from: the package
     """
+    if DATASETS[dataset.name].text:
+        return (
+            f"{dataset.name}: {len(dataset.train):,} windows to train, {len(dataset.test):,} to "
+            f"test\neach {dataset.image_shape[0]} bytes, each with the one that follows it\n"
+            f"from: {dataset.where}\nSHA-256: {dataset.digest}"
+        )
     channels, height, width = dataset.image_shape
     shown = ", ".join(dataset.classes[:10])
     more = f", … and {dataset.num_classes - 10} more" if dataset.num_classes > 10 else ""

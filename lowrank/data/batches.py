@@ -56,8 +56,8 @@ class Batches:
 
     Args:
         split: Images and labels; the batches live on the same device.
-        mean: For `normalise`.
-        std: For `normalise`.
+        mean: For `normalise`; empty for text, whose bytes are given as whole numbers.
+        std: Likewise.
         batch_size: Images per batch; the last batch is shorter where it does not divide.
         augment: Whether each image is padded by 4 black pixels on every side, cropped to its own
             size at a random place, and flipped left to right with probability one half.
@@ -121,7 +121,8 @@ class Batches:
 
         Yields:
             Normalised images, float32 of shape (B, C, H, W), and labels, int64 of shape (B,); with
-            N orders (N, B, C, H, W) and (N, B). Both are the caller's to change.
+            N orders (N, B, C, H, W) and (N, B). Both are the caller's to change. Of text both are
+            int64 of shape (B, T), or (N, B, T).
         """
         for k in range(start, len(self)):
             yield self.take(order[..., k * self.batch_size : (k + 1) * self.batch_size])
@@ -141,11 +142,14 @@ class Batches:
         batch = images.index_select(0, chosen)
         if self.augment:
             batch = crop_and_flip(batch, *shifts)
-        batch = batch.contiguous(memory_format=self.layout)
-        normalised = _apply(batch, self._scale, self._shift)
+        if len(self._scale):
+            batch = batch.contiguous(memory_format=self.layout)
+            given = _apply(batch, self._scale, self._shift)
+        else:
+            given = batch.long()
         return (
-            normalised.view(*index.shape, *images.shape[1:]),
-            labels.index_select(0, chosen).view(index.shape),
+            given.view(*index.shape, *images.shape[1:]),
+            labels.index_select(0, chosen).long().view(*index.shape, *labels.shape[1:]),
         )
 
 

@@ -1,4 +1,4 @@
-"""What a data set is: uint8 images with labels, to train and to test."""
+"""What a data set is: uint8 images or windows of text with labels, to train and to test."""
 
 from __future__ import annotations
 
@@ -12,14 +12,41 @@ from lowrank.config.datasets import Source
 from lowrank.data.files import Progress
 from lowrank.data.sizes import pad, resize
 
+Shape = tuple[int, ...]
+"""Of an example without the batch: (C, H, W) of an image, (T,) of a text."""
+
+
+def kind_of(shape: Shape) -> torch.dtype:
+    """Returns the type in which networks take examples.
+
+    Args:
+        shape: Of one example.
+
+    Example:
+        >>> kind_of((3, 32, 32)), kind_of((64,))
+        (torch.float32, torch.int64)
+    """
+    return torch.float32 if len(shape) == 3 else torch.int64
+
+
+def blank(shape: Shape, *batch: int, device: str | torch.device) -> Tensor:
+    """Returns a batch of examples that show nothing, as networks take it.
+
+    Args:
+        shape: Of one example.
+        *batch: Dimensions before it.
+        device: Where the batch shall live.
+    """
+    return torch.zeros(*batch, *shape, dtype=kind_of(shape), device=device)
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images and their labels.
+    """Images and their labels, or windows of text and the byte that follows each of their bytes.
 
     Attributes:
-        images: uint8 of shape (n, C, H, W), 0 is black.
-        labels: int64 of shape (n,), each in 0 … num_classes − 1.
+        images: uint8 of shape (n, C, H, W), 0 is black; of text its bytes, (n, T).
+        labels: int64 of shape (n,), each in 0 … num_classes − 1; of text uint8 of shape (n, T).
     """
 
     images: Tensor
@@ -41,6 +68,7 @@ class Dataset:
         mean: Per channel, of pixel values scaled to 0 … 1.
         std: Per channel, likewise.
         where: Where the images came from, for people.
+        digest: SHA-256 of the bytes of a text; empty for images.
     """
 
     name: str
@@ -50,6 +78,12 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     where: str
+    digest: str = ""
+
+    @property
+    def text(self) -> dict[str, str] | None:
+        """What tells a text from another: where it came from, and its digest; None for images."""
+        return {"where": self.where, "sha256": self.digest} if self.digest else None
 
     @property
     def num_classes(self) -> int:
@@ -57,10 +91,15 @@ class Dataset:
         return len(self.classes)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def image_shape(self) -> Shape:
+        """(C, H, W) of every image; of text (T,)."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def example(self) -> Tensor:
+        """The first training example as networks take it, but not normalised: a batch of one."""
+        first = self.train.images[:1]
+        return first.to(kind_of(self.image_shape))
 
     def to(self, device: str | torch.device) -> Dataset:
         """Returns the same data set with its tensors on `device`."""
@@ -81,6 +120,7 @@ class Request:
     download: bool
     train_size: int | None
     image_size: int | None
+    context: int
     progress: Progress | None
 
     def fit(self, images: Tensor) -> Tensor:

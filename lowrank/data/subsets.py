@@ -56,7 +56,7 @@ def balanced_subset(labels: Labels, size: int | None, name: str) -> Labels:
         return np.arange(len(labels))
     if not 1 <= size <= len(labels):
         raise InputError(
-            f"train_size={size} is not possible: {name} has {len(labels)} training images, "
+            f"train_size={size} is not possible: {name} has {len(labels)} training examples, "
             f"so 1 to {len(labels)}"
         )
     place, within = _ranks(labels)

@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 __all__ = ["FAMILIES", "build_model"]
 
 
-def build_model(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+def build_model(config: Config, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """Builds the configured network, drawing its weights from torch's global generator.
 
     Weights have PyTorch's default initialisation, as in the paper's code.
 
     Args:
         config: The run configuration; its model fields are read.
-        image_shape: (channels, height, width) of the images.
+        image_shape: (channels, height, width) of the images; of text (T,).
         num_classes: Width of the classifier.
 
     Returns:
-        A module from images (B, C, H, W), float, to logits (B, num_classes).
+        A module from images (B, C, H, W), float, to logits (B, num_classes); from text (B, T),
+        int64, to (B, T, num_classes).
 
     Raises:
         InputError: If the network cannot take images of that height and width, with a size that
             works.
     """
-    _, height, width = image_shape
-    if problem := size_problem(config, height, width):
+    if len(image_shape) == 3 and (problem := size_problem(config, *image_shape[1:])):
         raise InputError(problem)
     family = importlib.import_module(f"lowrank.models.{FAMILIES[config.model].file}")
     with out_of_memory(

@@ -14,6 +14,7 @@ from typing import Any
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.files import UNFINISHED, expanded, write_atomically
 from lowrank.common.secrets import variable_of
+from lowrank.common.texts import printable
 from lowrank.config import Config, differences, load, of_stored, replace
 from lowrank.config.families import FAMILIES
 from lowrank.measure.layers import Layer
@@ -241,6 +242,29 @@ def check_origin(file: Path, config: Any, stored: Config, *, newer: bool = False
     if differing:
         told = ", ".join(f"{name}={theirs}" for name, (theirs, _) in list(differing.items())[:3])
         raise InputError(f"{file} is of another run, with {told}: {advice}")
+
+
+def check_text(record: Path, dataset: str, text: Mapping[str, str] | None) -> None:
+    """Makes sure that a run goes on with the text that it learned from.
+
+    Args:
+        record: The run's, which may not exist yet.
+        dataset: The name of the data set.
+        text: Of the data set: ``where`` it came from, and its ``sha256``; None for images.
+
+    Raises:
+        InputError: If it is another.
+    """
+    if text is None or not record.exists():
+        return
+    learned = load_run(record).environment.get("text")
+    if isinstance(learned, Mapping) and learned.get("sha256") != text["sha256"]:
+        raise InputError(
+            f"dataset={dataset}: {printable(text['where'], 200)} is another text than the run "
+            f"learned from, {printable(str(learned.get('where')), 200)} with SHA-256 "
+            f"{printable(str(learned.get('sha256')), 12)}…; bring that back, or choose another "
+            "run_id"
+        )
 
 
 def complete(requested: Config, members: int = 1) -> Config:

@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lowrank.common.errors import InputError
+from lowrank.data.sets import Shape, blank
 from lowrank.measure.matrices import weight_matrices
 from lowrank.measure.truncation import Factors
 from lowrank.models.factored import factor, factored_size, plain, unfactorable
@@ -54,7 +55,7 @@ class Cost:
 
     Attributes:
         parameters: Numbers that it has.
-        flops: Floating-point operations for one image: those of matrix products, two for each
+        flops: Floating-point operations for one example: those of matrix products, two for each
             multiplication and addition.
         accuracy: On the test set, 0..1.
     """
@@ -98,9 +99,8 @@ def compress(learner: Learner, kept: Kept) -> Compression:
     """
     (original,) = learner.pack.networks
     network = plain(copy.deepcopy(original))
-    example = learner.dataset.train.images[:1].float()
     layers, ranks = [], {}
-    for matrix in weight_matrices(network, example_input=example):
+    for matrix in weight_matrices(network, example_input=learner.dataset.example):
         if not matrix.counted:
             continue
         weight = matrix.view()
@@ -133,12 +133,12 @@ def cost(learner: Learner, network: nn.Module) -> Cost:
     return Cost(parameters, flops(network, learner.dataset.image_shape), accuracy)
 
 
-def flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Counts the floating-point operations of the matrix products for one image.
+def flops(network: nn.Module, image_shape: Shape) -> int:
+    """Counts the floating-point operations of the matrix products for one example.
 
     Args:
         network: Put into evaluation mode.
-        image_shape: (channels, height, width).
+        image_shape: (channels, height, width); of text (T,).
 
     Returns:
         Two for each multiplication and addition.
@@ -149,8 +149,10 @@ def flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
         120
     """
     parameter = next(network.parameters())
-    image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    example = blank(image_shape, 1, device=parameter.device)
+    if example.is_floating_point():
+        example = example.to(parameter.dtype)
     # With gradients attention takes no path of its own, whose operations are not counted.
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
-        network.eval()(image)
+        network.eval()(example)
     return int(counter.get_total_flops())

@@ -52,6 +52,7 @@ class Console(Display):
         epochs: Number of the last epoch.
         steps: Optimiser steps per epoch.
         batch_size: Examples per step, for the rate on the bar.
+        examples: What they are called, in six or seven letters.
         stream: Where to print; a bar appears only if it is a terminal.
         echo: Gets every line as well.
     """
@@ -62,6 +63,7 @@ class Console(Display):
         epochs: int,
         steps: int,
         batch_size: int,
+        examples: str = "images",
         stream: TextIO | None = None,
         echo: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -69,6 +71,7 @@ class Console(Display):
         self.epochs = epochs
         self.steps = steps
         self.batch_size = batch_size
+        self.examples = examples
         self.echo = echo
         self._done = 0
         self._started = (0.0, 0)
@@ -92,7 +95,8 @@ class Console(Display):
         Args:
             members: Of the pack.
         """
-        self.line(table_head(COLUMNS if members == 1 else OF_A_PACK), echo=members == 1)
+        head = table_head(COLUMNS if members == 1 else OF_A_PACK, self.examples)
+        self.line(head, echo=members == 1)
 
     def start(self, epoch: int, step: int = 0) -> None:
         """Begins to count: training stands before the given step of the epoch after ``epoch``.
@@ -141,7 +145,7 @@ class Console(Display):
         elapsed = time.monotonic() - moment
         rate = (self._done - done) * self.batch_size / elapsed if elapsed > 0 else 0.0
         stands = f"epoch {min(epoch + 1, self.epochs)}/{self.epochs}"
-        note = f"{stands}, {rate:,.0f} images/s, left {duration(self._seconds_left())}"
+        note = f"{stands}, {rate:,.0f} {self.examples}/s, left {duration(self._seconds_left())}"
         self.bar("steps", self._done, max(1, self.epochs * self.steps), note)
 
 
@@ -190,13 +194,16 @@ def pack_line(
     return _row([f"{epoch}/{epochs}", *texts, duration(seconds_left)], OF_A_PACK)
 
 
-def table_head(columns: Sequence[tuple[str, int, str, str]] = COLUMNS) -> str:
+def table_head(
+    columns: Sequence[tuple[str, int, str, str]] = COLUMNS, examples: str = "images"
+) -> str:
     """Returns the heads above the lines of `epoch_line`, or of `pack_line`.
 
     Args:
         columns: `COLUMNS` or `OF_A_PACK`.
+        examples: As of `Console`.
     """
-    return _row((head for head, *_ in columns), columns)
+    return _row((head.replace("images", examples) for head, *_ in columns), columns)
 
 
 def layer_table(

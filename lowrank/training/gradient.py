@@ -44,12 +44,12 @@ def gradients(learner: Learner) -> list[dict[str, Tensor]]:
         with steps.autocast(device.type, learner.config.precision):
             logits = pack(images)
             losses = learner.loss(logits, labels.expand(logits.shape[:-1]))
-        values = losses.flatten(1 if pack.is_stacked else 0).mean(dim=-1)
+        values = pack.means(losses)
         found = torch.autograd.grad(values, weights, torch.ones_like(values), allow_unused=True)
     with torch.no_grad():
         for weight, gradient in zip(weights, found, strict=True):
             weight.copy_(torch.zeros_like(weight) if gradient is None else gradient)
-    example = learner.dataset.train.images[:1].float()
+    example = learner.dataset.example
     return [
         {matrix.name: matrix.view() for matrix in weight_matrices(network, example_input=example)}
         for network in pack.networks

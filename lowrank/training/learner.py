@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lowrank.config.optimizers import OPTIMIZERS
 from lowrank.data import Batches
+from lowrank.data.sets import blank
 from lowrank.measure.matrices import weight_matrices
 from lowrank.training import step, steps
 from lowrank.training.optimizer import Optimizer
@@ -30,7 +31,7 @@ CONVOLVED_BATCH = 32
 """Likewise of convolutions on a CPU, where more are hardly faster."""
 
 EVALUATION_ROWS = 8192
-"""Examples times members evaluated at once, at most."""
+"""Labels times members evaluated at once, at most."""
 
 
 class Learner:
@@ -86,8 +87,7 @@ class Learner:
         """Returns views of the hidden matrices, for an optimiser that is of these."""
         if not OPTIMIZERS[self.config.optimizer].of_matrices:
             return []
-        example = self.dataset.train.images[:1].float()
-        found = weight_matrices(self.pack.stack, example_input=example)
+        found = weight_matrices(self.pack.stack, example_input=self.dataset.example)
         return [matrix.view() for matrix in found if matrix.counted]
 
     def compile(self) -> None:
@@ -100,9 +100,11 @@ class Learner:
         train = self.dataset.train
         size = min(self.config.batch_size, len(train))
         shape = (len(self.configs), size) if self.pack.is_stacked else (size,)
-        images = torch.zeros(*shape, *self.dataset.image_shape, device=train.images.device)
+        images = blank(self.dataset.image_shape, *shape, device=self._device)
         images = images.contiguous(memory_format=self.batches.layout)
-        labels = torch.zeros(shape, dtype=torch.int64, device=train.images.device)
+        labels = torch.zeros(
+            *shape, *train.labels.shape[1:], dtype=torch.int64, device=self._device
+        )
         self._step = step.compiled(
             self.pack, self.optimizer, self.loss, images, labels, precision=self.config.precision
         )
@@ -193,7 +195,7 @@ class Learner:
             first += rounds.take(order, first, until)
             if not proceed():
                 raise InterruptedError("evaluation was interrupted")
-        return evaluation.means(len(split))
+        return evaluation.means(split.labels.numel())
 
     def first_batch(self) -> tuple[Tensor, Tensor]:
         """Returns the first training examples as they are stored, as many as a batch has.
@@ -216,7 +218,7 @@ class Learner:
 
     @property
     def images_per_second(self) -> float:
-        """Training images of each member per second of the last epoch's steps."""
+        """Training examples of each member per second of the last epoch's steps."""
         return len(self.dataset.train) / self.seconds
 
     def state_dict(self, member: int) -> dict[str, Any]:
@@ -290,7 +292,8 @@ class Learner:
     @property
     def _evaluation_batch(self) -> int:
         most = CONVOLVED_BATCH if self._convolves else EVALUATION_BATCH
-        return max(1, min(most, EVALUATION_ROWS // len(self.configs)))
+        labels = self.dataset.train.labels[0].numel()
+        return max(1, min(most, EVALUATION_ROWS // (labels * len(self.configs))))
 
     def _evaluation(self, split: Split, networks: nn.Module) -> tuple[steps.Evaluation, Rounds]:
         """Returns what evaluates networks on a split, and what takes its batches."""

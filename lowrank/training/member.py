@@ -16,7 +16,7 @@ from lowrank.measure.derived import difference
 from lowrank.measure.truncation import is_of_truncation
 from lowrank.measure.watcher import Watcher
 from lowrank.runs import checkpoints
-from lowrank.runs.directory import check_origin, open_record, open_run_directory
+from lowrank.runs.directory import check_origin, check_text, open_record, open_run_directory
 from lowrank.runs.environment import trained_together
 from lowrank.runs.find import load_run
 from lowrank.runs.lost import lost
@@ -200,9 +200,10 @@ class Member:
             dataset: What it is trained on.
 
         Raises:
-            InputError: If the record is of another network.
+            InputError: If the record is of another network or another text.
         """
         config = self.config
+        check_text(self.directory.record, dataset.name, dataset.text)
         self._num_classes = dataset.num_classes
         self.watcher = Watcher(
             network,
@@ -213,7 +214,7 @@ class Member:
             directions=config.directions,
             attention_products=config.attention_products,
             spectra_of=config.spectra_of,
-            example_input=dataset.train.images[:1].float(),
+            example_input=dataset.example,
             theory={
                 "optimizer": config.optimizer,
                 "weight_decay": config.weight_decay,
@@ -230,7 +231,7 @@ class Member:
             open_record(
                 self.directory,
                 [*self.watcher.layers, *self.watcher.derived.layers],
-                {**self._environment, "theory": self.theory},
+                {**self._environment, "theory": self.theory, "text": dataset.text},
             )
         )
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lowrank.config import Config
 from lowrank.config.datasets import DATASETS
 from lowrank.config.packs import LARGEST
+from lowrank.data.sets import Shape, blank
 from lowrank.models import build_model
 from lowrank.training.optimizer import kept_of
 
@@ -120,21 +121,23 @@ def peak_memory(device: torch.device) -> int | None:
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
 
 
-def images_of(config: Config) -> tuple[tuple[int, int, int], int]:
-    """Returns the shape of the images and the number of classes, as far as the table knows.
+def images_of(config: Config) -> tuple[Shape, int]:
+    """Returns the shape of an example and the number of classes, as far as the table knows.
 
     Args:
         config: Of a run.
     """
     source = DATASETS[config.dataset]
+    if source.text:
+        return (config.context,), len(source.classes)
     size = config.resolved_image_size or source.native or UNKNOWN_IMAGE[1]
     channels = len(source.mean) or UNKNOWN_IMAGE[0]
     unknown = MOST_CLASSES if source.torchvision else UNKNOWN_CLASSES
     return (channels, size, size), len(source.classes) or unknown
 
 
-def _activations(network: nn.Module, image: tuple[int, int, int]) -> int:
-    """Returns how many numbers the modules of a network put out for one image."""
+def _activations(network: nn.Module, image: Shape) -> int:
+    """Returns how many numbers the modules of a network put out for one example."""
     count = 0
 
     def add(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -152,7 +155,7 @@ def _activations(network: nn.Module, image: tuple[int, int, int]) -> int:
     ]
     network.eval()
     with torch.no_grad():
-        network(torch.empty(1, *image, device="meta"))
+        network(blank(image, 1, device="meta"))
     for hook in hooks:
         hook.remove()
     return count

@@ -8,8 +8,9 @@ computation but for the order in which sums are rounded. A pack of one is the ne
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lowrank.common.errors import Failure, InputError
+from lowrank.data.sets import Shape, blank
 from lowrank.training import steps
 
 if TYPE_CHECKING:
@@ -66,10 +68,11 @@ class Pack(nn.Module):
         """Computes the logits of every network.
 
         Args:
-            images: (N, B, C, H, W), a batch for each network; or (B, C, H, W), one for all.
+            images: (N, B, C, H, W), a batch for each network; or (B, C, H, W), one for all. Of
+                text int64 of shape (N, B, T) or (B, T).
 
         Returns:
-            Logits (N, B, classes), of one network (B, classes).
+            Logits (N, B, classes), of one network (B, classes); of text (N, B, T, classes).
         """
         if not self.is_stacked:
             logits: Tensor = self.stack(images)
@@ -88,17 +91,28 @@ class Pack(nn.Module):
         """
         if not self.is_stacked:
             return self._call_one(state, images)
-        one_each = images.ndim == 5
+        one_each = images.ndim == (5 if images.is_floating_point() else 3)
         batched = vmap(self._call_one, in_dims=(0, 0 if one_each else None))
-        with sdpa_kernel(SDPBackend.MATH):  # the attention kernels cannot be batched
+        with _batchable_attention():
             logits: Tensor = batched(state, images)
         return logits
+
+    def means(self, losses: Tensor) -> Tensor:
+        """Returns what each network minimises.
+
+        Args:
+            losses: Of the labels of a batch, (N, B), of one network (B,); of text (N, B, T).
+
+        Returns:
+            Their means, (N,), of one network a scalar.
+        """
+        return losses.flatten(int(self.is_stacked)).mean(dim=-1)
 
     def check(self, images: Tensor) -> None:
         """Makes sure that the networks can be trained as one, changing nothing.
 
         Args:
-            images: (N, B, C, H, W), any.
+            images: (N, B, C, H, W) or (N, B, T), any.
 
         Raises:
             RuntimeError: If torch.func cannot batch an operation of theirs, or one draws at random.
@@ -113,9 +127,21 @@ class Pack(nn.Module):
         return logits
 
 
+@contextlib.contextmanager
+def _batchable_attention() -> Iterator[None]:
+    """Computes attention by operations that torch.func can batch: its own kernels are none."""
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
+
+
 def build(
     configs: Sequence[Config],
-    image_shape: tuple[int, int, int],
+    image_shape: Shape,
     num_classes: int,
     device: torch.device,
 ) -> Pack:
@@ -123,7 +149,7 @@ def build(
 
     Args:
         configs: Of each member, which differ in the numbers of training only.
-        image_shape: (channels, height, width) of the images.
+        image_shape: (channels, height, width) of the images; of text (T,).
         num_classes: Width of the classifier.
         device: Where the networks go.
 
@@ -144,7 +170,7 @@ def build(
     try:
         pack = Pack(networks)
         if pack.is_stacked:
-            pack.check(torch.zeros(len(networks), 2, *image_shape, device=device))
+            pack.check(blank(image_shape, len(networks), 2, device=device))
     except torch.OutOfMemoryError as error:
         raise Failure(
             f"out of memory with a pack of {len(networks)}: a smaller one, or a device with more "

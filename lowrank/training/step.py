@@ -45,7 +45,7 @@ def by_autograd(pack: Pack, optimizer: Optimizer, loss: Loss, *, precision: str 
 
     def step(images: Tensor, labels: Tensor) -> None:
         with autocast(images.device.type, precision):
-            values = loss(pack(images), labels).mean(dim=-1)
+            values = pack.means(loss(pack(images), labels))
         pack.zero_grad(set_to_none=True)
         values.backward(torch.ones_like(values))
         optimizer.step()
@@ -96,7 +96,7 @@ def compiled(
     ) -> tuple[()]:
         tensors = dict(zip(names, (*weights, *others), strict=True))
         with _form_of(pack), autocast(images.device.type, precision):
-            values = loss(pack.call(tensors, images), labels).mean(dim=-1)
+            values = pack.means(loss(pack.call(tensors, images), labels))
         found = torch.autograd.grad(values, weights, torch.ones_like(values))
         with torch.no_grad():
             optimizer.update(weights, found, state, numbers)

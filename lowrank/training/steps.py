@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lowrank.data import Dataset
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (…, C), labels (…)) → loss of each example (…)."""
+"""(logits (…, C), labels (…)) → loss of each label (…): of an image, or of a byte of a text."""
 
 
 DEAD_ACCURACY = 1.5
@@ -31,15 +31,15 @@ DEAD_MEASUREMENTS = 3
 
 
 def make_loss(name: str) -> Loss:
-    """Returns the loss of single examples by its name in the configuration.
+    """Returns the loss of single labels by its name in the configuration.
 
     Args:
         name: ``cross_entropy``, or ``mse``: the squared error on one-hot targets, averaged over
             classes.
 
     Returns:
-        A function of logits (…, C) and labels (…) that gives losses (…), such as (B,), or (N, B)
-        for N members of a pack.
+        A function of logits (…, C) and labels (…) that gives losses (…), such as (B,), of text
+        (B, T), or (N, B) for N members of a pack.
 
     Example:
         >>> make_loss("mse")(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))
@@ -66,7 +66,7 @@ class Evaluation:
 
     Args:
         model: One network, or a `lowrank.training.pack.Pack`.
-        loss: Loss of single examples.
+        loss: Loss of single labels.
         precision: As in training.
     """
 
@@ -85,17 +85,18 @@ class Evaluation:
 
     @torch.inference_mode()
     def add(self, images: Tensor, labels: Tensor) -> None:
-        """Adds a batch; every example counts the same, however it is batched.
+        """Adds a batch; every label counts the same, however they are batched.
 
         Args:
             images: As for the networks.
-            labels: (B,).
+            labels: (B,), of text (B, T).
         """
+        of_each = tuple(range(-labels.ndim, 0))
         with autocast(images.device.type, self._precision):
             logits = self._model(images)
             losses = self._loss(logits, labels.expand(logits.shape[:-1]))
-        correct = (logits.argmax(dim=-1) == labels).sum(dim=-1)
-        found = torch.stack([losses.sum(dim=-1, dtype=torch.float64), correct.double()])
+        correct = (logits.argmax(dim=-1) == labels).sum(dim=of_each)
+        found = torch.stack([losses.sum(dim=of_each, dtype=torch.float64), correct.double()])
         if self._sums is None:
             self._sums = torch.zeros_like(found)
         self._sums += found
@@ -104,7 +105,7 @@ class Evaluation:
         """Returns what was added as means.
 
         Args:
-            count: Of the examples.
+            count: Of the labels.
 
         Returns:
             The mean loss, without the decay term, and the accuracy in [0, 1], of each network.
@@ -198,10 +199,9 @@ def check_last_batch(model: nn.Module, dataset: Dataset, batch_size: int) -> Non
     count = len(dataset.train)
     if count % batch_size != 1 and batch_size != 1:
         return
-    image = torch.zeros(1, *dataset.image_shape, device=dataset.train.images.device)
     try:
         with torch.no_grad():
-            copy.deepcopy(model).train()(image)
+            copy.deepcopy(model).train()(dataset.example)
     except ValueError:
         if count == 1:
             raise InputError(

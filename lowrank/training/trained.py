@@ -11,7 +11,8 @@ from lowrank.common.texts import printable
 from lowrank.config import load, replace
 from lowrank.data import load_dataset
 from lowrank.runs import checkpoints
-from lowrank.runs.directory import CHECKPOINT_NAME, CONFIG_NAME, check_origin
+from lowrank.runs.directory import CHECKPOINT_NAME, CONFIG_NAME, check_origin, check_text
+from lowrank.runs.format import RECORD_NAME
 from lowrank.training import pack, steps
 from lowrank.training.learner import Learner
 
@@ -65,6 +66,7 @@ def load_trained(path: str, data_dir: str | None = None) -> Trained:
         state = checkpoints.load(file, map_location=device)
         check_origin(file, state.get("config"), config)
         dataset = load_dataset(**config.data_request, device=device)
+        check_text(directory / RECORD_NAME, dataset.name, dataset.text)
         networks = pack.build([config], dataset.image_shape, dataset.num_classes, device)
         try:
             networks.networks[0].load_state_dict(state["model"])

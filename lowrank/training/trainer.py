@@ -11,6 +11,7 @@ from signal import Signals
 from typing import TYPE_CHECKING
 
 from lowrank.common.errors import out_of_memory
+from lowrank.config.datasets import DATASETS
 from lowrank.config.packs import OF_A_STEP
 from lowrank.measure.matrices import describe
 from lowrank.measure.watcher import measure_all, measure_within
@@ -57,6 +58,7 @@ class Trainer:
             epochs=self.config.epochs,
             steps=len(learner.batches),
             batch_size=self.config.batch_size * len(members),
+            examples=f"{DATASETS[self.config.dataset].example}s",
             echo=self._echo,
         )
 
@@ -332,7 +334,7 @@ class Trainer:
             f"on {dataset.train.images.device} with {self._threads()}"
         )
         console.line(
-            f"{config.dataset}: {len(dataset.train):,} images to train, "
+            f"{config.dataset}: {len(dataset.train):,} {console.examples} to train, "
             f"{len(dataset.test):,} to test"
         )
         every, of_all = config.measure_every_steps, len(self.learner.batches)
@@ -361,7 +363,7 @@ class Trainer:
             return
         numbers = " ".join(f"{name}={getattr(member.config, name)}" for name in self._own())
         self._line_of(member)(numbers)
-        head = table_head()
+        head = table_head(examples=self.console.examples)
         member.tracker.write("".join(f"{line}\n" for line in [*member.theory, "", head]))
 
     def _own(self) -> list[str]:

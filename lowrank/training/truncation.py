@@ -41,7 +41,7 @@ def truncation_metrics(
         InterruptedError: If ``proceed`` returned False.
     """
     pack = Pack([plain(copy.deepcopy(network)) for network in learner.pack.networks])
-    example = learner.dataset.train.images[:1].float()
+    example = learner.dataset.example
     found: list[dict[str, float]] = [{} for _ in pack.networks]
     with torch.no_grad():
         counted = [

@@ -176,14 +176,14 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
         ["--model=resnet20"], {},
         [
             "model: got 'resnet20' from --model; allowed: mlp, resmlp, convnet, mixed, resnet18, "
-            "resnet34, resnet50, vgg11, vgg13, vgg16, vgg19 or vit, did you mean 'resnet50'?"
+            "resnet34, resnet50, vgg11, vgg13, vgg16, vgg19, vit or gpt, did you mean 'resnet50'?"
         ],
     ),
     "the beginning of a choice": (
         ["--model=resnet"], {},
         [
             "model: got 'resnet' from --model; allowed: mlp, resmlp, convnet, mixed, resnet18, "
-            "resnet34, resnet50, vgg11, vgg13, vgg16, vgg19 or vit, did you mean 'resnet18'?"
+            "resnet34, resnet50, vgg11, vgg13, vgg16, vgg19, vit or gpt, did you mean 'resnet18'?"
         ],
     ),
     "not a device": (
@@ -262,12 +262,35 @@ BAD: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
         [
             "weight_norm=True has no effect with model=convnet, only with model=mlp; leave it out",
             "dropout=0.5 has no effect with model=convnet, only with model=vgg11, vgg13, vgg16, "
-            "vgg19 or vit; leave it out",
+            "vgg19, vit or gpt; leave it out",
             *(
                 f"vit_{name}=2 has no effect with model=convnet, only with model=vit; leave it out"
                 for name in ("patch", "depth", "heads", "width", "mlp_width")
             ),
         ],
+    ),
+    "images for a model of text": (
+        ["--model=gpt", "--gpt_heads=3"], {},
+        [
+            "model=gpt reads text, which dataset=digits does not hold; dataset=pydoc or text works",
+            "gpt_heads=3 does not divide gpt_width=128; gpt_heads=2 works",
+        ],
+    ),
+    "text for a model of images": (
+        ["--dataset=text", "--image_size=8", "--loss=mse"], {},
+        [
+            "image_size=8 has no effect with dataset=text, only with dataset=digits, mnist, "
+            "fashion_mnist, cifar10, cifar100, svhn, stl10, food101, imagenette, places365, "
+            "imagefolder or synthetic; leave it out",
+            "model=mlp reads images, which dataset=text does not hold; model=gpt reads text",
+            "loss=mse: averaged over the 256 possible bytes, it hardly depends on the one that is "
+            "right; allowed with dataset=text: loss=cross_entropy",
+        ],
+    ),
+    "a context for images": (
+        ["--context=8"], {},
+        ["context=8 has no effect with dataset=digits, only with dataset=pydoc or text; "
+         "leave it out"],
     ),
     "an activation that a model lacks": (
         ["--model=vit", "--activation=leaky_relu"], {},

@@ -37,12 +37,16 @@ DEFAULTS = {
     "vit_heads": 4,
     "vit_width": 192,
     "vit_mlp_width": 768,
+    "gpt_depth": 4,
+    "gpt_heads": 4,
+    "gpt_width": 128,
     "dataset": "digits",
     "data_dir": "data",
     "download": True,
     "train_size": None,
     "image_size": None,
     "augment": False,
+    "context": 64,
     "optimizer": "sgd",
     "lr": 0.1,
     "momentum": 0.0,
@@ -116,7 +120,7 @@ def configs(draw: st.DrawFn) -> Config:
     run_id = None if run_id and run_id.lower() in ("none", "null") else run_id
     values: dict[str, Any] = {
         "model": model,
-        "activation": of("relu", "leaky_relu") if model != "vit" else "relu",
+        "activation": of("relu", "leaky_relu") if model not in ("vit", "gpt") else "relu",
         "dataset": of("digits", "mnist", "cifar10", "imagefolder", "synthetic"),
         "data_dir": draw(names) or "data",
         "download": draw(st.booleans()),
@@ -145,7 +149,7 @@ def configs(draw: st.DrawFn) -> Config:
         ),
         "rank_norm": of("frobenius", "spectral"),
         "quantities": tuple(draw(st.lists(st.sampled_from(FURTHER_QUANTITIES), unique=True))),
-        "attention_products": draw(st.booleans()) and model == "vit",
+        "attention_products": draw(st.booleans()) and model in ("vit", "gpt"),
         "spectra_of": tuple(draw(st.lists(st.sampled_from(CHANGES), unique=True))),
         "measure_every": (every := draw(counts)),
         "measure_every_steps": draw(st.none() | counts),
@@ -176,8 +180,20 @@ def configs(draw: st.DrawFn) -> Config:
         values["batch_norm"] = draw(st.booleans())
         may_be = not values["batch_norm"] and optimizer != "muon"
         values["weight_norm"] = may_be and draw(st.booleans())
-    if model.startswith("v"):
+    if model.startswith(("v", "g")):
         values["dropout"] = draw(_numbers(0, 1, exclude_max=True))
+    if model == "gpt":
+        heads = draw(st.integers(1, 100))
+        values |= {
+            "dataset": of("pydoc", "text"),
+            "image_size": None,
+            "augment": False,
+            "context": draw(st.integers(1, 4096)),
+            "loss": "cross_entropy",
+            "gpt_depth": draw(counts),
+            "gpt_heads": heads,
+            "gpt_width": heads * draw(counts),
+        }
     if model == "vit":
         heads, patch = draw(st.integers(1, 100)), of(1, 2, 4, 8)
         size = values["image_size"]

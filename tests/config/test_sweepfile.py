@@ -281,7 +281,7 @@ FAULTS: dict[str, tuple[str | bytes, list[str]]] = {
             "lr: got 'quick' from FILE; allowed: a finite number above 0",
             "lr: got 0 from FILE; allowed: a finite number above 0",
             "model: got 'resnet81' from FILE; allowed: mlp, resmlp, convnet, mixed, resnet18, "
-            "resnet34, resnet50, vgg11, vgg13, vgg16, vgg19 or vit, did you mean 'resnet18'?",
+            "resnet34, resnet50, vgg11, vgg13, vgg16, vgg19, vit or gpt, did you mean 'resnet18'?",
             "depth: got 2.5 from FILE; allowed: a whole number from 1 to 1000",
             "milestones: got [3, 2] from FILE; allowed: a list of increasing whole numbers from 1 "
             "such as [60,100,200], or [] for none",

@@ -193,7 +193,7 @@ def test_describe_says_what_is_there():
 
 def test_the_names():
     names = "digits mnist fashion_mnist cifar10 cifar100 svhn stl10 imagefolder synthetic"
-    names += " food101 imagenette places365"
+    names += " food101 imagenette places365 pydoc text"
     assert set(DATASETS) == set(names.split())
 
 

@@ -121,7 +121,7 @@ def test_train_size_decodes_only_the_subset_that_is_taken_from_the_whole(root):
     assert torch.equal(part.images, whole.images[chosen])
     assert torch.equal(part.labels, whole.labels[chosen])
     assert refusal(root, train_size=13) == [
-        f"train_size=13 is not possible: {root / 'train'} has 12 training images, so 1 to 12"
+        f"train_size=13 is not possible: {root / 'train'} has 12 training examples, so 1 to 12"
     ]
 
 

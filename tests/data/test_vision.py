@@ -227,7 +227,7 @@ def test_train_size_is_balanced(tmp_path, monkeypatch):
     assert sorted(part.train.labels.tolist()) == list(range(10))
     assert len(part.test) == TEST
     assert refusal("cifar10", tmp_path, train_size=21) == [
-        "train_size=21 is not possible: cifar10 has 20 training images, so 1 to 20"
+        "train_size=21 is not possible: cifar10 has 20 training examples, so 1 to 20"
     ]
 
 

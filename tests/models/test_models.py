@@ -20,6 +20,7 @@ from lowrank import models
 from lowrank.common.errors import Failure, InputError
 from lowrank.config import Config, replace
 from lowrank.data import load_dataset
+from lowrank.data.sets import blank
 from lowrank.measure.matrices import skipped_parameters, weight_matrices
 from lowrank.measure.positions import output_positions
 from lowrank.models import FAMILIES, build_model
@@ -44,7 +45,9 @@ MATRICES = {  # all, and those of the paper's average
     "vgg16": (14, 13),
     "vgg19": (17, 16),
     "vit": (38, 37),
+    "gpt": (25, 24),
 }
+OF_IMAGES = [name for name, family in FAMILIES.items() if not family.text]
 
 
 def parameters(model):
@@ -67,7 +70,9 @@ def mean_full_rank(model):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def network(request):
-    """Each model with its default sizes, for CIFAR-10."""
+    """Each model with its default sizes, for CIFAR-10 or a text of ten letters."""
+    if FAMILIES[request.param].text:
+        return build(Config(model=request.param, dataset="text"), (64,))
     return build(Config(model=request.param))
 
 
@@ -89,10 +94,12 @@ def test_a_family_reads_the_fields_that_its_line_names(name):
     class Noted:
         def __getattr__(self, field):
             read.add(field)
-            return getattr(Config(model=name, image_size=32), field)
+            return getattr(config, field)
 
+    text = FAMILIES[name].text
+    config = Config(model=name, **({"dataset": "text"} if text else {"image_size": 32}))
     with torch.device("meta"):
-        build(Noted())
+        build(Noted(), (64,) if text else CIFAR)
     fields = {
         field for field, info in Config.model_fields.items()
         if info.json_schema_extra["group"] == "model"
@@ -119,9 +126,11 @@ def test_every_parameter_is_a_matrix_or_known_to_be_none(network, request):
     vectors = sum(parameter.numel() for parameter in network.parameters() if parameter.ndim < 2)
     skipped = skipped_parameters(network)
     assert measured + vectors + sum(np.prod(s.shape) for s in skipped) == parameters(network)
-    is_vit = request.node.callspec.params["network"] == "vit"
-    expected = [("class_token", "token"), ("encoder.pos_embedding", "position embedding")]
-    assert [(s.path, s.reason) for s in skipped] == (expected if is_vit else [])
+    expected = {
+        "vit": [("class_token", "token"), ("encoder.pos_embedding", "position embedding")],
+        "gpt": [("embedding.weight", "embedding"), ("position.weight", "embedding")],
+    }.get(request.node.callspec.params["network"], [])
+    assert [(s.path, s.reason) for s in skipped] == expected
 
 
 def test_weights_are_drawn_as_pytorch_draws_them(network):
@@ -143,9 +152,10 @@ def test_no_matrix_begins_without_rank(network):
     assert all(torch.linalg.matrix_norm(m.view()) > 0 for m in weight_matrices(network))
 
 
-def test_every_matrix_is_applied_where_the_theory_needs_it(network):
+def test_every_matrix_is_applied_where_the_theory_needs_it(network, request):
     matrices = weight_matrices(network)
-    applied = output_positions(network, matrices, torch.zeros(1, *CIFAR))
+    text = FAMILIES[request.node.callspec.params["network"]].text
+    applied = output_positions(network, matrices, blank((64,) if text else CIFAR, 1, device="cpu"))
     assert all(use is not None and use.positions >= 1 for use in applied.values())
 
 
@@ -167,7 +177,7 @@ def image_shape(name, dataset):
     ("name", "dataset"),
     [
         (name, dataset)
-        for name in FAMILIES
+        for name in OF_IMAGES
         for dataset in ("digits", "mnist", "cifar10")
         if (name, dataset) not in [(name, "digits") for name in CONVOLUTIONAL]  # as mnist
     ],
@@ -182,7 +192,7 @@ def test_forward_and_backward_reach_every_parameter(name, dataset):
         assert parameter.grad.isfinite().all(), path
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_forward_and_backward_work_on_large_images(name):
     # Without values (the meta device), as ResNets are slow at 96 x 96.
     with torch.device("meta"):
@@ -193,14 +203,14 @@ def test_forward_and_backward_work_on_large_images(name):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_the_digits_have_the_size_of_the_design(name):
     size = Config(model=name).resolved_image_size
     found = load_dataset("digits", train_size=10, image_size=size).image_shape
     assert found == image_shape(name, "digits")
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "vit"])
+@pytest.mark.parametrize("name", [name for name in OF_IMAGES if name != "vit"])
 def test_images_need_not_be_square(name):
     with torch.device("meta"):
         model = build(Config(model=name, dataset="imagefolder"), (3, 40, 56), 7)
@@ -554,7 +564,7 @@ def test_mixed_computes_its_formula_in_float64():
 # -- what all share
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "vit"])
+@pytest.mark.parametrize("name", [name for name in OF_IMAGES if name != "vit"])
 def test_leaky_relu_replaces_every_relu(name):
     with torch.device("meta"):
         model = build(Config(model=name, activation="leaky_relu"))

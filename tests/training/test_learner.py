@@ -26,9 +26,7 @@ def learner_of(members=1, **fields):
     fields = {"dataset": "synthetic", "train_size": 1100, "batch_size": 100, **fields}
     configs = [Config(**fields, seed=seed) for seed in range(members)]
     first = configs[0]
-    dataset = load_dataset(
-        first.dataset, train_size=first.train_size, image_size=first.resolved_image_size
-    )
+    dataset = load_dataset(**first.data_request)
     pack = build(configs, dataset.image_shape, dataset.num_classes, CPU)
     return Learner(configs, dataset, pack)
 

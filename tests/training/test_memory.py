@@ -43,10 +43,13 @@ def test_more_of_anything_takes_more():
         assert member_bytes(Config(**SMALL | more)) > less
 
 
-@pytest.mark.parametrize("model", FAMILIES)
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize(
+    ("model", "dataset"),
+    [(m, d) for d, of in DATASETS.items() for m, by in FAMILIES.items() if of.text == by.text],
+)
 def test_every_model_is_estimated_on_every_data_set(model, dataset):
-    size = {} if DATASETS[dataset].native != 8 and model != "vit" else {"image_size": 32}
+    padded = DATASETS[dataset].native == 8 or (model == "vit" and not DATASETS[dataset].text)
+    size = {"image_size": 32} if padded else {}
     config = Config(model=model, dataset=dataset, **size)
     weights = {"resnet18": 11e6, "vgg16": 14e6, "vit": 2e6}.get(model, 0)
     assert member_bytes(config) > 4 * 4 * weights

@@ -34,14 +34,21 @@ FAMILIES = [
     {"model": "resnet18"},
     {"model": "vgg11"},
     {"model": "vit", "vit_depth": 1, "vit_heads": 2, "vit_width": 16, "vit_mlp_width": 24},
+    {"model": "gpt", "gpt_depth": 1, "gpt_heads": 2, "gpt_width": 16, "dataset": "text"},
 ]
-COMPILED = [FAMILIES[place] for place in (1, 3, 7)]
+COMPILED = [FAMILIES[place] for place in (1, 3, 7, 8)]
 
 
 def batch(count, shape, members=None):
     torch.manual_seed(1)
     size = (count,) if members is None else (members, count)
+    if len(shape) == 1:  # a text
+        return torch.randint(10, (*size, *shape)), torch.randint(10, (*size, *shape))
     return torch.randn(*size, *shape, dtype=torch.float64), torch.randint(10, size)
+
+
+def shape_of(fields):
+    return (7,) if fields["model"] == "gpt" else (3, 32, 32)
 
 
 def built(config, shape, seed=0):
@@ -66,7 +73,7 @@ def assert_same_step(first, second, configs, images, labels):
     compiled, of_compiled = steps_of(second, configs, images, labels, is_compiled=True)
     for name, tensor in second.state_dict().items():
         assert torch.equal(tensor, before[name]), name  # compiling is not training
-    smaller = images[..., 1:, :, :, :], labels[..., 1:]
+    smaller = [x.narrow(int(first.is_stacked), 1, 2) for x in (images, labels)]
     first.train()
     for rate in (0.01, 0.02):
         for each in (of_plain, of_compiled):
@@ -97,15 +104,15 @@ def test_compiled_steps_of_an_mlp_with_batchnorm_are_autograds():
 @pytest.mark.parametrize("fields", FAMILIES, ids=lambda fields: "-".join(map(str, fields.values())))
 def test_the_graph_of_every_family_steps_as_autograd_does(fields, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)  # minutes for all of them
-    config = Config(**fields)
-    assert_same_step(*pair(config, (3, 32, 32)), [config], *batch(3, (3, 32, 32)))
+    config, shape = Config(**fields), shape_of(fields)
+    assert_same_step(*pair(config, shape), [config], *batch(3, shape))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", COMPILED, ids=lambda fields: fields["model"])
 def test_compiled_steps_are_autograds(fields):
-    config = Config(**fields)
-    assert_same_step(*pair(config, (3, 32, 32)), [config], *batch(4, (3, 32, 32)))
+    config, shape = Config(**fields), shape_of(fields)
+    assert_same_step(*pair(config, shape), [config], *batch(4, shape))
 
 
 @pytest.mark.slow

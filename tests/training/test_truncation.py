@@ -16,11 +16,13 @@ from lowrank.training.compression import compress, flops
 from lowrank.training.truncation import truncation_metrics
 from tests.training.test_learner import learner_of
 
+GPT = {"model": "gpt", "gpt_depth": 1, "gpt_heads": 2, "gpt_width": 16}
 NETWORKS = [
     {"width": 20, "depth": 2},
     {"width": 20, "depth": 2, "weight_norm": True, "batch_norm": False},
     {"model": "convnet", "depth": 1, "width": 6, "image_size": 16},
     {"model": "vit", "vit_depth": 1, "vit_width": 16, "vit_mlp_width": 24, "vit_heads": 2},
+    {**GPT, "dataset": "pydoc", "context": 32},
 ]  # fmt: skip
 
 
@@ -47,8 +49,10 @@ def accuracy_at(learner, network, kept):
                     owner.weight = truncated
                 else:
                     matrix.view().copy_(truncated)
-        images = normalise(test.images, learner.dataset.mean, learner.dataset.std).double()
-        return (network(images).argmax(1) == test.labels).double().mean().item(), np.mean(ranks)
+        given = test.images.long()
+        if learner.dataset.mean:
+            given = normalise(test.images, learner.dataset.mean, learner.dataset.std).double()
+        return (network(given).argmax(-1) == test.labels).double().mean().item(), np.mean(ranks)
 
 
 @pytest.mark.parametrize("fields", NETWORKS, ids=lambda fields: str(fields.get("model", "mlp")))

@@ -33,8 +33,8 @@ MEASURED_BEFORE_END = 10
 IMAGE_SIZE = 32
 """Height and width of all images, by themselves or reduced or padded to it."""
 
-FREE = ("precision",)
-"""Settings of an experiment that the paper does not tell."""
+FREE = ("precision", "context")
+"""Settings of an experiment that the paper does not tell, or does not have."""
 
 
 @dataclass(frozen=True)

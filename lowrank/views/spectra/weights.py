@@ -25,6 +25,7 @@ from lowrank.common.files import open_file
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config, load
 from lowrank.config.arguments import parse
+from lowrank.config.datasets import DATASETS
 from lowrank.measure.effective import unusable
 from lowrank.measure.matrices import Skipped, WeightMatrix, skipped_parameters, weight_matrices
 from lowrank.measure.tensors import unused_name
@@ -294,7 +295,10 @@ def _networks(model: str) -> list[nn.Module]:
         options = {option: value for option, value in asked.items() if option in known}
         networks.append(_without_memory(lambda: build(**options)))
     if model in FAMILIES:
-        networks.append(_bundled(parse([f"--model={model}"], environ={})))
+        text = FAMILIES[model].text
+        dataset = next(name for name, source in DATASETS.items() if source.text == text)
+        words = [f"--model={model}", f"--dataset={dataset}"]
+        networks.append(_bundled(parse(words, environ={})))
     if not networks:
         names = [*FAMILIES, *torchvision.models.list_models()]
         raise InputError(
@@ -308,9 +312,10 @@ def _networks(model: str) -> list[nn.Module]:
 def _bundled(config: Config) -> nn.Module:
     # Channels, classes and sizes are those of the file, whatever is said here: only patches
     # must divide it.
-    patch = FAMILIES[config.model].patch
-    size = config.resolved_image_size or (getattr(config, patch) if patch else 32)
-    return _without_memory(lambda: build_model(config, (3, size, size), 10))
+    family = FAMILIES[config.model]
+    size = config.resolved_image_size or (getattr(config, family.patch) if family.patch else 32)
+    shape = (config.context,) if family.text else (3, size, size)
+    return _without_memory(lambda: build_model(config, shape, 10))
 
 
 def _without_memory(build: Callable[[], nn.Module]) -> nn.Module:

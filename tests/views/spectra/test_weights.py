@@ -100,7 +100,8 @@ def test_bundled_model_by_its_configuration(tmp_path: Path):
 
 
 BUNDLED = {
-    **{name: f"{{model: {name}}}" for name in FAMILIES},
+    **{name: f"{{model: {name}}}" for name, family in FAMILIES.items() if not family.text},
+    "gpt": "{model: gpt, dataset: text}",
     "mlp without BatchNorm": "{model: mlp, depth: 2, batch_norm: False}",
     "weight-normalised mlp": "{model: mlp, depth: 2, batch_norm: False, weight_norm: True}",
     "vgg16 with dropout": "{model: vgg16, dropout: 0.5}",
@@ -111,7 +112,8 @@ BUNDLED = {
 @pytest.mark.parametrize("config", BUNDLED.values(), ids=BUNDLED.keys())
 def test_every_bundled_model_is_read(tmp_path: Path, config: str):
     # Of another number of channels, classes and another size than those assumed for the name.
-    network = build_model(parse(["--config", config], environ={}), (1, 40, 40), 3)
+    shape = (40,) if "gpt" in config else (1, 40, 40)
+    network = build_model(parse(["--config", config], environ={}), shape, 3)
     torch.save(network.state_dict(), tmp_path / "model.pt")
     weights = read_weights(tmp_path / "model.pt", model=config)
     live = weight_matrices(network)
@@ -122,9 +124,10 @@ def test_every_bundled_model_is_read(tmp_path: Path, config: str):
         assert torch.equal(stored.view(), matrix.view())
 
 
-@pytest.mark.parametrize("name", ["resmlp", "convnet", "vgg11", "vit"])
+@pytest.mark.parametrize("name", ["resmlp", "convnet", "vgg11", "vit", "gpt"])
 def test_a_bundled_model_is_known_by_its_name(tmp_path: Path, name: str):
-    network = build_model(parse([f"--model={name}"], environ={}), (3, 32, 32), 10)
+    shape, text = ((9,), ["--dataset=pydoc"]) if name == "gpt" else ((3, 32, 32), [])
+    network = build_model(parse([f"--model={name}", *text], environ={}), shape, 10)
     torch.save(network.state_dict(), tmp_path / "model.pt")
     found = read_weights(tmp_path / "model.pt", model=name).matrices
     assert [m.counted for m in found] == [m.counted for m in weight_matrices(network)]
