@@ -10,8 +10,9 @@ import numpy as np
 
 from lowrank.common.errors import InputError
 from lowrank.common.texts import csv_text, known, nearest, printable
+from lowrank.measure.layers import Layer
 from lowrank.measure.truncation import LADDER
-from lowrank.runs.find import load_run
+from lowrank.runs.find import Run, load_run
 from lowrank.runs.lost import NO_RANK
 from lowrank.views.figures.layout import ByValue, Layout
 from lowrank.views.figures.tables import averaged
@@ -148,7 +149,7 @@ def ratio_table(
     def of_row(row: RunRow) -> tuple[Floats, Floats, Floats] | None:
         run = load_run(row.path)
         wanted = [
-            each.name for each in run.layers if each.name == name or (each.counted and not name)
+            each.name for each in _all(run) if each.name == name or (each.counted and not name)
         ]
         if not wanted:
             return None
@@ -268,6 +269,11 @@ def _mean(value: int, read: Sequence[tuple[Floats, Floats, Floats]]) -> Line:
     return Line(value, len(read), x, mean, spread, decay)
 
 
+def _all(run: Run) -> tuple[Layer, ...]:
+    """Returns the weight matrices, then what is measured beside them."""
+    return (*run.layers, *run.derived)
+
+
 def _known_layer(points: Iterable[Point], asked: str) -> str:
     """Returns the matrix asked for, or the middle one of those that are counted.
 
@@ -277,7 +283,7 @@ def _known_layer(points: Iterable[Point], asked: str) -> str:
     layers = [
         layer
         for path in dict.fromkeys(row.path for point in points for row in point.rows)
-        for layer in load_run(path).layers
+        for layer in _all(load_run(path))
     ]
     names = list(dict.fromkeys(layer.name for layer in layers))
     usual = usual_layer(layers)

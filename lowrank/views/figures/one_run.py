@@ -33,6 +33,17 @@ MEAN: dict[str, Any] = {"color": "black", "linewidth": 2.2, "linestyle": (0, (4,
 """How ``rank_mean`` is drawn."""
 
 
+ALL = "every weight matrix"
+WHAT = {
+    "weight": ALL,
+    "qk": "W_Q'W_K of every attention head",
+    "ov": "W_O W_V of every attention head",
+    "change": "the change since initialisation",
+    "update": "the update by the epoch's last step",
+    "gradient": "the gradient on one batch",
+}
+"""What the matrices of a kind are."""
+
 _DECIDE = ("lr", "weight_decay", "batch_size", "seed")
 """What titles say of a run."""
 
@@ -52,6 +63,7 @@ class RankTable:
         train_accuracy: Shape (E,), 0..1; NaN within epochs.
         test_accuracy: Shape (E,), 0..1; likewise.
         epsilon: Threshold of the ranks.
+        what: Which matrices they are.
     """
 
     title: str
@@ -63,33 +75,39 @@ class RankTable:
     train_accuracy: Floats
     test_accuracy: Floats
     epsilon: float = 1e-3
+    what: str = ALL
 
     @classmethod
-    def of(cls, run: Run, title: str = "") -> RankTable:
+    def of(cls, run: Run, title: str = "", kind: str = "weight") -> RankTable:
         """Takes the table from a run record.
 
         Args:
             run: As `lowrank.load_run` gives it.
             title: By default the settings that decide its rank.
+            kind: Of the matrices that are in the table.
 
         Returns:
             The table at the run's primary ε.
         """
         measured = np.isfinite(run.over_time("collapsed"))
+        if kind != "weight":  # what is derived is not measured within epochs
+            measured &= np.isin(run.times, run.epochs)
 
         def metric(name: str) -> Floats:
             return run.over_time(name)[measured]
 
+        layers = [layer for layer in (*run.layers, *run.derived) if layer.kind == kind]
         return cls(
             title=title or settings_of(run),
             epochs=run.times[measured],
-            layers=[layer.name for layer in run.layers],
-            full_ranks=np.array([float(min(layer.shape)) for layer in run.layers]),
-            ranks=np.array([metric(f"rank/{layer.name}") for layer in run.layers]),
+            layers=[layer.name for layer in layers],
+            full_ranks=np.array([float(min(layer.shape)) for layer in layers]),
+            ranks=np.array([metric(f"rank/{layer.name}") for layer in layers]),
             mean=metric("rank_mean"),
             train_accuracy=metric("train_accuracy"),
             test_accuracy=metric("test_accuracy"),
             epsilon=run.config["epsilons"][0],
+            what=WHAT[kind],
         )
 
     @property
@@ -121,7 +139,8 @@ def final_figures(run: Run) -> dict[str, Figure]:
         run: As `lowrank.load_run` gives it, with that epoch.
 
     Returns:
-        ``rank_heatmap`` and ``spectrum_over_time``; ``accuracy_by_rank`` of a run with
+        ``rank_heatmap`` and ``spectrum_over_time``; ``rank_heatmap_<kind>`` of what is measured
+        beside the weight matrices; ``accuracy_by_rank`` of a run with
         ``truncation_every``, and ``direction_overlap`` of one with ``directions``.
     """
     measured = np.isfinite(run.metrics["collapsed"])
@@ -134,6 +153,8 @@ def final_figures(run: Run) -> dict[str, Figure]:
         title=settings_of(run),
     )
     figures = {"rank_heatmap": rank_heatmap(RankTable.of(run)), "spectrum_over_time": spectrum}
+    for kind in dict.fromkeys(layer.kind for layer in run.derived):
+        figures[f"rank_heatmap_{kind}"] = rank_heatmap(RankTable.of(run, kind=kind))
     truncated, kept = truncation_figure(run), DirectionsTable.of(run, settings_of(run))
     if truncated is not None:
         figures["accuracy_by_rank"] = truncated
@@ -157,7 +178,8 @@ def rank_heatmap(table: RankTable) -> Figure:
     axes = figure.add_subplot()
     # Places in inches: matplotlib's own layout draws everything twice.
     names = 0.55 + 0.009 * SMALL * max(len(label) for label in table.labels)
-    figure.subplots_adjust(names / 9, 0.5 / height, 1 - 0.95 / 9, 1 - 0.3 / height)
+    left, right = names / 9, 1 - 0.95 / 9
+    figure.subplots_adjust(left, 0.5 / height, right, 1 - 0.3 / height)
     axes.set_facecolor("0.85")
     image = axes.pcolormesh(
         edges_of(table.epochs),
@@ -170,10 +192,10 @@ def rank_heatmap(table: RankTable) -> Figure:
     axes.invert_yaxis()
     axes.set_yticks(range(count), table.labels, fontsize=SMALL)
     axes.set_ylabel("layer (full rank)")
-    _epoch_axis(axes, " (grey: collapsed, no rank)" if np.isnan(table.ranks).any() else "")
-    axes.set_title(
-        f"{table.title}: rank of every weight matrix at ε = {table.epsilon:g}", size=9, y=1
-    )
+    why = "collapsed, " if table.what == ALL else ""
+    _epoch_axis(axes, f" (grey: {why}no rank)" if np.isnan(table.ranks).any() else "")
+    title = f"{table.title}: rank of {table.what} at ε = {table.epsilon:g}"
+    axes.set_title(title, size=9, x=(0.5 - left) / (right - left), y=1)  # amid the figure
     place = figure.add_axes((1 - 0.8 / 9, 0.5 / height, 0.13 / 9, 1 - 0.8 / height))
     bar = figure.colorbar(image, cax=place, label="rank / full rank")
     bar.ax.tick_params(labelsize=SMALL)

@@ -70,7 +70,7 @@ def further_metrics(run: Run) -> list[str]:
         Names in the record's order; no ranks, no accuracies and no quantities of single layers.
     """
     known = {"epoch", "collapsed", "dead", *(entry.mean for entry in TABLE.values()), *ACCURACIES}
-    layers = {layer.name for layer in run.layers}
+    layers = {layer.name for layer in (*run.layers, *run.derived)}
 
     def is_further(name: str) -> bool:
         head, slash, layer = name.partition("/")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lowrank.common.secrets import redact
+from lowrank.measure.layers import Layer
 from lowrank.measure.metrics import at
 from lowrank.measure.quantities import TABLE
 from lowrank.measure.theory import Theory
@@ -57,7 +58,8 @@ def section(run: Run, sections: int) -> dict[str, Any]:
         if e.in_report and e.name != "rank" and (e.told == "always" or e.mean in run.metrics)
     ]
     of_layers = ranks | {entry.name: entry.meaning for entry in others}
-    names = [layer.name for layer in run.layers]
+    groups = _groups(run)
+    names = [layer.name for layers in groups.values() for layer in layers]
     quantities = [*of_layers, "rank_bound"]
     means = {name: name.replace("rank", "rank_mean", 1) for name in ranks}
     means |= {entry.name: entry.mean for entry in others if entry.mean}
@@ -70,9 +72,23 @@ def section(run: Run, sections: int) -> dict[str, Any]:
     count = int(np.clip(2 * budget / 3 / per_epoch, FEWEST_EPOCHS, CURVE_EPOCHS))
     times = np.flatnonzero(np.isin(run.times, [*run.epochs[measured], *run.within.epochs]))
     shown = times[spread(len(times), count)]
-    tables = {q: _table(run, q, shown) for q in quantities}
-    present = {q: table for q, table in tables.items() if not np.isnan(table).all()}
-    spectra = _spectra(run, measured, budget / 3)
+    bounds = _table(run, "rank_bound", run.layers, shown)
+    spectra = _spectra(run, groups, measured, budget / 3)
+    found = [
+        {
+            "layers": [
+                {"name": x.name, "path": x.path, "shape": x.shape, "counted": x.counted}
+                for x in layers
+            ],
+            **_tables(run, layers, of_layers, shown),
+            "spectra": spectra[kind],
+        }
+        for kind, layers in groups.items()
+    ]
+    for of in found:
+        of["ranks"] = [q for q in ranks if q in of["tables"]]
+        of["shapes"] = [e.name for e in others if e.kind == "shape" and e.name in of["tables"]]
+        of["sizes"] = [e.name for e in others if e.kind == "size" and e.name in of["tables"]]
     columns = {name: run.metrics[name] for name in SCALARS if name in run.metrics}
     every_epoch = spread(len(run.epochs), CURVE_EPOCHS)
     return {
@@ -81,32 +97,28 @@ def section(run: Run, sections: int) -> dict[str, Any]:
         "sessions": len(run.sessions),
         "config": [[name, _words(value)] for name, value in run.config.items()],
         "environment": _environment(run.environment),
-        "layers": [
-            {"name": layer.name, "path": layer.path, "shape": layer.shape, "counted": layer.counted}
-            for layer in run.layers
+        **found[0],
+        "beside": [
+            {"kind": kind, **of}
+            for kind, of in zip(groups, found, strict=True)
+            if of is not found[0]
         ],
-        "quantities": {q: words for q, words in of_layers.items() if q in present},
-        "ranks": [q for q in ranks if q in present],
-        "shapes": [e.name for e in others if e.kind == "shape" and e.name in present],
-        "sizes": [e.name for e in others if e.kind == "size" and e.name in present],
         "epsilons": [definition.epsilon for definition in own],
         "norm": "‖W‖_2" if own and own[0].rank_norm == "spectral" else "‖W‖_F",
         "epochs": pack(run.times[shown]),
         "of_epochs": len(times),
-        "tables": {q: pack(table) for q, table in present.items() if q != "rank_bound"},
         "means": {
             q: pack(run.over_time(name)[shown])
             for q, name in means.items()
-            if q in present and name in run.metrics
+            if q in found[0]["tables"] and name in run.metrics
         },
-        "bound": pack(tables["rank_bound"]) if "rank_bound" in present else None,
-        "bound_words": _bound_words(run, tables["rank_bound"]),
+        "bound": None if np.isnan(bounds).all() else pack(bounds),
+        "bound_words": _bound_words(run, bounds),
         "scalar_epochs": pack(run.epochs[every_epoch]),
         "scalars": {name: pack(values[every_epoch]) for name, values in columns.items()},
         "further": {
             name: pack(run.metrics[name][every_epoch]) for name in further if name not in SCALARS
         },
-        "spectra": spectra,
         "truncated": _truncated(run),
     }
 
@@ -134,34 +146,63 @@ def _measured(run: Run) -> Places:
     return np.flatnonzero(has_spectra & np.isfinite(run.metrics["collapsed"]))
 
 
-def _table(run: Run, quantity: str, shown: Places) -> Floats:
-    """Returns a quantity of every layer at places of the run's times (L, E); NaN without one."""
+def _groups(run: Run) -> dict[str, list[Layer]]:
+    """Returns the weight matrices, and what is measured beside them, by kind."""
+    groups: dict[str, list[Layer]] = {"weight": list(run.layers)}
+    for layer in run.derived:
+        groups.setdefault(layer.kind, []).append(layer)
+    return groups
+
+
+def _tables(
+    run: Run, layers: Sequence[Layer], words: Mapping[str, str], shown: Places
+) -> dict[str, dict[str, Any]]:
+    """Returns those quantities that layers have, in words and as tables."""
+    tables = {quantity: _table(run, quantity, layers, shown) for quantity in words}
+    present = {quantity: t for quantity, t in tables.items() if not np.isnan(t).all()}
+    return {
+        "quantities": {quantity: words[quantity] for quantity in present},
+        "tables": {quantity: pack(table) for quantity, table in present.items()},
+    }
+
+
+def _table(run: Run, quantity: str, layers: Sequence[Layer], shown: Places) -> Floats:
+    """Returns a quantity of layers at places of the run's times (L, E); NaN without one."""
     absent = np.full(len(shown), np.nan)
-    names = [f"{quantity}/{layer.name}" for layer in run.layers]
+    names = [f"{quantity}/{layer.name}" for layer in layers]
     rows = [run.over_time(n)[shown] if n in run.metrics else absent for n in names]
     return np.array(rows).reshape(len(names), len(shown))
 
 
-def _spectra(run: Run, measured: Places, budget: float) -> dict[str, Any]:
-    """Returns the normalised spectra of all layers at as many epochs as the budget allows."""
-    places = {layer.name: spread(min(layer.shape), SPECTRUM_POINTS) for layer in run.layers}
+def _spectra(
+    run: Run, groups: Mapping[str, Sequence[Layer]], measured: Places, budget: float
+) -> dict[str, dict[str, Any]]:
+    """Returns the normalised spectra of each group at as many epochs as the budget allows."""
+    every = [layer for layers in groups.values() for layer in layers]
+    places = {layer.name: spread(min(layer.shape), SPECTRUM_POINTS) for layer in every}
     per_epoch = max(1, sum(map(len, places.values())))
     count = int(np.clip(budget / per_epoch, FEWEST_EPOCHS, SLIDER_EPOCHS))
     epochs = run.epochs[measured[spread(len(measured), count)]]
     found = relative_spectra(run, epochs, run.config.get("rank_norm", "frobenius"))
-    layers = [
-        {"indices": pack(places[name] + 1), "values": pack(values[:, places[name]])}
-        for name, values in found.items()
-    ]
-    # A matrix that has collapsed has no rank at any ε, whatever its singular values are.
-    ranks = [run.metrics.get(f"rank/{name}") for name in found]
     at = np.searchsorted(run.epochs, epochs)
-    gone = {
-        str(place): lost.tolist()
-        for place, rank in enumerate(ranks)
-        if rank is not None and (lost := np.flatnonzero(np.isnan(rank[at]))).size
-    }
-    return {"epochs": pack(epochs), "layers": layers, "gone": gone}
+
+    def of_layers(names: Sequence[str]) -> dict[str, Any]:
+        # A matrix that has collapsed has no rank at any ε, whatever its singular values are.
+        ranks = [run.metrics.get(f"rank/{name}") for name in names]
+        return {
+            "epochs": pack(epochs),
+            "layers": [
+                {"indices": pack(places[n] + 1), "values": pack(found[n][:, places[n]])}
+                for n in names
+            ],
+            "gone": {
+                str(place): lost.tolist()
+                for place, rank in enumerate(ranks)
+                if rank is not None and (lost := np.flatnonzero(np.isnan(rank[at]))).size
+            },
+        }
+
+    return {kind: of_layers([layer.name for layer in of]) for kind, of in groups.items()}
 
 
 def _bound_words(run: Run, bounds: Floats) -> str:

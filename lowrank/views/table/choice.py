@@ -201,7 +201,7 @@ def known_metric(name: str, runs: Sequence[Run]) -> str:
         InputError: If no run has it; the nearest one that some run has is named.
     """
     names = dict.fromkeys(metric for run in runs for metric in run.metrics)
-    if name not in names and not any(is_derived(name, run.layers) for run in runs):
+    if name not in names and not any(is_derived(name, [*run.layers, *run.derived]) for run in runs):
         raise InputError(
             f"metric: no run has recorded '{printable(name)}'{nearest(name[:60], names)}"
         )

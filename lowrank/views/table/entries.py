@@ -94,7 +94,7 @@ def with_columns(
         for name in names
         if name not in known
         and name not in logged
-        and not any(is_derived(name, run.layers) for run in runs)
+        and not any(is_derived(name, [*run.layers, *run.derived]) for run in runs)
     )
 
     def value(entry: Entry, run: Run, name: str) -> Any:

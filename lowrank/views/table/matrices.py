@@ -33,7 +33,7 @@ def usual_layer(layers: Iterable[Layer]) -> str:
 
 
 def relative_spectra(run: Run, epochs: Iterable[int], rank_norm: str) -> dict[str, Floats]:
-    """Returns σ/‖W‖ of every layer at some epochs.
+    """Returns σ/‖W‖ of every layer, and of what is measured beside them, at some epochs.
 
     Args:
         run: The run.
@@ -43,7 +43,7 @@ def relative_spectra(run: Run, epochs: Iterable[int], rank_norm: str) -> dict[st
     Returns:
         Layer name -> descending values, shape (E, k); NaN where a matrix was not finite or is zero.
     """
-    sizes = {layer.name: min(layer.shape) for layer in run.layers}
+    sizes = {layer.name: min(layer.shape) for layer in (*run.layers, *run.derived)}
     return {
         name: relative(values.reshape(-1, sizes[name]), rank_norm)
         for name, values in run.spectra_at(epochs).items()

@@ -18,7 +18,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lowrank.measure.layers import Layer
+from lowrank.measure.layers import CHANGES, PRODUCTS, Layer
 from lowrank.views.figures import (
     RankTable,
     final_figures,
@@ -26,6 +26,7 @@ from lowrank.views.figures import (
     rank_heatmap,
     spectrum_over_time,
 )
+from lowrank.views.figures.one_run import WHAT
 from tests.views.figures.legible import assert_legible, drawn_texts
 
 
@@ -143,6 +144,7 @@ def test_the_last_rows_figures_come_from_a_record():
         epochs=np.arange(5),
         config={"epsilons": [1e-3], "rank_norm": "frobenius"},
         layers=layers,
+        derived=(),
         metrics=metrics,
         times=np.arange(5.0),
         over_time=metrics.__getitem__,
@@ -160,6 +162,15 @@ def test_the_last_rows_figures_come_from_a_record():
         label.get_text() for label in figures["spectrum_over_time"].axes[-1].get_yticklabels()
     ]
     assert labels == ["0", "2", "3", "4"]
+    run.layers, run.derived = layers[:1], [replace(each, kind="change") for each in layers[1:]]
+    figures = final_figures(run)
+    assert set(figures) == {"rank_heatmap", "spectrum_over_time", "rank_heatmap_change"}
+    for name, own in (("", run.layers), ("_change", run.derived)):
+        rows = figures[f"rank_heatmap{name}"].axes[0].get_yticklabels()
+        expected = [f"{each.name} ({min(each.shape)})" for each in own]
+        assert [row.get_text() for row in rows] == expected
+    assert "rank of the change since" in figures["rank_heatmap_change"].axes[0].get_title()
+    assert list(WHAT) == ["weight", *PRODUCTS, *CHANGES]
 
 
 def test_ranks_within_epochs_are_drawn_between_them_and_accuracies_from_end_to_end():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,11 +19,12 @@ from lowrank.cli import main
 from lowrank.measure.layers import Layer
 from lowrank.views.report.write import write_report
 from tests.views.report.browsing import LAPTOP, csv_of, fits, named, opened, picture, plot, selector
-from tests.views.report.records import copy, write
+from tests.views.report.records import copy, layers_of, write
 from tests.views.table.records import make_run
 
 pytestmark = pytest.mark.slow
 
+MEAN = "mean of hidden layers"
 EVIL = "<script>window.hacked=1</script><b onclick=alert(1)>bold</b>"
 
 
@@ -64,6 +66,27 @@ def test_one_run_shows_what_its_record_holds(browser, one):
                   for axis in ("xaxis", "yaxis")]  # fmt: skip
         assert all(titles)
         assert "accuracy in %" in titles
+        assert fits(page)
+
+
+def test_what_is_measured_beside_the_weights_is_shown_on_request(browser, tmp_path):
+    layers = layers_of((16, 32))
+    beside = [replace(each, name=f"{each.name}_update", kind="update") for each in layers]
+    run = load_run(write(tmp_path / "run", layers=[*layers, *beside], weight_decay=0.1))
+    write_report([run.path], tmp_path / "report.html")
+    with opened(browser, tmp_path / "report.html") as page:
+        for kind, own in (("weight", layers), ("update", beside), ("weight", layers)):
+            selector(page, "Matrices").select_option(kind)
+            picks = selector(page, "Highlight layer").locator("option").all_text_contents()
+            assert picks == ["all", *(layer.name for layer in own)]
+            for layer in own:
+                ranks = named(page, "-ranks", f"{layer.name} ({min(layer.shape)})")
+                assert ranks == run.metrics[f"rank/{layer.name}"].tolist()
+            for panel in ("-ranks", "-spectra", "-any-epsilon", "-norms"):
+                names = {trace["name"] for trace in plot(page, panel)["data"]} - {MEAN}
+                assert names == {f"{layer.name} ({min(layer.shape)})" for layer in own}
+            means = [trace for trace in plot(page, "-ranks")["data"] if trace["name"] == MEAN]
+            assert len(means) == (kind == "weight")
         assert fits(page)
 
 

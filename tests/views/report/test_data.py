@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from lowrank.runs.writer import Record
 from lowrank.views.figures.layout import Layout
 from lowrank.views.figures.tables import curves_table
 from lowrank.views.report import MOST_SECTIONS
-from lowrank.views.report.many import overview
+from lowrank.views.report.many import further_metrics, overview
 from lowrank.views.report.one import SECTION_BYTES, section
 from lowrank.views.report.packing import every, pack, spread
 from lowrank.views.report.write import write_report
@@ -47,6 +48,28 @@ def counted(spectra, layers, epsilon):
             s = spectra[layer.name]
             found.append((s / np.sqrt((s**2).sum(1, keepdims=True)) > epsilon).sum(1))
     return np.mean(found, axis=0)
+
+
+def test_what_is_measured_beside_the_weights_is_apart_from_them(tmp_path):
+    layers = layers_of((8, 6))
+    beside = [replace(each, name=f"{each.name}_{kind}", counted=False, kind=kind)
+              for kind in ("change", "update") for each in layers]  # fmt: skip
+    spectra = spectra_of([*layers, *beside], 20, 0.1)
+    run = load_run(write(tmp_path / "a", layers=[*layers, *beside], weight_decay=0.1))
+    found = section(run, 1)
+    assert [each["name"] for each in found["layers"]] == [each.name for each in layers]
+    assert [of["kind"] for of in found["beside"]] == ["change", "update"]
+    for of, own in zip(found["beside"], (beside[:3], beside[3:]), strict=True):
+        names = [each.name for each in own]
+        assert [each["name"] for each in of["layers"]] == names
+        ranks = unpack(of["tables"]["rank"]).reshape(3, -1)
+        assert np.array_equal(ranks, [run.metrics[f"rank/{name}"] for name in names])
+        assert len(of["spectra"]["epochs"]) == len(found["spectra"]["epochs"])
+        for name, shown in zip(names, of["spectra"]["layers"], strict=True):
+            last = unpack(shown["values"]).reshape(-1, spectra[name].shape[1])[-1]
+            true = spectra[name][-1] / np.linalg.norm(spectra[name][-1])
+            assert np.allclose(last, true, rtol=1e-6)
+    assert not any("change" in name for name in further_metrics(run))
 
 
 def test_what_varies_and_which_runs_are_replicates(sweep):

@@ -30,10 +30,14 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// A labelled list of choices, [value, text] each.
+// Entries of a list, [value, text] each.
+function options(choices) {
+  return choices.map(([value, text]) => element("option", { value }, text));
+}
+
+// A labelled list of choices.
 function choice(label, choices, selected, onchange) {
-  const list = element("select", { onchange: () => onchange(list.value) });
-  for (const [value, text] of choices) list.append(element("option", { value }, text));
+  const list = element("select", { onchange: () => onchange(list.value) }, ...options(choices));
   list.value = selected;
   return element("label", {}, label + " ", list);
 }

@@ -18,24 +18,46 @@ function measured(x, y) {
   return { x: x.filter((_, i) => kept[i]), y: y.filter((_, i) => kept[i]) };
 }
 
+const OF_KIND = {
+  qk: "W_QᵀW_K of heads", ov: "W_O W_V of heads", change: "change since the start",
+  update: "update of the last step", gradient: "gradient on one batch",
+};
+
 class RunSection {
   constructor(section, narrow) {
     this.narrow = narrow;
     this.peers = [this];
     this.layers = section.layers;
-    this.names = section.layers.map((layer) => layer.name);
-    this.full = section.layers.map((layer) => Math.min(...layer.shape));
-    this.section = section;
+    this.whole = section;
+    this.kind = "weight";
     this.epochs = unpack(section.epochs);
-    this.tables = {};
     this.quantity = section.ranks[0] || Object.keys(section.quantities)[0];
     [this.norm] = section.sizes;
-    this.picked = -1;
     this.lists = {};
     this.panels = [];
   }
 
+  // The weight matrices, or what was measured beside them: the panels of layers show these.
+  get kind() { return this.shownKind; }
+
+  set kind(kind) {
+    const beside = this.whole.beside.find((of) => of.kind === kind);
+    this.section = beside ? { ...this.whole, ...beside, means: {}, bound: null, bound_words: "" } : this.whole;
+    this.shownKind = beside ? kind : "weight";
+    this.names = this.section.layers.map((layer) => layer.name);
+    this.full = this.section.layers.map((layer) => Math.min(...layer.shape));
+    this.picked = -1;
+    this.tables = {};
+    this.spectra = null;
+    if (this.lists && this.lists.picked) this.lists.picked.replaceChildren(...options(this.picks()));
+  }
+
+  picks() {
+    return [[-1, "all"], ...this.names.map((name, i) => [i, name])];
+  }
+
   table(quantity) {
+    if (!(quantity in this.section.tables)) return this.names.map(() => Array(this.epochs.length).fill(null));
     if (!(quantity in this.tables)) {
       this.tables[quantity] = unpackRows(this.section.tables[quantity], this.epochs.length);
     }
@@ -162,7 +184,7 @@ class RunSection {
         legend: this.legend(),
         margin: this.margins(),
         xaxis: epochAxis(this.epochs),
-        yaxis: axis(this.section.quantities[this.quantity], { range: isRank ? [0, 1.08 * this.top] : undefined, rangemode: "tozero" }),
+        yaxis: axis(this.whole.quantities[this.quantity], { range: isRank ? [0, 1.08 * this.top] : undefined, rangemode: "tozero" }),
         shapes: isRank ? full.map((value) => ({
           type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value,
           line: { color: "#888", width: 1, dash: "dot" }, layer: "below",
@@ -217,11 +239,11 @@ class RunSection {
     const kept = this.epochs.map((epoch, e) => Number.isInteger(epoch) || table.some((values) => values[e] !== null));
     const rows = table.map((values) => values.filter((_, e) => kept[e]));
     const epochs = this.epochs.filter((_, e) => kept[e]);
-    const isShare = !this.section.shapes.includes(this.quantity);
+    const isShare = !this.whole.shapes.includes(this.quantity);
     const shares = isShare ? rows.map((values, i) => scaled(values, 1 / this.full[i])) : rows;
     const labels = this.names.map((name, i) => `${shortened(name)} (${this.full[i]})`);
     const y = this.names.map((_, i) => i);
-    const what = this.section.quantities[this.quantity];
+    const what = this.whole.quantities[this.quantity];
     return {
       traces: [{
         type: "heatmap", x: epochs, y, z: shares, ...(isShare ? { zmin: 0, zmax: 1 } : {}), colorscale: "Cividis",
@@ -240,7 +262,8 @@ class RunSection {
       },
       table: () => this.layerRows(["epoch", this.quantity, ...(isShare ? ["share_of_full_rank"] : [])], (i) =>
         rows[i].map((value, e) => [epochs[e], value, ...(isShare ? [shares[i][e]] : [])])),
-      remark: shares.some((values) => values.some((value) => value === null)) ? `Grey: ${isShare ? "collapsed, no rank" : "no value"}.` : "",
+      remark: !shares.some((values) => values.some((value) => value === null)) ? ""
+        : `Grey: ${!isShare ? "no value" : this.kind === "weight" ? "collapsed, no rank" : "no rank"}.`,
     };
   }
 
@@ -257,7 +280,7 @@ class RunSection {
       };
     });
     this.spectra = { epochs, layers };
-    this.at = epochs.length - 1;
+    if (this.at === undefined) this.at = epochs.length - 1;
     return this.spectra;
   }
 
@@ -283,7 +306,7 @@ class RunSection {
       table: () => this.layerRows(["epoch", "index", "sigma_over_norm"], (i) =>
         layers[i].indices.map((index, k) => [epochs[this.at], index, rows[i][k]])),
       remark: "What lies above a dashed line counts in the rank at that ε." +
-        (gone ? ` ${gone} layers are not finite here and have no spectrum.` : ""),
+        (gone ? ` ${gone} layers are zero or not finite here and have no spectrum.` : ""),
     };
   }
 
@@ -434,7 +457,7 @@ class RunSection {
       height: this.narrow ? 460 : 380,
       layout: {
         legend: this.legend(), margin: this.margins(), xaxis: epochAxis(this.epochs),
-        yaxis: axis(this.section.quantities[this.norm], {
+        yaxis: axis(this.whole.quantities[this.norm], {
           type: "log",
           ...this.logRange((peer) => (this.norm in peer.section.tables ? peer.table(this.norm).flat() : [])),
         }),
@@ -487,10 +510,11 @@ class RunSection {
     }
     const { quantities, sizes: norms } = this.section;
     const choices = Object.entries(quantities).filter(([q]) => !norms.includes(q));
-    const picks = [[-1, "all"], ...this.names.map((name, i) => [i, name])];
+    const beside = this.section.beside.map((of) => [of.kind, `${OF_KIND[of.kind]} (${of.layers.length})`]);
     const controls = element("div", { class: "controls section-controls" },
       choices.length ? this.linked("Quantity", choices, "quantity", String) : null,
-      this.linked("Highlight layer", picks, "picked", Number));
+      beside.length ? this.linked("Matrices", [["weight", `weights (${this.names.length})`], ...beside], "kind", String) : null,
+      this.linked("Highlight layer", this.picks(), "picked", Number));
     const nodes = choices.length ? [
       controls,
       this.panel({ title: "Rank of every layer", name: "ranks", draw: () => this.drawRanks() }),
