@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowrank.common.texts import printable
+from lowrank.common.texts import few, printable
 
 if TYPE_CHECKING:
     from lowrank.runs.reader import Array, Run
@@ -19,6 +19,8 @@ RERUN = "rerun"
 
 NOT_COMPARED = ("time/", "throughput/")
 """How metrics begin that no two runs have in common."""
+
+_MOST = 5  # epochs or names in a line
 
 
 def original_of(config: Mapping[str, Any]) -> str | None:
@@ -157,7 +159,9 @@ def compare(original: Run, other: Run, last_epoch: int | None = None) -> Compari
     epochs = np.intersect1d(np.array(expected, dtype=np.int64), other.epochs)
     rows = [np.searchsorted(run.epochs, epochs) for run in (original, other)]
     absent = sorted(set(expected) - set(epochs.tolist()))
-    missing = [f"the rerun has no epoch {_shortened(absent)}"] if absent else []
+    missing = (
+        [f"the rerun has no epoch {few([str(each) for each in absent], _MOST)}"] if absent else []
+    )
     nothing = np.full(len(epochs), np.nan)
 
     def pair(columns: Sequence[Mapping[str, Array]], name: str) -> list[Array]:
@@ -240,8 +244,3 @@ def _distance(one: Any, other: Any) -> Any:
 
 def _counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def _shortened(items: Sequence[Any], most: int = 5) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(map(str, items[:most])) + more

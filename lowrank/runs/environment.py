@@ -188,15 +188,8 @@ def describe_code(root: Path) -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Asks git.
-
-    Returns:
-        Its output; None if git is missing, fails or takes too long.
-    """
-    try:
-        return _ask_git(root, *arguments).decode(errors="replace")
-    except (OSError, subprocess.SubprocessError):
-        return None
+    """Returns what git says; None if it is missing, fails or takes too long."""
+    return _ask_git(root, *arguments)[0]
 
 
 def git_refusal(root: Path) -> str:
@@ -208,31 +201,31 @@ def git_refusal(root: Path) -> str:
     Returns:
         The reason, a line; empty if git answers, or there is no checkout.
     """
-    if (root / ".git").exists():
-        try:
-            _ask_git(root, *_STATUS)
-        except subprocess.TimeoutExpired:
-            return f"it took more than {_GIT_SECONDS:.0f} s"
-        except subprocess.CalledProcessError as error:
-            lines = error.stderr.decode(errors="replace").strip().splitlines()
-            return lines[0] if lines else f"exit code {error.returncode}"
-        except OSError as error:
-            return str(error.strerror)
-    return ""
+    return _ask_git(root, *_STATUS)[1] if (root / ".git").exists() else ""
 
 
-def _ask_git(root: Path, *arguments: str) -> bytes:
+def _ask_git(root: Path, *arguments: str) -> tuple[str | None, str]:
+    """Returns what git says, or None and why it says nothing."""
     # A hook's GIT_DIR would point elsewhere; without optional locks a rebase is not disturbed.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=_GIT_SECONDS,
-        check=True,
-    ).stdout
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_GIT_SECONDS,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"it took more than {_GIT_SECONDS:.0f} s"
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        return None, lines[0] if lines else f"exit code {error.returncode}"
+    except OSError as error:
+        return None, str(error.strerror)
+    return done.stdout.decode(errors="replace"), ""
 
 
 def _version(package: str) -> str | None:
