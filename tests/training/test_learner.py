@@ -94,3 +94,26 @@ def test_evaluation_is_given_up_when_it_may_not_proceed():
     learner = learner_of(**MLP)
     with pytest.raises(InterruptedError):
         learner.evaluate(learner.dataset.test, lambda: False)
+
+
+@pytest.mark.parametrize("has_update", [False, True])
+def test_rounds_of_many_steps_end_where_a_look_is_due(monkeypatch, has_update):
+    """A GPU takes many steps in a round; here a round is as long as it is allowed to be."""
+    learner = learner_of(**MLP, measure_every_steps=4)  # of 11 steps
+    taken, looks, lasts = [], [], []
+
+    def whole_round(_, first, until):
+        taken.append((first, until))
+        return until - first
+
+    monkeypatch.setattr(learner._rounds, "take", whole_round)
+    before_last = (lambda _: lasts.append(learner.steps[0])) if has_update else None
+    learner.train_epoch(
+        lambda: True, before_last=before_last, look=lambda _: looks.append(learner.steps[0])
+    )
+    assert looks == [4, 8]
+    assert lasts == ([10] if has_update else [])
+    assert taken == [(0, 4), (4, 8), *([(8, 10), (10, 11)] if has_update else [(8, 11)])]
+    taken.clear()
+    learner.train_epoch(lambda: True)
+    assert taken == [(0, 11)]
