@@ -14,8 +14,8 @@ from lowrank.measure.layers import Layer
 from lowrank.measure.truncation import LADDER
 from lowrank.runs.find import Run, load_run
 from lowrank.runs.lost import NO_RANK
+from lowrank.views.figures.averages import averaged
 from lowrank.views.figures.layout import ByValue, Layout
-from lowrank.views.figures.tables import averaged
 from lowrank.views.table.matrices import EVERY, norm_ratios, relative_spectra, usual_layer
 from lowrank.views.table.points import Point
 from lowrank.views.table.rows import Definition, Floats, RunRow
