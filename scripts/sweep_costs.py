@@ -21,8 +21,9 @@ from lowrank.config.datasets import DATASETS
 from lowrank.config.packs import LARGEST, pack_key, unpackable
 from lowrank.config.settings import declared
 from lowrank.config.sweepfile import load_sweep_file
+from lowrank.data.sets import blank
 from lowrank.models import build_model
-from lowrank.training.memory import KEPT_FREE, member_bytes
+from lowrank.training.memory import KEPT_FREE, images_of, member_bytes
 
 FLOPS = 30e12  # fp32, about half of the card's peak
 BANDWIDTH = 2.5e12  # bytes/s
@@ -32,7 +33,7 @@ SPECTRA = 100e9  # flops in float64, on CPU cores, as measured on two (benchmark
 TRAFFIC = 36  # bytes of each weight read and written by a step
 
 OF_NETWORK = [
-    *("dataset", "image_size", "optimizer", "momentum"),
+    *("dataset", "image_size", "context", "optimizer", "momentum"),
     *(name for name in Config.model_fields if declared(name)["group"] == "model"),
 ]
 
@@ -45,8 +46,9 @@ TESTED = {
     "imagenette": 3_925,
     "places365": 36_500,
     "digits": 357,
+    "pydoc": 728,
 }
-"""Test images of the data sets."""
+"""Test examples of the data sets; of a text at the usual context, in one version of Python."""
 CLASSES = {"food101": 101, "places365": 365}
 
 
@@ -87,8 +89,8 @@ def network_of(config: Config) -> Network:
 
 
 def _count(config: Config) -> Network:
-    source = DATASETS[config.dataset]
-    size = config.resolved_image_size or source.native or 32
+    shape, _ = images_of(config)
+    classes = CLASSES.get(config.dataset, 256 if DATASETS[config.dataset].text else 10)
     products = modules = 0
 
     def add(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -101,14 +103,16 @@ def _count(config: Config) -> Network:
             products += output.numel() * module.weight[0].numel()
 
     with torch.device("meta"):
-        image = (len(source.mean) or 3, size, size)
-        network = build_model(config, image, CLASSES.get(config.dataset, 10)).eval()
+        network = build_model(config, shape, classes).eval()
         for module in network.modules():
             if not list(module.children()) or isinstance(module, nn.MultiheadAttention):
                 module.register_forward_hook(add)
-        network(torch.empty(1, *image))
+        network(blank(shape, 1, device="meta"))
     one = member_bytes(replace(config, batch_size=1))
-    matrices = [p.flatten(1).shape for p in network.parameters() if p.ndim > 1]
+    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    matrices = [
+        p.flatten(1).shape for p in network.parameters() if p.ndim > 1 and id(p) not in embeddings
+    ]
     return Network(
         sum(p.numel() for p in network.parameters()),
         products,

@@ -166,6 +166,10 @@ PAPER: dict[str, Row] = {
               ("adamw", 0.001, (0, 0.2, 0.8)), ("muon", 0.001, (0, 0.2, 0.8)))
           for decay in decays],
          axis("seed", range(3))]),
+    "gpt": Row(
+        12, {"model": "gpt", "dataset": "pydoc", "train_size": 6000, "epochs": 20,
+             "milestones": (14, 17)},
+        [lr(0.1, 0.2), wd(0, 0.001, 0.004), batch(4, 16)]),
     "landscape_cifar10": Row(
         25, mlp(5, 100, batch_size=16) | CIFAR,
         [lr(0.05, 0.1, 0.2, 0.4, 0.8), wd(0.0005, 0.001, 0.002, 0.004, 0.008)]),
@@ -357,6 +361,7 @@ NARROW = {"mlp_wide_bound": {"width": 64}, "convnet_cross_entropy": {"width": 16
           "vgg16_dropout": {"image_size": 32}, "fig13": {"image_size": 32},
           "fig06": {"width": 64}, "fig16": {"width": 16},
           "fig10": {"vit_width": 32}, "fig11": {"vit_width": 32},
+          "gpt": {"dataset": "pydoc", "image_size": None, "gpt_width": 16, "context": 8},
           "fig07_b128": {"measure_every": 1}}  # fmt: skip
 
 
