@@ -541,6 +541,18 @@ def test_muon_goes_on_bit_for_bit(train, tmp_path):
     assert not differences(tmp_path / "runs/a", tmp_path / "runs/b")
 
 
+@pytest.mark.parametrize(
+    ("flag", "slow"),
+    [("--precision=bf16", True), ("--optimizer=muon", True), ("--optimizer=adamw", False)],
+)
+def test_what_computes_in_bfloat16_is_said_to_be_slow(train, monkeypatch, capsys, flag, slow):
+    lacking = {"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: lacking)
+    assert train(flag, "--lr=0.01", "--epochs=0", "--device=cpu") == 0
+    told = f"\n{flag[2:]} will be slow: this processor has no instructions for bfloat16"
+    assert (told in capsys.readouterr().out) == slow
+
+
 def test_a_collapsed_matrix_has_no_truncated_rank(train, tmp_path):
     flags = ("--lr=0.4", "--weight_decay=2.4", "--batch_size=2", "--batch_norm=False")
     assert train(*flags, "--truncation_every=1", "--epochs=1", "--run_id=a") == 0

@@ -215,17 +215,16 @@ def check_last_batch(model: nn.Module, dataset: Dataset, batch_size: int) -> Non
         ) from None
 
 
-def computes_slowly(device: torch.device, precision: str) -> bool:
-    """Returns whether a precision only costs time: bf16 on an x86 processor without bfloat16.
+def lacks_bfloat16(device: torch.device) -> bool:
+    """Returns whether bfloat16 only costs time: on an x86 processor without instructions for it.
 
     Args:
         device: Where to compute.
-        precision: ``fp32``, ``tf32`` or ``bf16``.
     """
     features = torch.cpu.get_capabilities()
     has = any(features.get(name) for name in ("avx512_bf16", "amx_bf16"))
     is_x86 = features.get("architecture") == "x86_64"
-    return precision == "bf16" and device.type == "cpu" and is_x86 and not has
+    return device.type == "cpu" and is_x86 and not has
 
 
 def configure_torch(config: Config) -> torch.device:

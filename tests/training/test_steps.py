@@ -342,6 +342,5 @@ def test_cublas_is_told_to_be_deterministic_before_a_run_that_need_not_be(monkey
 )
 def test_bf16_is_slow_where_the_processor_has_no_instructions_for_it(monkeypatch, features, slow):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
-    assert steps.computes_slowly(torch.device("cpu"), "bf16") == slow
-    assert not steps.computes_slowly(torch.device("cuda"), "bf16")
-    assert not steps.computes_slowly(torch.device("cpu"), "fp32")
+    assert steps.lacks_bfloat16(torch.device("cpu")) == slow
+    assert not steps.lacks_bfloat16(torch.device("cuda"))
