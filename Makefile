@@ -16,7 +16,7 @@ help:
 	@echo "make demo       train with and without weight decay on the digits (a minute or two), draw the ranks"
 	@echo "make test       lint, types and every test not marked slow"
 	@echo "make test-slow  the slow tests"
-	@echo "make evidence   the paper's trends on CIFAR-10, into the README (two hours of CPU time, five more for Figure 7)"
+	@echo "make evidence   the paper's trends on CIFAR-10, into the README (two hours of CPU time, six more for Figure 7 and optimisers)"
 	@echo "make bench      measure speed beside its baselines (make bench-quick: only that it runs)"
 	@echo "make gpu-check  whether training works on this machine's GPU (eight minutes)"
 	@echo "make docker     build the image of the present commit"
@@ -30,6 +30,7 @@ demo: $(READY)
 evidence: $(READY)
 	$(BIN)/python scripts/evidence.py $(FLAGS)
 	$(BIN)/python scripts/compression.py
+	$(BIN)/python scripts/optimizers.py $(FLAGS)
 
 docker:
 	git archive HEAD | docker build --tag $(IMAGE) --build-arg IMAGE=$(IMAGE) \

@@ -163,10 +163,10 @@ def table(results: Sequence[Result]) -> str:
                 name,
                 f"{value:g}",
                 f"{statistics.fmean(r.efolds for r in members):.3g}",
-                _spread([r.rank_last for r in members]),
+                mean_and_spread([r.rank_last for r in members]),
                 f"{100 * statistics.fmean(r.rank_last for r in members) / full:.1f}",
-                _spread([100 * r.train_accuracy for r in members]),
-                _spread([100 * r.test_accuracy for r in members]),
+                mean_and_spread([100 * r.train_accuracy for r in members]),
+                mean_and_spread([100 * r.test_accuracy for r in members]),
             ]
             lines.append(f"| {' | '.join(cells)} |")
             name = ""
@@ -195,7 +195,7 @@ def section(results: Sequence[Result], where: str) -> str:
         images,
         table(results),
         f"Rank: `rank_mean` at ε = 1e-3 after the last epoch, mean ± sample standard deviation "
-        f"over {len(seeds)} seeds; at initialisation {_spread(first)}, full "
+        f"over {len(seeds)} seeds; at initialisation {mean_and_spread(first)}, full "
         f"{results[0].full_rank:g}. {' '.join(verdict(results, field) for field in NAMES)} "
         f"E-folds: the sum of learning rate × weight decay over all steps. Each arm varies one "
         f"parameter around weight decay {CENTRE['weight_decay']:g}, learning rate "
@@ -291,7 +291,7 @@ def star(flags: Sequence[str], root: Path) -> str:
     Returns:
         The README's section.
     """
-    place, flags = _placed(flags, root)
+    place, flags = placed(flags, root)
     docs = root / "docs" / "evidence"
     look = ["--kind=curves", "--dpi=200", f"--output={docs}/"]
     runs = swept(root / SWEEP, place, flags, look)
@@ -310,7 +310,7 @@ def landscape(flags: Sequence[str], root: Path) -> str:
     Returns:
         The README's section.
     """
-    place, flags = _placed(flags, root)
+    place, flags = placed(flags, root)
     docs = root / "docs" / "evidence"
     look = ["--kind=landscape", "--dpi=150", f"--output={docs}/landscape.png"]
     results = results_of(swept(root / LANDSCAPE, f"{place}/landscape", flags, look))
@@ -409,7 +409,7 @@ def figure(flags: Sequence[str], root: Path) -> str:
     Returns:
         The README's section.
     """
-    place, flags = _placed(flags, root)
+    place, flags = placed(flags, root)
     name = Path(FIGURE).stem
     runs = swept(root / FIGURE, f"{place}/{name}", flags)
     numbers = as_csv([compare(of_figure(PUBLISHED), runs)], Tolerance())
@@ -445,16 +445,45 @@ def figure_section(runs: Sequence[Run]) -> str:
                          describe_machine(runs)])  # fmt: skip
 
 
+def placed(flags: Sequence[str], root: Path) -> tuple[str, list[str]]:
+    """Finds where the runs go.
+
+    Args:
+        flags: For ``lowrank sweep``.
+        root: The repository.
+
+    Returns:
+        That place, and the flags without it but with packs.
+    """
+    place = [flag.partition("=")[2] for flag in flags if flag.startswith("--output_dir=")]
+    others = [flag for flag in flags if not flag.startswith("--output_dir=")]
+    packed = [] if any(flag.startswith("--pack") for flag in others) else ["--pack=auto"]
+    return place[-1] if place else str(root / "runs" / "evidence"), [*others, *packed]
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Writes mean ± sample standard deviation with a digit after the point.
+
+    Args:
+        values: At least one.
+
+    Returns:
+        Both, the latter nan for a single value.
+    """
+    spread = statistics.stdev(values) if len(values) > 1 else math.nan
+    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"
+
+
 def written(page: str, name: str, text: str) -> str:
     """Puts a section between its marks.
 
     Args:
-        page: The README.
+        page: The README, or another page.
         name: Of the section, as in its first mark; empty for the star.
         text: Markdown.
 
     Returns:
-        The README with it.
+        The page with it.
 
     Raises:
         InputError: If it has no such marks.
@@ -463,7 +492,7 @@ def written(page: str, name: str, text: str) -> str:
     block = re.compile(f"({mark}\n).*?(<!-- end -->)", re.DOTALL)
     page, found = block.subn(lambda match: f"{match[1]}{text}\n{match[2]}", page)
     if not found:
-        raise InputError(f"README.md has no place for the evidence: {mark} … <!-- end -->")
+        raise InputError(f"the page has no place for the evidence: {mark} … <!-- end -->")
     return page
 
 
@@ -495,20 +524,6 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT, *, wide: bool = T
         readme.write_text(page, encoding="utf-8")
         print(f"\n{text}\n\nwritten: {readme}")
     return 0
-
-
-def _placed(flags: Sequence[str], root: Path) -> tuple[str, list[str]]:
-    """Returns where the runs go, and the flags without that place but with packs."""
-    place = [flag.partition("=")[2] for flag in flags if flag.startswith("--output_dir=")]
-    others = [flag for flag in flags if not flag.startswith("--output_dir=")]
-    packed = [] if any(flag.startswith("--pack") for flag in others) else ["--pack=auto"]
-    return place[-1] if place else str(root / "runs" / "evidence"), [*others, *packed]
-
-
-def _spread(values: Sequence[float]) -> str:
-    """Returns mean ± sample standard deviation with a digit after the point."""
-    spread = statistics.stdev(values) if len(values) > 1 else math.nan
-    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import re
 import sys
 from dataclasses import asdict
@@ -52,6 +53,12 @@ def evidence():
 def compression(evidence):
     del evidence  # which the script imports
     yield from script("compression")
+
+
+@pytest.fixture(scope="module")
+def optimizers(evidence):
+    del evidence  # which the script imports
+    yield from script("optimizers")
 
 
 def ranks(field):
@@ -115,6 +122,28 @@ def test_the_readme_says_how_many_parameters_these_networks_need(compression):
         assert (own["accuracy"][kept] >= own["accuracy"][-1] - 0.01).all()
         bad = np.flatnonzero(own["accuracy"] < own["accuracy"][-1] - compression.LOSS)
         assert f"{int(own['parameters'][bad[-1] + 1]):,} with" in README
+
+
+def test_the_page_of_optimisers_has_the_numbers_of_its_runs(optimizers):
+    text = (ROOT / "docs" / "evidence" / "optimizers.csv").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    results = optimizers.from_csv(text)
+    assert optimizers.section(results, "").rstrip() in page
+    table = np.genfromtxt(
+        io.StringIO(text), delimiter=",", names=True, dtype=None, encoding="utf-8"
+    )
+    counts = {}
+    for name in np.unique(table["optimizer"]):
+        own = table[table["optimizer"] == name]
+        decays = np.unique(own["weight_decay"])
+        counts[str(name)] = [int((own["weight_decay"] == decay).sum()) for decay in decays]
+        means = [own["rank_mean"][own["weight_decay"] == decay].mean() for decay in decays]
+        assert (np.diff(means) < 0).all(), "the more decay, the lower the rank"
+        for decay, mean in zip(decays, means, strict=True):
+            assert f"| {name} | {own['lr'][0]:g} | {decay:g} | " in page
+            assert f"| {mean:.1f} ± " in page
+    assert counts == {"adam": [3, 3, 3], "adamw": [3, 3, 3], "sgd": [3, 3, 3]}
+    assert optimizers.as_csv(results) == text
 
 
 def test_without_weight_decay_the_rank_stays():
