@@ -28,7 +28,7 @@ from PIL import Image
 import lowrank
 from lowrank.runs import checkpoints
 from lowrank.runs.checkpoints import CheckpointError
-from lowrank.runs.format import RecordError
+from lowrank.runs.format import SCHEMA_VERSION, RecordError
 from tests import faults
 from tests.running import MEASURED, TINY, Training, differences, last_epoch
 from tests.segments import inspect, segments
@@ -329,7 +329,7 @@ def from_a_newer_version(path: Path) -> None:
         path.write_bytes(path.read_bytes().replace(b"checkpoint 001", b"checkpoint 002"))
     else:
         database = sqlite3.connect(path)
-        database.execute("PRAGMA user_version=2")
+        database.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
         database.close()
 
 
