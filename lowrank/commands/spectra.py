@@ -10,11 +10,11 @@ from pydantic import field_validator
 
 from lowrank.commands import file_to_write
 from lowrank.common.files import writing
+from lowrank.common.quantities import FURTHER
 from lowrank.common.terminal import counting, say
 from lowrank.common.texts import printable
 from lowrank.config import Config
 from lowrank.config.options import Options, option, word
-from lowrank.config.settings import FURTHER_QUANTITIES
 from lowrank.views import FORMATS
 
 
@@ -58,7 +58,7 @@ class Spectra(Options):
     )
     quantities: tuple[str, ...] = option(
         (),
-        f"further quantities to show: {', '.join(FURTHER_QUANTITIES)}; --json and --csv have all",
+        f"further quantities to show: {', '.join(FURTHER)}; --json and --csv have all",
         "LIST",
         "a list such as [nuclear_rank, srank]",
         of_config=True,
@@ -141,7 +141,7 @@ def run(options: Spectra) -> int:
                 weights,
                 epsilons=options.epsilons,
                 rank_norm=options.rank_norm,
-                further=FURTHER_QUANTITIES if everything else options.quantities,
+                further=FURTHER if everything else options.quantities,
                 progress=measured_more,
             )
             for weights in files

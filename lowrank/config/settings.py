@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from lowrank.common.quantities import CHANGES, FURTHER
 from lowrank.common.texts import ID
 from lowrank.config.datasets import DATASETS
 from lowrank.config.families import FAMILIES
@@ -32,15 +33,6 @@ from lowrank.config.rules import LARGEST_CONTEXT, LARGEST_IMAGE, LARGEST_SEED, c
 from lowrank.config.values import read_value
 
 LARGEST_WHOLE = 2**31 - 1
-FURTHER_QUANTITIES = (
-    *("energy_rank", "effective_rank_energy", "participation_ratio", "nuclear_rank", "srank"),
-    *("power_law_alpha", "edge_ratio", "stable_rank_share", "effective_rank_share"),
-    *("energy_rank_share", "effective_rank_energy_share", "participation_ratio_share"),
-    *("nuclear_rank_share", "srank_share"),
-)
-"""Names of `lowrank.measure.quantities.FURTHER`, which takes numpy to import."""
-CHANGES = ("change", "update", "gradient")
-"""As `lowrank.measure.layers.CHANGES`."""
 FIELDS_ONLY = object()  # validation context: leave out the rules between fields
 
 Role = Literal["identity", "replicate", "place", "machine", "tracking", "measurement", "science"]
@@ -226,11 +218,11 @@ class Config(BaseModel):
     rank_norm: Literal["frobenius", "spectral"] = _measurement(
         "frobenius", "norm by which singular values are divided"
     )
-    quantities: tuple[Literal[tuple(FURTHER_QUANTITIES)], ...] = _measurement(  # type: ignore[valid-type]
+    quantities: tuple[Literal[FURTHER], ...] = _measurement(  # type: ignore[valid-type]
         (),
         "quantities of spectra to record beside the usual ones",
-        f"a list of {', '.join(FURTHER_QUANTITIES)}",
-        max_length=len(FURTHER_QUANTITIES),
+        f"a list of {', '.join(FURTHER)}",
+        max_length=len(FURTHER),
         newer=True,
     )
     attention_products: bool = _measurement(

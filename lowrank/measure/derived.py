@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lowrank.common.errors import InputError, refuse
+from lowrank.common.quantities import CHANGES
 from lowrank.common.texts import nearest
 from lowrank.measure.attention import attention_products, in_double
-from lowrank.measure.layers import CHANGES, Layer
+from lowrank.measure.layers import Layer
 from lowrank.measure.matrices import WeightMatrix
 from lowrank.measure.tensors import unused_name
 

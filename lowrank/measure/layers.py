@@ -5,11 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-PRODUCTS = ("qk", "ov")
-"""Kinds of derived matrices of attention, one for each head."""
-
-CHANGES = ("change", "update", "gradient")
-"""Kinds of derived matrices that every weight matrix may have."""
+from lowrank.common.quantities import CHANGES, PRODUCTS
 
 _DERIVED = re.compile(rf"_(?:(?:{'|'.join(PRODUCTS)})_\d+|{'|'.join(CHANGES)})(?:_\d+)?$")
 

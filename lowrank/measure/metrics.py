@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lowrank.common.quantities import TABLE, LayerQuantity, described
 from lowrank.measure import ranks
 from lowrank.measure.directions import Directions, alignment, overlap
 from lowrank.measure.layers import Layer, is_derived_name
-from lowrank.measure.quantities import TABLE, LayerQuantity, described, recorded
+from lowrank.measure.quantities import recorded, value
 from lowrank.measure.truncation import is_of_truncation
 
 HISTOGRAM_EDGES = np.linspace(-8.0, 0.0, 65)
@@ -125,7 +126,7 @@ def measurement_metrics(
         of_layer = {
             "rank": ranks.rank(values, primary, rank_norm),
             **{at("rank", epsilon): ranks.rank(values, epsilon, rank_norm) for epsilon in further},
-            **{name: entry.of(values, layer.shape) for name, entry in entries.items()},
+            **{name: value(entry, values, layer.shape) for name, entry in entries.items()},
         }
         for name in of_layer:
             if is_gone and (entries.get(name) or described(name)).kind != "size":

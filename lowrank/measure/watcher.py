@@ -79,7 +79,7 @@ class Watcher:
             ``train_size`` and ``precision``. Sizes are those of all processes together. With them,
             an example input and one learning rate in each epoch, ``rank_bound/<layer>`` is logged
             where it is not vacuous.
-        quantities: Further quantities to measure: names of `lowrank.measure.quantities.FURTHER`,
+        quantities: Further quantities to measure: names of `lowrank.common.quantities.FURTHER`,
             or a mapping that also has functions by names of one's own (None for those of ours).
             Such a function takes the singular values of one matrix, float64 (k,), descending, and
             returns a number; it is logged as ``<name>/<layer>`` and ``<name>_mean``, and is NaN

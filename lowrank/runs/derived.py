@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lowrank.common.quantities import TABLE
 from lowrank.measure.layers import Layer
-from lowrank.measure.quantities import TABLE
+from lowrank.measure.quantities import value
 
 Array = NDArray[np.float64]
 
@@ -26,7 +27,7 @@ def is_derived(name: str, layers: Sequence[Layer]) -> bool:
     """
     quantity, _, layer = name.partition("/")
     entry = TABLE.get(quantity if layer else quantity.removesuffix("_mean"))
-    if entry is None or entry.function is None:
+    if entry is None or not entry.function:
         return False
     return any(each.name == layer for each in layers) if layer else entry.mean == name
 
@@ -54,7 +55,7 @@ def derive(
     chosen = [each for each in layers if (each.name == layer if layer else each.counted)]
     columns = []
     for each in chosen:
-        values = np.asarray(entry.of(spectra(each.name), each.shape))
+        values = np.asarray(value(entry, spectra(each.name), each.shape))
         rank = ranks(each.name) if entry.mean else None
         columns.append(values if rank is None else np.where(np.isnan(rank), np.nan, values))
     return np.mean(columns, axis=0) if columns else np.array([])

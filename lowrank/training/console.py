@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lowrank.common.quantities import TABLE
 from lowrank.common.terminal import Display, aligned, duration
 from lowrank.common.texts import wrapped
 from lowrank.measure.metrics import parts_of
-from lowrank.measure.quantities import TABLE
 
 if TYPE_CHECKING:
     from lowrank.measure.layers import Layer

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lowrank.common.errors import InputError
+from lowrank.common.quantities import CHANGES, FURTHER
 from lowrank.config import Config, differences, load, replace
 from lowrank.config.arguments import parse
-from lowrank.config.settings import CHANGES, FURTHER_QUANTITIES, Role, with_role
+from lowrank.config.settings import Role, with_role
 from lowrank.config.yamltext import read_yaml
 
 DEFAULTS = {
@@ -148,7 +149,7 @@ def configs(draw: st.DrawFn) -> Config:
             )
         ),
         "rank_norm": of("frobenius", "spectral"),
-        "quantities": tuple(draw(st.lists(st.sampled_from(FURTHER_QUANTITIES), unique=True))),
+        "quantities": tuple(draw(st.lists(st.sampled_from(FURTHER), unique=True))),
         "attention_products": draw(st.booleans()) and model in ("vit", "gpt"),
         "spectra_of": tuple(draw(st.lists(st.sampled_from(CHANGES), unique=True))),
         "measure_every": (every := draw(counts)),

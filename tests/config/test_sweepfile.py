@@ -562,6 +562,15 @@ def test_a_quantity_that_every_point_records_is_a_metric(name, tmp_path):
         sweep(tmp_path, "quantities: {values: [[srank], [nuclear_rank]]}", head)
 
 
+@pytest.mark.parametrize("name", ["overlap_left_mean", "alignment/linear2"])
+def test_a_quantity_of_directions_is_a_metric_where_every_point_keeps_them(name, tmp_path):
+    head = f"metric: {{name: {name}}}\n{HEAD}"
+    assert sweep(tmp_path, "directions: {value: 4}", head).metric.name == name
+    for parameters in ("directions: {values: [4, null]}", "lr: {values: [0.1, 0.2]}"):
+        with pytest.raises(InputError, match=f"got '{name}', which train.py does not log"):
+            sweep(tmp_path, parameters, head)
+
+
 def test_every_scalar_of_a_run_and_no_other_is_a_metric(tmp_path):
     words = ["--epochs=1", "--width=8", "--depth=1", "--train_size=100", "--device=cpu"]
     assert main([*words, "--tracking=disabled", "--run_id=a", f"--output_dir={tmp_path}"]) == 0

@@ -15,14 +15,8 @@ from torch import nn
 
 import lowrank
 from lowrank.common.errors import InputError
-from lowrank.config import settings
-from lowrank.measure import layers
 
 WATCHED = {"spectra_of": ["change"], "epsilons": [1e-9]}
-
-
-def test_the_kinds_of_the_configuration_are_those_measured():
-    assert settings.CHANGES == layers.CHANGES
 
 
 def trained(model, shape, *, steps, batch_size, decay=0.0):

@@ -16,9 +16,8 @@ from torch import nn
 
 import lowrank
 from lowrank.common.errors import InputError
-from lowrank.config.settings import FURTHER_QUANTITIES
+from lowrank.common.quantities import FURTHER, TABLE, LayerQuantity, described
 from lowrank.measure.metrics import is_hidden
-from lowrank.measure.quantities import FURTHER, TABLE, LayerQuantity, described
 from lowrank.tracking.rows import RowLogger
 from lowrank.training.console import layer_table
 
@@ -138,10 +137,6 @@ def test_entries_are_whole():
 
 
 # -- On request, and of one's own
-
-
-def test_the_configuration_knows_what_can_be_asked_for():
-    assert sorted(FURTHER_QUANTITIES) == sorted(FURTHER)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from lowrank.common.quantities import TABLE
 from lowrank.common.texts import nearest, printable
 from lowrank.config import Config, Given
 from lowrank.config.families import FAMILIES
@@ -18,9 +19,10 @@ from lowrank.config.yamltext import read_yaml
 PROGRAM = "train.py"
 LONGEST_NAME = 128  # characters: the name is the W&B group of its runs
 
+_RECORDED = [entry for entry in TABLE.values() if entry.told == "always"]
 METRICS = (
-    *("train_loss", "train_accuracy", "test_loss", "test_accuracy"),
-    *("rank_mean", "rank_mean_all", "stable_rank_mean", "effective_rank_mean"),
+    *("train_loss", "train_accuracy", "test_loss", "test_accuracy", "rank_mean", "rank_mean_all"),
+    *(entry.mean for entry in _RECORDED if entry.mean and entry.name != "rank"),
     *("collapsed", "dead", "lr_now", "epoch"),
 )
 """What a search may be about: the scalars of W&B's summary, but for those of single layers."""
@@ -34,10 +36,6 @@ TIMES = (
 )
 """Further scalars: what a machine's speed decides."""
 
-_OF_LAYERS = (
-    *("rank", "stable_rank", "effective_rank", "frobenius_norm", "spectral_norm"),
-    *("distance", "rank_bound"),
-)
 _REFUSED = {
     "controller": "W&B's own controller is not needed, see lowrank sweep",
     "image_uri": "W&B Launch is not used",
@@ -194,8 +192,11 @@ effective_rank_mean, collapsed, dead, lr_now, epoch, or one of a layer such as r
     head, slash, layer = name.partition("/")
     quantity, at, threshold = head.partition("@")
     asked = _in_every(raw, "quantities", str)
+    if (counts := _values(raw, "directions")) and all(counts):
+        asked |= {entry.name for entry in TABLE.values() if entry.told == "with directions"}
+    of_layers = {entry.name for entry in _RECORDED}
     means = {"rank_mean", *(f"{each}_mean" for each in asked)}
-    known = quantity in ({*_OF_LAYERS, *asked} if slash else means) and bool(layer) == bool(slash)
+    known = quantity in ({*of_layers, *asked} if slash else means) and bool(layer) == bool(slash)
     known |= quantity == "rank_mean" and layer in _parts(raw)
     further = _in_every(raw, "epsilons", "{:g}".format, first=1)
     if known and (not at or (quantity[:4] == "rank" and threshold in further)):

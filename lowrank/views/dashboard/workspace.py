@@ -15,7 +15,7 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 from wandb_workspaces.workspaces import Section, Workspace
 
-from lowrank.measure.quantities import TABLE
+from lowrank.common.quantities import TABLE
 
 MOST_RUNS = 100
 """Runs that a panel draws at once; W&B's own default of ten hides most of a sweep."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from lowrank.common.quantities import TABLE
 from lowrank.common.secrets import redact
 from lowrank.measure.metrics import parts_of
-from lowrank.measure.quantities import TABLE
 from lowrank.measure.truncation import is_of_truncation
 from lowrank.runs.find import Run
 from lowrank.runs.metrics import metric_of

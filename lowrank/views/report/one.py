@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from lowrank.common.quantities import TABLE
 from lowrank.common.secrets import redact
 from lowrank.measure.layers import Layer
 from lowrank.measure.metrics import at
-from lowrank.measure.quantities import TABLE
 from lowrank.measure.theory import Theory
 from lowrank.measure.truncation import LADDER
 from lowrank.runs.find import Run

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from lowrank.common.quantities import TABLE, LayerQuantity, described
 from lowrank.common.texts import csv_text
 from lowrank.common.texts import to_json as as_json
 from lowrank.measure.layers import Layer
 from lowrank.measure.metrics import at
-from lowrank.measure.quantities import TABLE, LayerQuantity, described
+from lowrank.measure.quantities import value
 from lowrank.measure.ranks import rank
 from lowrank.measure.spectra import Spectrum, singular_values
 from lowrank.measure.watcher import COLLAPSE
@@ -100,7 +101,7 @@ def measure(
         weights: As `read_weights` gives them.
         epsilons: Thresholds of the rank.
         rank_norm: ``frobenius`` or ``spectral``: the norm that thresholds refer to.
-        further: Names of `lowrank.measure.quantities.FURTHER` that are wanted, too.
+        further: Names of `lowrank.common.quantities.FURTHER` that are wanted, too.
         progress: Called with the number of matrices done since the last call.
 
     Returns:
@@ -157,7 +158,7 @@ def _quantities(
     entries: Sequence[LayerQuantity],
 ) -> dict[str, float]:
     found = {at("rank", epsilon): rank(s, epsilon, rank_norm) for epsilon in epsilons}
-    found |= {entry.name: entry.of(s, shape) for entry in entries}
+    found |= {entry.name: value(entry, s, shape) for entry in entries}
     return {name: float(value) for name, value in found.items()}
 
 

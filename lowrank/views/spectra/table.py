@@ -8,9 +8,9 @@ from itertools import chain
 
 import numpy as np
 
+from lowrank.common.quantities import described
 from lowrank.common.terminal import aligned, column_widths
 from lowrank.common.texts import wrapped
-from lowrank.measure.quantities import described
 from lowrank.measure.truncation import LADDER
 from lowrank.views.spectra.quantities import Measured, Row
 

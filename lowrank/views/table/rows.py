@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowrank.common.errors import InputError, refuse
+from lowrank.common.quantities import TABLE
 from lowrank.common.terminal import counting, so_far
 from lowrank.common.texts import printable
 from lowrank.measure.metrics import at
-from lowrank.measure.quantities import TABLE
 from lowrank.measure.ranks import RANK_NORMS, rank
 from lowrank.runs.find import Run, find_elsewhere, find_runs
 from lowrank.runs.format import RECORD_NAME, RecordError

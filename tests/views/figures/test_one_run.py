@@ -18,7 +18,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lowrank.measure.layers import CHANGES, PRODUCTS, Layer
+from lowrank.common.quantities import CHANGES, PRODUCTS
+from lowrank.measure.layers import Layer
 from lowrank.views.figures import (
     RankTable,
     final_figures,
