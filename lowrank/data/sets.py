@@ -26,7 +26,7 @@ def kind_of(shape: Shape) -> torch.dtype:
         >>> kind_of((3, 32, 32)), kind_of((64,))
         (torch.float32, torch.int64)
     """
-    return torch.float32 if len(shape) == 3 else torch.int64
+    return torch.get_default_dtype() if len(shape) == 3 else torch.int64
 
 
 def blank(shape: Shape, *batch: int, device: str | torch.device) -> Tensor:
