@@ -67,7 +67,16 @@ def started(directory, *words):
 
 def test_the_page_adds_each_kind():
     rooms = {name.removeprefix("lowrank/").split("/")[0] for name, _, _ in ADDED}
-    assert rooms == {"models", "data", "config", "measure", "commands", "cli.py", "sweeps"}
+    assert rooms == {
+        "models",
+        "data",
+        "config",
+        "common",
+        "measure",
+        "commands",
+        "cli.py",
+        "sweeps",
+    }
 
 
 @pytest.mark.slow

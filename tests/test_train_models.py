@@ -6,6 +6,7 @@ the network has them in parts.
 
 from __future__ import annotations
 
+import hashlib
 import signal
 
 import numpy as np
@@ -183,6 +184,7 @@ def test_a_run_on_a_text_goes_on_bitwise_and_refuses_another_text(train, tmp_pat
     assert train("--run_id=a", *flags) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"dataset=text: {own} is another text than the run learned from" in line
+    assert f"with SHA-256 {hashlib.sha256(whole).hexdigest()[:12]}…" in line
     assert (tmp_path / "runs/a/record.sqlite").read_bytes() == before
     assert cli.main(["compress", "runs/a", "--share=0.5", "-o", "c.pt"]) == 2
     own.write_bytes(whole)

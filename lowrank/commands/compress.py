@@ -87,6 +87,8 @@ def run(options: Compress) -> int:
     """
     from lowrank.measure.truncation import Kept
     from lowrank.runs.compressed import save_compressed
+    from lowrank.runs.find import load_run
+    from lowrank.runs.lost import lost
     from lowrank.training.compression import compress
     from lowrank.training.trained import load_trained
 
@@ -103,6 +105,9 @@ def run(options: Compress) -> int:
         dataset=trained.learner.dataset,
         origin=f"run {trained.path.name}, epoch {trained.epoch}, {kept.kind} {kept.amount:g}",
     )
+    gone = lost(load_run(trained.path))
+    if gone is not None:
+        say(printable(f"note: the run is {gone.how} and has no rank: {gone.text}", None))
     example = DATASETS[trained.learner.config.dataset].example
     say(printable(_table(found, example), None, lines=True))
     say(printable(f"written: {options.output}", None))

@@ -8,6 +8,8 @@ from typing import Self
 from lowrank.common.errors import InputError
 from lowrank.config import Config
 from lowrank.config.arguments import parse
+from lowrank.config.datasets import DATASETS
+from lowrank.config.families import FAMILIES
 from lowrank.config.options import Options, option
 
 
@@ -31,7 +33,12 @@ class Data(Options):
         """
         if not argv or argv[0].startswith("-"):
             raise InputError("which data set? for example: lowrank data cifar10 --data_dir=data")
-        return cls(config=parse([f"--dataset={argv[0]}", *argv[1:]]))
+        name, *flags = argv
+        if name in DATASETS and DATASETS[name].text:
+            reader = next(model for model, family in FAMILIES.items() if family.text)
+            is_said = any(word.partition("=")[0] == "--model" for word in flags)
+            flags = flags if is_said else [f"--model={reader}", *flags]
+        return cls(config=parse([f"--dataset={name}", *flags]))
 
 
 def run(options: Data) -> int:

@@ -26,6 +26,10 @@ class Directions(NamedTuple):
     left: Vectors
     right: Vectors
 
+    def unknown(self) -> Directions:
+        """Returns as many that are not known, NaN: those of a matrix that has collapsed."""
+        return Directions(*(np.full_like(side, np.nan) for side in self))
+
 
 def overlap(one: Vectors, other: Vectors) -> float:
     """Returns ‖UᵀU'‖²_F/r: the mean squared cosine of the angles between two subspaces.
@@ -42,7 +46,8 @@ def overlap(one: Vectors, other: Vectors) -> float:
         >>> overlap(plane, plane), overlap(plane, other)
         (1.0, 0.5)
     """
-    return float(np.sum((one.astype(np.float64).T @ other) ** 2) / one.shape[1])
+    found = np.sum((one.astype(np.float64).T @ other) ** 2) / one.shape[1]
+    return float(np.minimum(found, 1.0))  # vectors are orthonormal to the precision of float32
 
 
 def overlaps(vectors: Vectors) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -178,7 +178,6 @@ def direction_metrics(
     directions: Mapping[str, Directions],
     previous: Mapping[str, Directions],
     before: Mapping[str, str],
-    collapsed: Collection[str] = (),
 ) -> dict[str, float]:
     """Returns how far leading directions agree, by names.
 
@@ -187,7 +186,6 @@ def direction_metrics(
         directions: Of each layer.
         previous: Those of the previous measurement; empty if there was none.
         before: By the name of a layer that of the one before it, where there is one.
-        collapsed: Layers that have no direction.
 
     Returns:
         Numbers by name, NaN where there is none. Per layer ``overlap_left`` and ``overlap_right``,
@@ -215,9 +213,6 @@ def direction_metrics(
     }
     row = {}
     for quantity, values in of_layers.items():
-        for name in values:
-            if name in collapsed or (quantity == "alignment" and before[name] in collapsed):
-                values[name] = np.nan
         counted = [values[layer.name] for layer in layers if layer.counted and layer.name in values]
         if counted:
             row[TABLE[quantity].mean] = float(np.mean(counted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lowrank.common.errors import InputError, refuse
 from lowrank.common.texts import nearest
+from lowrank.measure.attention import in_double
 from lowrank.measure.derived import Derived
 from lowrank.measure.directions import Directions
 from lowrank.measure.distance import distance
@@ -123,6 +124,15 @@ class Watcher:
         attention_products: bool = False,
         spectra_of: Collection[str] = (),
     ) -> None:
+        refuse(
+            f"{name}: got {given!r}; allowed: a list"
+            for name, given in (
+                ("epsilons", epsilons),
+                ("quantities", quantities),
+                ("spectra_of", spectra_of),
+            )
+            if not isinstance(given, Iterable)
+        )
         self.epsilons = tuple(float(epsilon) for epsilon in epsilons)
         self.rank_norm = rank_norm
         self.directions = directions
@@ -234,7 +244,11 @@ class Watcher:
         self._previous = {layer.name: weights[layer.name] for layer in self.layers}
         if directions is None and self.directions is not None:
             found = leading_directions(list(self._previous.values()), self.directions)
-            directions = dict(zip(self._previous, found, strict=True))
+            norms = [float(in_double(w).norm()) for w in self._previous.values()]
+            directions = {
+                name: each.unknown() if self._is_nothing(name, norm) else each
+                for name, each, norm in zip(self._previous, found, norms, strict=True)
+            }
         self._previous_directions = dict(directions or {})
 
     def _all(self, weights: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
@@ -273,9 +287,12 @@ class Watcher:
             sizes = {name: metrics[f"{self.rank_norm}_norm/{name}"] for name in names}
             metrics |= bound_metrics(self.theory.bounds(rates, history, sizes))
         if directions:
-            gone = [name for name, is_gone in collapsed.items() if is_gone]
+            directions = {
+                name: each.unknown() if collapsed[name] else each
+                for name, each in directions.items()
+            }
             metrics |= direction_metrics(
-                self.layers, directions, self._previous_directions, self._before, gone
+                self.layers, directions, self._previous_directions, self._before
             )
         return Measurement(metrics, spectra, directions)
 
@@ -303,12 +320,15 @@ class Watcher:
         )
 
     def _collapsed(self, spectra: Mapping[str, np.ndarray]) -> dict[str, bool]:
-        """Returns which matrices are nothing beside what they have been."""
+        """Returns which matrices have collapsed."""
         return {
-            layer.name: float(frobenius_norm(spectra[layer.name]))
-            < COLLAPSE * self._largest_norms.get(layer.name, 0.0)
+            layer.name: self._is_nothing(layer.name, float(frobenius_norm(spectra[layer.name])))
             for layer in self.layers
         }
+
+    def _is_nothing(self, name: str, norm: float) -> bool:
+        """Returns whether a matrix of a norm is nothing beside what it has been."""
+        return norm < COLLAPSE * self._largest_norms.get(name, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep: tensors and numbers."""

@@ -262,8 +262,7 @@ def check_text(record: Path, dataset: str, text: Mapping[str, str] | None) -> No
         raise InputError(
             f"dataset={dataset}: {printable(text['where'], 200)} is another text than the run "
             f"learned from, {printable(str(learned.get('where')), 200)} with SHA-256 "
-            f"{printable(str(learned.get('sha256')), 12)}…; bring that back, or choose another "
-            "run_id"
+            f"{printable(str(learned.get('sha256'))[:12])}…; bring that back, or train another run"
         )
 
 

@@ -66,6 +66,14 @@ def test_layers_that_do_not_gain_stay_and_are_said(trained, tmp_path, capsys):
     assert all(torch.equal(kept[name], tensor) for name, tensor in state.items())
 
 
+def test_a_collapsed_network_is_said_to_be_one(tmp_path, capsys):
+    flags = ["--lr=0.4", "--weight_decay=2.4", "--batch_size=2", "--batch_norm=False", "--epochs=1"]
+    flags += ["--train_size=400", "--width=24", "--depth=3", "--tracking=disabled", "--threads=1"]
+    assert train.main([*flags, f"--output_dir={tmp_path}", "--run_id=a"]) == 0
+    assert main(["compress", str(tmp_path / "a"), "-o", str(tmp_path / "model.pt")]) == 0
+    assert "note: the run is collapsed and has no rank: " in capsys.readouterr().out
+
+
 def test_spectra_of_a_run_tell_the_accuracies_that_its_record_holds(trained, capsys):
     assert main(["spectra", str(trained), "--truncate", "--json"]) == 0
     (document,) = json.loads(capsys.readouterr().out)["files"]

@@ -370,6 +370,18 @@ def test_the_data_is_found_where_it_was_or_where_it_is_said_to_be(images, capsys
     assert "bitwise identical" in text
 
 
+@pytest.mark.usefixtures("work")
+def test_a_text_is_found_in_its_file(tmp_path, capsys):
+    text = tmp_path / "book.txt"
+    text.write_text("One may learn a little of this text. " * 40)
+    flags = ["--model=gpt", "--gpt_depth=1", "--gpt_heads=1", "--gpt_width=8", "--context=8"]
+    flags += ["--epochs=1", "--device=cpu", "--threads=1", "--tracking=disabled", "--run_id=a"]
+    assert train([*flags, "--dataset=text", f"--data_dir={text}"]) == 0
+    told, _ = rerun(capsys, "runs/a", "--check")
+    assert f"note: data_dir={text} as recorded" in told
+    assert "bitwise identical" in told
+
+
 def test_nothing_is_written_where_only_the_record_says(trained, work, capsys):
     stranger = work / "stranger"
     copy = rewritten(

@@ -127,6 +127,35 @@ def test_directions_agree_with_themselves_and_with_the_matrix_before():
     assert np.isnan(found["alignment_mean"])
 
 
+def test_a_collapsed_matrix_has_no_directions():
+    model = network(0)
+    one, again = (Watcher(model, example_input=EXAMPLE, directions=2) for _ in range(2))
+    for each in (one, again):
+        each.measure(0)
+    with torch.no_grad():
+        model[1].weight.mul_(1e-9)
+    found = one.measure(1)
+    assert {name for name, each in found.directions.items() if np.isnan(each.left).all()} == {"1"}
+    assert np.isnan(found.directions["1"].right).all()
+    one.advance(directions=found.directions)
+    again.measure(1)
+    again.advance()  # as a run does that goes on
+    with torch.no_grad():
+        model[1].weight.mul_(1e9)
+    for each in (one, again):
+        metrics = each.measure(2).metrics
+        assert metrics["collapsed"] == 0
+        assert np.isnan(metrics["overlap_left/1"])
+        assert metrics["overlap_left/0"] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("given", [None, 5])
+@pytest.mark.parametrize("name", ["epsilons", "quantities", "spectra_of"])
+def test_what_is_no_list_is_refused(name, given):
+    with pytest.raises(InputError, match=f"{name}: got {given}; allowed: a list"):
+        Watcher(network(0), **{name: given})
+
+
 def test_without_an_example_nothing_is_known_of_an_order():
     found = Watcher(network(0), directions=2).measure(0).metrics
     assert "overlap_right/3" in found

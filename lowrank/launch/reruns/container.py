@@ -21,7 +21,7 @@ from lowrank.common.files import expanded
 from lowrank.common.terminal import say
 from lowrank.common.texts import printable
 from lowrank.config.sources import of_machine
-from lowrank.launch.reruns.restore import WITHOUT_FILES, is_directory, output_dir
+from lowrank.launch.reruns.restore import WITHOUT_FILES, is_there, output_dir
 from lowrank.runs.find import Run
 
 _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
@@ -105,7 +105,7 @@ def container(
     written = [output]
     if run.config.get("dataset") not in WITHOUT_FILES:
         recorded, own = str(run.config.get("data_dir")), of_machine("data_dir")
-        if "data_dir" not in given and recorded != own and is_directory(recorded):
+        if "data_dir" not in given and recorded != own and is_there(recorded):
             raise InputError(
                 f"data_dir: the record names {printable(recorded, 200)}; the container sees only "
                 f"what you name yourself: add --data_dir={printable(shlex.quote(recorded), 200)}"

@@ -75,7 +75,7 @@ def restore(
         changes["output_dir"] = output_dir(local)
     if "data_dir" not in given and config.dataset not in WITHOUT_FILES:
         own = of_machine("data_dir")
-        if config.data_dir != own and not is_directory(config.data_dir):
+        if config.data_dir != own and not is_there(config.data_dir):
             notes.append(f"note: data_dir={config.data_dir} is not here, {own} is used")
             changes["data_dir"] = own
         elif config.data_dir != own and "download" not in given:
@@ -117,14 +117,14 @@ def output_dir(local: Path | None) -> str:
     return str(of_machine("output_dir"))
 
 
-def is_directory(path: str) -> bool:
-    """Returns whether there is a directory, whatever a record says its name is.
+def is_there(path: str) -> bool:
+    """Returns whether there is a file or directory, whatever a record says its name is.
 
     Args:
         path: Its name; ~ is the user's home.
     """
     try:
-        return expanded(path).is_dir()
+        return expanded(path).exists()
     except (OSError, ValueError, InputError):  # too long, with a null byte, of no user
         return False
 

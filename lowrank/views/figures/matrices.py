@@ -102,6 +102,8 @@ def spectra_table(
         if at is None or at not in row.epochs or name not in run.spectra:
             return None
         relative = relative_spectra(run, [int(at)], definition.rank_norm)[name][0]
+        if not np.isfinite(relative).any():
+            return None
         places = np.arange(1.0, len(relative) + 1)
         return places, relative, np.full(len(relative), np.nan)
 
@@ -155,6 +157,8 @@ def ratio_table(
             return None
         ends, of_layers, decay = norm_ratios(run, row.epochs, wanted, every)
         ratios = np.mean(of_layers, axis=0)
+        if name and name not in {each.name for each in run.layers}:
+            decay = np.full(len(decay), np.nan)  # of what is no weight itself it says nothing
         kept = np.isfinite(ratios)
         return ends[kept], ratios[kept], decay[kept]
 
@@ -190,6 +194,7 @@ def truncation_table(
         InputError: If no network was truncated at that epoch.
     """
     steps = [kept for kept in LADDER if kept.kind == "share"]
+    drawn: set[int] = set()
 
     def of_row(row: RunRow) -> tuple[Floats, Floats, Floats] | None:
         run = load_run(row.path)
@@ -200,14 +205,17 @@ def truncation_table(
         if not places.size:
             return None
         shares = np.array([kept.amount for kept in steps])
+        drawn.add(int(run.epochs[places[-1]]))
         return shares, 100 * found.accuracies[:, places[-1]], np.full(len(shares), np.nan)
 
     panels = _panels(points, layout, of_row)
-    when = "last epoch" if epoch is None else f"epoch {epoch}"
     if not panels:
+        when = "" if epoch is None else f" at epoch {epoch}"
         raise InputError(
-            f"epoch: no network was truncated at {when}; allowed: runs with truncation_every"
+            f"epoch: no network was truncated{when}; allowed: runs with truncation_every that have "
+            "a rank"
         )
+    when = f"epoch {min(drawn)}" if len(drawn) == 1 else "last truncated epoch"
     return LinesTable(
         **layout.by_value(when),
         panels=panels,

@@ -135,6 +135,13 @@ def test_data_is_shown_only_where_the_caller_says_it_is(recorded, work):
     assert f"--data_dir={work}/secret" in words
 
 
+def test_a_text_is_shown_only_where_the_caller_says_it_is(recorded, work):
+    (work / "book.txt").touch()
+    run = recorded(config={"dataset": "text", "data_dir": str(work / "book.txt")})
+    with pytest.raises(InputError, match=f"add --data_dir={work}/book.txt"):
+        words_of(run)
+
+
 def test_data_that_is_nowhere_yet_goes_where_this_machine_keeps_it(recorded, work, monkeypatch):
     run = recorded(config={"dataset": "cifar10", "data_dir": "/no/such/folder"})
     assert f"--data_dir={work}/data" in words_of(run)

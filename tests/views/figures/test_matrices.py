@@ -93,6 +93,35 @@ def test_ratios_of_norms_beside_pure_decay(top):
         tables(top, "ratio", every=9)
 
 
+def test_what_is_derived_has_no_pure_decay_and_no_spectrum_where_there_was_none(
+    tmp_path, monkeypatch
+):
+    update = Layer("a_update", "a", (4, 6), counted=False, kind="update")
+    monkeypatch.setitem(globals(), "LAYERS", [LAYERS[0], update])
+    spectra = {"a": SPECTRA["a"], "a_update": SPECTRA["a"], "b": SPECTRA["b"]}
+    monkeypatch.setitem(globals(), "SPECTRA", spectra)
+    monkeypatch.setattr(Record, "append", without_update(Record.append))
+    shrinking(tmp_path / "a", decay=0.1)
+    (line,) = tables(tmp_path, "ratio", layer="a_update", every=2).lines
+    assert np.isnan(line.decay).all()
+    assert np.isfinite(tables(tmp_path, "ratio", layer="a", every=2).lines[0].decay).all()
+    assert tables(tmp_path, "spectra", layer="a_update", epoch=1).lines
+    with pytest.raises(InputError, match="no network has a spectrum of a_update at epoch 0"):
+        tables(tmp_path, "spectra", layer="a_update", epoch=0)
+
+
+def without_update(append):
+    """Returns what appends to a record, but no update at epoch 0, where there was none."""
+
+    def changed(record, epoch, row, spectra):
+        own = {layer.name: spectra[layer.name] for layer in LAYERS}
+        if not epoch:
+            own["a_update"] = np.full(4, np.nan)
+        append(record, epoch, row, own)
+
+    return changed
+
+
 def test_pure_decay_is_claimed_for_plain_sgd_only(top):
     run = load_run(top / "weak")
     assert pure_decay(run, 0, 1) == pytest.approx((1 - 0.005) ** STEPS, rel=1e-13)

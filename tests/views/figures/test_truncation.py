@@ -65,7 +65,7 @@ def test_figures_draws_accuracies_by_the_value_of_a_setting(tmp_path, capsys):
         run_with(tmp_path / f"runs/{decay}", decay=decay, every=2)
     words = ["figures", str(tmp_path / "runs"), f"--output={tmp_path}", "--format=png", "--csv"]
     assert main([*words, "--kind=truncation", "--dpi=50"]) == 0
-    assert "test accuracy at lower ranks by weight decay (last epoch), 2 runs" in (
+    assert "test accuracy at lower ranks by weight decay (epoch 6), 2 runs" in (
         capsys.readouterr().out
     )
     lines = (tmp_path / "truncation-weight_decay.csv").read_text().splitlines()
@@ -73,3 +73,10 @@ def test_figures_draws_accuracies_by_the_value_of_a_setting(tmp_path, capsys):
     assert lines[-1].startswith(",0.01,1,1,69")
     assert main([*words, "--kind=truncation", "--epoch=3"]) == 2
     assert "no network was truncated at epoch 3" in capsys.readouterr().err
+
+
+def test_a_network_truncated_before_its_last_epoch_is_of_that_epoch(tmp_path, capsys):
+    run_with(tmp_path / "runs/a", decay=0.0, every=4)
+    words = ["figures", str(tmp_path / "runs"), f"--output={tmp_path}", "--format=png"]
+    assert main([*words, "--kind=truncation", "--dpi=50"]) == 0
+    assert "test accuracy at lower ranks (epoch 4), 1 run" in capsys.readouterr().out
