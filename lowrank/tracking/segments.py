@@ -19,6 +19,8 @@ from typing import Any
 
 from lowrank.common.errors import Failure
 
+_HEAD = 7  # bytes before the first record of a log
+
 
 class TrackingError(Failure):
     """W&B cannot be reached or refuses the run, or its files cannot be read."""
@@ -64,13 +66,17 @@ def last_step(segment: Path) -> int | None:
         segment: The ``.wandb`` file.
 
     Returns:
-        The step of the last complete row; None if there is none.
+        The step of the last complete row; None if there is none, or none that wandb can read, as
+        its head was never written, which the client does after the first 16 KiB.
 
     Raises:
         TrackingError: If wandb's reader fails.
     """
     from wandb.util import get_core_path
 
+    with contextlib.suppress(OSError), segment.open("rb") as log:
+        if not any(log.read(_HEAD)):
+            return None
     # `wandb leet inspect` without the 0.5 s that starting Python and importing wandb cost.
     command = [get_core_path(), "leet", "inspect", "--no-observability", "--summary", "--json"]
     result = subprocess.run(

@@ -37,6 +37,9 @@ def train(tmp_path, monkeypatch):
 FATES = {
     "ended as it should": lambda _log: None,
     "killed when its log had been begun": lambda log: log.write_bytes(log.read_bytes()[:7]),
+    "cut off before its head was written": lambda log: log.write_bytes(
+        bytes(7) + log.read_bytes()[7:]
+    ),
     "torn off by a power cut": lambda log: log.write_bytes(log.read_bytes()[:-37]),
     "deleted": lambda log: shutil.rmtree(log.parent.parent),
 }
