@@ -96,7 +96,7 @@ def test_50_kills_in_a_row_at_random_moments_end_as_the_undisturbed_run(tmp_path
     starting = 1.0
     for kill in range(50):
         before, began = last_epoch(run), time.monotonic()
-        training = Training(tmp_path / "killed", *TINY, *flags, "--run_id=a",
+        training = Training(tmp_path / "killed", *TINY, *MEASURED, *flags, "--run_id=a",
             f"--output_dir={tmp_path / 'runs'}", "--tracking=disabled")  # fmt: skip
         if kill % 5 == 4:  # while it starts
             time.sleep(choose.uniform(0, starting))
