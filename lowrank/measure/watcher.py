@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowrank.common.errors import InputError, refuse
-from lowrank.common.texts import nearest
+from lowrank.common.errors import InputError
 from lowrank.measure.attention import in_double
+from lowrank.measure.checks import check_module, check_options, check_real, check_theory
 from lowrank.measure.derived import Derived
 from lowrank.measure.directions import Directions
 from lowrank.measure.distance import distance
 from lowrank.measure.effective import dtensor
 from lowrank.measure.layers import Layer
-from lowrank.measure.matrices import WeightMatrix, describe, weight_matrices
+from lowrank.measure.matrices import describe, weight_matrices
 from lowrank.measure.metrics import bound_metrics, direction_metrics, measurement_metrics
 from lowrank.measure.order import matrices_before
 from lowrank.measure.positions import Applied, ExampleInput, output_positions
 from lowrank.measure.quantities import chosen
-from lowrank.measure.ranks import RANK_NORMS, frobenius_norm
+from lowrank.measure.ranks import frobenius_norm
 from lowrank.measure.spectra import singular_values
 from lowrank.measure.tensors import Split
 from lowrank.measure.theory import Theory
@@ -33,11 +32,6 @@ from lowrank.measure.vectors import leading_directions
 
 COLLAPSE = 1e-6
 """A matrix whose Frobenius norm falls below this multiple of its largest has collapsed."""
-
-_FSDP1 = "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel"
-
-_OWN = ("layers", "epsilon")
-"""What a watcher tells the theory itself."""
 
 
 @dataclass(frozen=True)
@@ -124,21 +118,12 @@ class Watcher:
         attention_products: bool = False,
         spectra_of: Collection[str] = (),
     ) -> None:
-        refuse(
-            f"{name}: got {given!r}; allowed: a list"
-            for name, given in (
-                ("epsilons", epsilons),
-                ("quantities", quantities),
-                ("spectra_of", spectra_of),
-            )
-            if not isinstance(given, Iterable)
-        )
+        check_options(epsilons, rank_norm, directions, quantities=quantities, spectra_of=spectra_of)
         self.epsilons = tuple(float(epsilon) for epsilon in epsilons)
         self.rank_norm = rank_norm
         self.directions = directions
-        _check(self.epsilons, rank_norm, directions)
         self._quantities = chosen(quantities)
-        _check_module(model)
+        check_module(model)
         self._model = model
         options: dict[str, Any] = {"include": include, "example_input": example_input}
         self._matrices = weight_matrices(
@@ -173,12 +158,12 @@ class Watcher:
         )
         self.theory: Theory | None = None
         if theory is not None:
-            _check_theory(theory, model)
+            check_theory(theory, model)
         if theory is not None and example_input is not None:
             self.theory = Theory(self.layers, epsilon=self.epsilons[0], **theory)
         self._before: Mapping[str, str] = {}
         if directions is not None:
-            _check_real(self._matrices)
+            check_real(self._matrices)
             if example_input is not None:
                 self._before = matrices_before(model, self._matrices, example_input)
         self._largest_norms: dict[str, float] = {}
@@ -450,76 +435,3 @@ def measure_within(
         collapsed = watcher._collapsed(spectra)
         found.append(watcher._metrics_of(present, spectra, watcher.layers, collapsed))
     return found
-
-
-def _check(epsilons: Sequence[float], rank_norm: str, directions: int | None) -> None:
-    lines = []
-    is_count = isinstance(directions, int) and not isinstance(directions, bool) and directions > 0
-    if directions is not None and not is_count:
-        lines.append(f"directions: got {directions!r}; allowed: a whole number from 1, or None")
-    if not epsilons or not all(0 <= epsilon < 1 for epsilon in epsilons):
-        told = ", ".join(f"{epsilon:g}" for epsilon in epsilons) or "none"
-        lines.append(f"epsilons: got {told}; allowed: one or more numbers from 0 to below 1")
-    if rank_norm not in RANK_NORMS:
-        allowed = " or ".join(RANK_NORMS)
-        near = nearest(str(rank_norm), RANK_NORMS)
-        lines.append(f"rank_norm: got {rank_norm!r}; allowed: {allowed}{near}")
-    refuse(lines)
-
-
-def _check_real(matrices: Sequence[WeightMatrix]) -> None:
-    """Refuses complex matrices, of whose vectors the record could keep a half only.
-
-    Raises:
-        InputError: With a line for each.
-    """
-    refuse(
-        f"directions: {matrix.path} is complex; allowed: real matrices"
-        for matrix in matrices
-        if matrix.view().is_complex()
-    )
-
-
-def _check_theory(theory: Mapping[str, Any], model: nn.Module) -> None:
-    """Refuses options that there are not, and the batch of one process for that of all.
-
-    Raises:
-        InputError: With a line for each.
-    """
-    allowed = [name for name in inspect.signature(Theory).parameters if name not in _OWN]
-    lines = [
-        f"theory: unknown option {name!r}; allowed: {', '.join(allowed)}{nearest(name, allowed)}"
-        for name in theory
-        if name not in allowed
-    ]
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        count = torch.distributed.get_world_size(model.process_group)
-        size = theory.get("batch_size", count)
-        if size % count:
-            lines.append(
-                f"theory: batch_size must be that of all {count} processes together, which is a "
-                f"multiple of {count}, got {size}"
-            )
-    refuse(lines)
-
-
-def _check_module(model: Any) -> None:
-    """Refuses what is no module, and what hides its parameters from everyone.
-
-    Raises:
-        InputError: With a line that says what was got.
-    """
-    if isinstance(model, Mapping):
-        raise InputError(
-            "the model must be a torch.nn.Module, got a state dict or another mapping: load it "
-            "into its module, or measure its file with lowrank spectra"
-        )
-    if not isinstance(model, nn.Module):
-        raise InputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
-    kinds = {f"{type(m).__module__}.{type(m).__name__}" for m in model.modules()}
-    if _FSDP1 in kinds:
-        raise InputError(
-            "the parameters of FullyShardedDataParallel (FSDP1) are in flat shards that are no "
-            "matrices: use torch.distributed.fsdp.fully_shard (FSDP2), or watch the module "
-            "before it is wrapped"
-        )

@@ -14,11 +14,10 @@ from lowrank.config import Config
 from lowrank.measure.directions import Directions
 from lowrank.measure.layers import Layer
 from lowrank.measure.metrics import measurement_metrics
-from lowrank.runs.format import RECORD_NAME
-from lowrank.runs.writer import Record
 from lowrank.views.figures import final_figures
 from lowrank.views.figures.directions import DirectionsTable, directions_figure
 from tests.views.figures.legible import assert_legible, drawn_texts
+from tests.views.table.records import begun
 
 LAYERS = [Layer("a", "a", (4, 8)), Layer("b", "b", (3, 4), counted=False)]
 SPECTRA = {"a": np.arange(4.0, 0, -1), "b": np.arange(3.0, 0, -1)}
@@ -33,12 +32,8 @@ def turned(rows, angle):
 
 def run_with(directory, *, directions, epochs=4):
     """A run whose left directions turn by 0.2 an epoch, and whose right ones stay."""
-    config = Config(directions=directions, epochs=epochs, measure_every=2).recorded()
-    directory.mkdir(parents=True)
-    with Record.create(
-        directory / RECORD_NAME, run_id=directory.name, config=config, environment={},
-        layers=LAYERS,
-    ) as record:  # fmt: skip
+    config = Config(directions=directions, epochs=epochs, measure_every=2)
+    with begun(directory, config, LAYERS) as record:
         for epoch in range(epochs + 1):
             row = {"lr_now": 0.1, "dead": 0.0, "train_accuracy": 0.5, "test_accuracy": 0.5}
             if epoch % 2:

@@ -15,7 +15,6 @@ from lowrank.common.errors import InputError
 from lowrank.config import Config
 from lowrank.measure.layers import Layer
 from lowrank.measure.metrics import measurement_metrics
-from lowrank.runs.format import RECORD_NAME
 from lowrank.runs.writer import Record
 from lowrank.views.figures.draw import layouts_of
 from lowrank.views.figures.layout import Wishes
@@ -25,7 +24,7 @@ from lowrank.views.table.matrices import pure_decay
 from lowrank.views.table.points import sweep_of
 from lowrank.views.table.rows import Definition, read_rows
 from tests.views.figures.legible import assert_legible, drawn_texts
-from tests.views.table.records import make_run
+from tests.views.table.records import begun, make_run
 
 LAYERS = [Layer("a", "a", (4, 6)), Layer("b", "b", (3, 4)), Layer("c", "c", (2, 3), counted=False)]
 SPECTRA = {"a": [4.0, 2.0, 1.0, 0.5], "b": [3.0, 2.0, 1.0], "c": [1.0, 1.0]}
@@ -35,13 +34,9 @@ STEPS = 7  # 20 examples in batches of 3
 def shrinking(directory, *, decay, by_step=1.0, dataset_size=20):
     """A run whose matrices shrink in each step by μ·wd and, b only, by a factor of its own."""
     fields = {"weight_decay": decay, "lr": 0.5, "batch_size": 3, "epochs": 6, "milestones": [4]}
-    config = Config(train_size=dataset_size, gamma=0.1, **fields).recorded()
-    directory.mkdir()
+    config = Config(train_size=dataset_size, gamma=0.1, **fields)
     sizes = dict.fromkeys(SPECTRA, 1.0)
-    with Record.create(
-        directory / RECORD_NAME, run_id=directory.name, config=config, environment={},
-        layers=LAYERS,
-    ) as record:  # fmt: skip
+    with begun(directory, config, LAYERS) as record:
         for epoch in range(7):
             rate = 0.5 if epoch < 4 else 0.05
             for _ in range(STEPS if epoch else 0):

@@ -12,11 +12,10 @@ from lowrank.config import Config
 from lowrank.measure.layers import Layer
 from lowrank.measure.metrics import measurement_metrics
 from lowrank.measure.truncation import LADDER
-from lowrank.runs.format import RECORD_NAME
-from lowrank.runs.writer import Record
 from lowrank.views.figures import final_figures
 from lowrank.views.figures.truncation import truncation_figure
 from tests.views.figures.legible import assert_legible, drawn_texts
+from tests.views.table.records import begun
 
 LAYERS = [Layer("a", "a", (64, 80)), Layer("b", "b", (3, 64), counted=False)]
 SPECTRA = {"a": np.linspace(2, 1, 64), "b": np.ones(3)}
@@ -24,12 +23,8 @@ SPECTRA = {"a": np.linspace(2, 1, 64), "b": np.ones(3)}
 
 def run_with(directory, *, decay, every, epochs=6):
     """A run whose accuracy at share s is s times that of the epoch and weight decay."""
-    config = Config(weight_decay=decay, truncation_every=every, epochs=epochs).recorded()
-    directory.mkdir(parents=True)
-    with Record.create(
-        directory / RECORD_NAME, run_id=directory.name, config=config, environment={},
-        layers=LAYERS,
-    ) as record:  # fmt: skip
+    config = Config(weight_decay=decay, truncation_every=every, epochs=epochs)
+    with begun(directory, config, LAYERS) as record:
         for epoch in range(epochs + 1):
             row = {"lr_now": 0.1, "dead": 0.0, "train_accuracy": 0.5, "test_accuracy": 0.5}
             row |= measurement_metrics(LAYERS, SPECTRA, epsilons=[1e-3, 1e-2])

@@ -30,6 +30,16 @@ def spectrum(rank, size=SIZE):
     return np.where(np.arange(size) < rank, 1.0, SMALL)
 
 
+def begun(directory: Path, config: Config, layers=LAYERS) -> Record:
+    """A record without an epoch, in a new directory."""
+    directory.mkdir(parents=True)
+    recorded = config.recorded()
+    place = directory / RECORD_NAME
+    return Record.create(
+        place, run_id=directory.name, config=recorded, environment={}, layers=layers
+    )
+
+
 def make_run(
     directory: Path,
     ranks,
