@@ -66,8 +66,8 @@ def last_step(segment: Path) -> int | None:
         segment: The ``.wandb`` file.
 
     Returns:
-        The step of the last complete row; None if there is none, or none that wandb can read, as
-        its head was never written, which the client does after the first 16 KiB.
+        The step of the last complete row; None if there is none, or none that wandb can read: a
+        power cut may leave zeros where the log's head had not reached the disk.
 
     Raises:
         TrackingError: If wandb's reader fails.
