@@ -170,14 +170,14 @@ def time_run(
             for name in parts:
                 times.parts[name].append(spent[name])
 
-    def train_epoch(method: Any, learner: Any, proceed: Any, ghosts: Any) -> None:
+    def train_epoch(method: Any, learner: Any, proceed: Any, *others: Any) -> None:
         moments = [time.perf_counter()]
 
         def stepped() -> bool:
             moments.append(time.perf_counter())
             return bool(proceed())
 
-        method(learner, stepped, ghosts)
+        method(learner, stepped, *others)
         times.step.append(statistics.median(b - a for a, b in itertools.pairwise(moments)))
 
     with contextlib.ExitStack() as stack:

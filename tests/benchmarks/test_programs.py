@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import images, memory, plain, spectra
+from benchmarks import epoch_cost, images, memory, plain, spectra
 from benchmarks.__main__ import CUT_OFF, HERE, PROGRAMS, choose, fill_in, main, run_program
 from benchmarks.program import Options, run
 from benchmarks.table import load
@@ -211,3 +211,12 @@ def test_other_losses_than_the_plain_loops_are_a_failure(monkeypatch):
     options = Options(quick=True, device="cpu", data_dir=None)
     with pytest.raises(Failure, match="losses differ by"):
         images.check_losses(options, 16, 32, model="mlp", depth=2, width=20)
+
+
+def test_the_epochs_cost_is_taken_from_a_run_of_today():
+    # It wraps functions of the trainer by their names and arguments.
+    times = epoch_cost.time_run({"model": "mlp", "width": 8, "depth": 2}, 8, 16, 8, 3)
+    assert len(times.step) == len(times.whole) == len(times.evaluation) == 3
+    assert {name for name, seconds in times.parts.items() if min(seconds) > 0} == {
+        "measure", "record", "log", "checkpoint",
+    }  # fmt: skip
