@@ -69,6 +69,8 @@ def learner(members=1, **fields):
         {"model": "vit", "vit_depth": 1, "vit_width": 16, "vit_mlp_width": 16, "dropout": 0.1},
         {**GPT, "members": 2, "compile": True},
         {**GPT, "optimizer": "adamw"},
+        {**GPT, "optimizer": "muon"},
+        {**MLP, "members": 2, "compile": True, "optimizer": "muon"},
         pytest.param({"model": "vgg11", "dropout": 0.2}, marks=pytest.mark.slow),
         pytest.param({"model": "resnet18"}, marks=pytest.mark.slow),
         pytest.param({"model": "resnet50"}, marks=pytest.mark.slow),

@@ -543,7 +543,7 @@ def test_muon_goes_on_bit_for_bit(train, tmp_path):
 
 @pytest.mark.parametrize(
     ("flag", "slow"),
-    [("--precision=bf16", True), ("--optimizer=muon", True), ("--optimizer=adamw", False)],
+    [("--precision=bf16", True), ("--optimizer=muon", False)],
 )
 def test_what_computes_in_bfloat16_is_said_to_be_slow(train, monkeypatch, capsys, flag, slow):
     lacking = {"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}

@@ -9,17 +9,17 @@ class Optimizer(NamedTuple):
     """What the configuration and `lowrank.training` need to know of an optimiser.
 
     Attributes:
-        torch: The class of ``torch.optim``.
+        torch: The class of ``torch.optim``; None if it steps by its formula always.
         fields: The fields that it reads besides ``lr`` and ``weight_decay``, each under the
             name of the class's argument; those of other optimisers are refused beside it.
         shrinks: Whether a step multiplies the weights by 1 - lr x weight_decay.
         fused: Whether the class takes ``fused=True``, one kernel for the whole step.
-        of_matrices: Whether the class steps hidden weight matrices only; all else is then AdamW's.
+        of_matrices: Whether its formula steps hidden weight matrices only; all else is AdamW's.
         formula: Whether `lowrank.training.optimizer` has it as formulas of tensors, which packs and
             compiled steps need.
     """
 
-    torch: str
+    torch: str | None
     fields: tuple[str, ...] = ()
     shrinks: bool = False
     fused: bool = True
@@ -31,7 +31,7 @@ OPTIMIZERS = {
     "sgd": Optimizer("SGD", ("momentum",), shrinks=True, formula=True),
     "adam": Optimizer("Adam", formula=True),
     "adamw": Optimizer("AdamW", shrinks=True, formula=True),
-    "muon": Optimizer("Muon", shrinks=True, fused=False, of_matrices=True),
+    "muon": Optimizer(None, shrinks=True, of_matrices=True, formula=True),
 }
 """Name of an optimiser → its entry."""
 

@@ -61,7 +61,7 @@ class Learner:
             configs,
             list(pack.stack.parameters()),
             fused=not (pack.is_stacked or self.config.compile),
-            hidden=self._hidden(),
+            rows=self._hidden_rows(),
         )
         self.loss = steps.make_loss(self.config.loss)
         self._step = step.by_autograd(
@@ -83,12 +83,16 @@ class Learner:
         self._generators: list[Tensor] = []
         self._waiting: dict[int, dict[str, Any]] = {}
 
-    def _hidden(self) -> list[Tensor]:
-        """Returns views of the hidden matrices, for an optimiser that is of these."""
+    def _hidden_rows(self) -> list[list[int]] | None:
+        """Returns which hidden matrices lie in each parameter, for an optimiser of these."""
         if not OPTIMIZERS[self.config.optimizer].of_matrices:
-            return []
-        found = weight_matrices(self.pack.stack, example_input=self.dataset.example)
-        return [matrix.view() for matrix in found if matrix.counted]
+            return None
+        network = self.pack.networks[0]
+        rows: dict[str, list[int]] = {name: [] for name, _ in network.named_parameters()}
+        for matrix in weight_matrices(network, example_input=self.dataset.example):
+            if matrix.counted:
+                rows[matrix.path].append(matrix.shape[0])
+        return list(rows.values())
 
     def compile(self) -> None:
         """Compiles the step; on a GPU it and the evaluations are recorded as rounds.

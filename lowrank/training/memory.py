@@ -15,7 +15,7 @@ from lowrank.config.datasets import DATASETS
 from lowrank.config.packs import LARGEST
 from lowrank.data.sets import Shape, blank
 from lowrank.models import build_model
-from lowrank.training.optimizer import kept_of
+from lowrank.training.formulas import kept_of
 
 KEPT_FREE = 0.2
 """Share of the memory that is left alone: for what is not estimated, and for pieces of it."""

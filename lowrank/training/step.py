@@ -22,6 +22,7 @@ from lowrank.common.errors import InputError
 from lowrank.training.steps import autocast
 
 if TYPE_CHECKING:
+    from lowrank.training.formulas import State
     from lowrank.training.optimizer import Optimizer
     from lowrank.training.pack import Pack
     from lowrank.training.steps import Loss
@@ -89,7 +90,7 @@ def compiled(
     def step(
         weights: Sequence[Tensor],
         others: Sequence[Tensor],
-        state: Mapping[str, Sequence[Tensor]],
+        state: State,
         numbers: Mapping[str, Tensor],
         images: Tensor,
         labels: Tensor,
@@ -131,7 +132,7 @@ def unchanged(pack: Pack, optimizer: Optimizer) -> Iterator[None]:
         optimizer: Of its stack, one that does not step by torch's own kernel.
     """
     changing = [*pack.stack.parameters(), *pack.stack.buffers(), *optimizer.numbers.values()]
-    changing += [tensor for of in optimizer.state.values() for tensor in of]
+    changing += [tensor for kept in optimizer.state for tensor in kept.values()]
     with torch.no_grad():
         before = [tensor.clone() for tensor in changing]
     yield

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from lowrank.common.errors import out_of_memory
 from lowrank.config.datasets import DATASETS
-from lowrank.config.optimizers import OPTIMIZERS
 from lowrank.config.packs import OF_A_STEP
 from lowrank.measure.matrices import describe
 from lowrank.measure.watcher import measure_all, measure_within
@@ -344,15 +343,11 @@ class Trainer:
                 f"measure_every_steps={every}: an epoch has {of_all} steps, so that nothing is "
                 "measured within one"
             )
-        if steps.lacks_bfloat16(dataset.train.images.device):
-            lacking = "will be slow: this processor has no instructions for bfloat16"
-            if config.precision == "bf16":
-                console.line(f"precision=bf16 {lacking}, precision=fp32 is faster")
-            if OPTIMIZERS[config.optimizer].of_matrices:
-                console.line(
-                    f"optimizer={config.optimizer} {lacking}, in which torch makes its steps "
-                    "orthogonal"
-                )
+        if config.precision == "bf16" and steps.lacks_bfloat16(dataset.train.images.device):
+            console.line(
+                "precision=bf16 will be slow: this processor has no instructions for bfloat16, "
+                "precision=fp32 is faster"
+            )
         console.line(f"\n{describe(network)}")
         kinds = Counter(each.kind for each in self.members[0].watcher.derived.layers)
         if kinds:

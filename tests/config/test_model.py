@@ -160,7 +160,7 @@ def configs(draw: st.DrawFn) -> Config:
         "device": of("auto", "cuda", "cuda:3"),
         "precision": of("fp32", "tf32", "bf16"),
         "threads": draw(st.none() | counts),
-        "compile": draw(st.booleans()) and optimizer != "muon",
+        "compile": draw(st.booleans()),
         "deterministic": draw(st.booleans()),
         "tracking": of("auto", "online", "offline", "disabled"),
         "project": draw(st.from_regex(r"[A-Za-z0-9_ .-]{0,20}[A-Za-z]_p", fullmatch=True)).strip(),

@@ -10,7 +10,8 @@ from torch import nn
 
 from lowrank.config import Config
 from lowrank.config import optimizers as config_optimizers
-from lowrank.training.optimizer import FORMULAS, Optimizer
+from lowrank.training.formulas import FORMULAS
+from lowrank.training.optimizer import Optimizer
 
 CASES = {
     "sgd": ({"optimizer": "sgd"}, torch.optim.SGD),

@@ -101,6 +101,8 @@ CASES = {
     # Before BatchNorm a bias has no gradient but rounding errors, which Adam enlarges.
     "adam": ({"optimizer": "adam", "lr": 1e-3, "batch_norm": False}, build_model),
     "adamw": ({"optimizer": "adamw", "lr": 1e-3, "batch_norm": False}, build_model),
+    "muon": ({"optimizer": "muon", "lr": 1e-3, "batch_norm": False}, build_model),
+    "muon of attention": ({"optimizer": "muon", "lr": 1e-3}, attending),
     "squared error": ({"loss": "mse", "schedule": "cosine", "epochs": 5}, build_model),
     "attention": ({"momentum": 0.9, "lr": 0.02}, attending),
     "convolutions": ({"momentum": 0.5, "warmup_epochs": 2}, convolutional),
@@ -131,7 +133,7 @@ def _first_weights(together):
     return [(network, next(iter(network.state_dict()))) for network in together.pack.networks]
 
 
-@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.1), ("adam", 5e-3), ("adamw", 5e-3)])
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.1), ("adam", 5e-3), ("muon", 5e-3)])
 def test_three_epochs_of_a_text_in_float64_are_those_of_each_seed_alone(
     monkeypatch, tmp_path, optimizer, lr
 ):
