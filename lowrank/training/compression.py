@@ -15,7 +15,7 @@ from lowrank.data.sets import Shape, blank
 from lowrank.measure.matrices import weight_matrices
 from lowrank.measure.truncation import Factors
 from lowrank.models.factored import factor, factored_size, plain, unfactorable
-from lowrank.training.pack import Pack
+from lowrank.training.pack import Pack, attention_by_products
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,7 +152,6 @@ def flops(network: nn.Module, image_shape: Shape) -> int:
     example = blank(image_shape, 1, device=parameter.device)
     if example.is_floating_point():
         example = example.to(parameter.dtype)
-    # With gradients attention takes no path of its own, whose operations are not counted.
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+    with FlopCounterMode(display=False) as counter, attention_by_products(), torch.no_grad():
         network.eval()(example)
     return int(counter.get_total_flops())

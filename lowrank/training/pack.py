@@ -93,7 +93,7 @@ class Pack(nn.Module):
             return self._call_one(state, images)
         one_each = images.ndim == (5 if images.is_floating_point() else 3)
         batched = vmap(self._call_one, in_dims=(0, 0 if one_each else None))
-        with _batchable_attention():
+        with attention_by_products():
             logits: Tensor = batched(state, images)
         return logits
 
@@ -128,8 +128,8 @@ class Pack(nn.Module):
 
 
 @contextlib.contextmanager
-def _batchable_attention() -> Iterator[None]:
-    """Computes attention by operations that torch.func can batch: its own kernels are none."""
+def attention_by_products() -> Iterator[None]:
+    """Computes attention by matrix products, which can be batched and counted, not by a kernel."""
     was = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

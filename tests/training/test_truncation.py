@@ -112,3 +112,14 @@ def test_operations_are_two_for_each_entry_and_position():
         torch.nn.Conv2d(3, 8, 3, padding=1, stride=2), torch.nn.Flatten(), torch.nn.Linear(128, 5)
     )
     assert flops(network, (3, 8, 8)) == 2 * (8 * 27 * 16 + 128 * 5)
+
+
+def test_products_of_queries_and_keys_are_operations_too():
+    class Rows(torch.nn.MultiheadAttention):
+        def forward(self, rows):
+            return super().forward(rows, rows, rows, need_weights=False)[0]
+
+    network = torch.nn.Sequential(torch.nn.Flatten(1, 2), Rows(8, 2, batch_first=True))
+    tokens = 3 * 5
+    projections, products = 4 * tokens * 8 * 8, 2 * tokens * tokens * 8
+    assert flops(network, (3, 5, 8)) == 2 * (projections + products)

@@ -517,7 +517,7 @@ class RunSection {
       this.linked("Highlight layer", this.picks(), "picked", Number));
     const nodes = choices.length ? [
       controls,
-      this.panel({ title: "Rank of every layer", name: "ranks", draw: () => this.drawRanks() }),
+      this.panel({ title: "Every layer over epochs", name: "ranks", draw: () => this.drawRanks() }),
       this.panel({ title: "Layer by epoch", name: "heatmap", draw: () => this.drawHeatmap() }),
     ] : [element("p", {}, "No rank has been recorded.")];
     nodes.push(this.panel({ title: "Spectrum of every layer", name: "spectra", controls: [this.slider()], draw: () => this.drawSpectra() }));
