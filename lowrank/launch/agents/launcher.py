@@ -146,14 +146,15 @@ class Launcher:
             if worker.start_at is not None and worker.start_at <= now:
                 self._start(worker)
         channels: dict[Any, Worker] = {w.channel: w for w in self.workers if w.channel is not None}
-        for channel in wait(list(channels), _LOOK):
-            self._hear(channels[channel])
-        for pack in self.packs:
+        heard = wait(list(channels), _LOOK)
+        for pack in self.packs:  # before what was heard: if it has died, that is why members ended
             if not pack.is_over and all(worker.is_over for worker in self._members(pack)):
                 pack.end(signal.SIGTERM)
             code = pack.poll()
             if code is not None:
                 self._pack_ended(pack, code)
+        for channel in heard:
+            self._hear(channels[channel])
         for worker in self.workers:
             code = None if worker.agent is None else worker.agent.poll()
             if code is not None:
