@@ -138,11 +138,13 @@ def test_the_page_of_optimisers_has_the_numbers_of_its_runs(optimizers):
         decays = np.unique(own["weight_decay"])
         counts[str(name)] = [int((own["weight_decay"] == decay).sum()) for decay in decays]
         means = [own["rank_mean"][own["weight_decay"] == decay].mean() for decay in decays]
-        assert (np.diff(means) < 0).all(), "the more decay, the lower the rank"
+        assert means[-1] < min(means[:-1]) - 5, "with the most decay the lowest rank"
+        if name != "muon":  # of which a mild decay changes nothing
+            assert (np.diff(means) < 0).all(), "the more decay, the lower the rank"
         for decay, mean in zip(decays, means, strict=True):
             assert f"| {name} | {own['lr'][0]:g} | {decay:g} | " in page
             assert f"| {mean:.1f} ± " in page
-    assert counts == {"adam": [3, 3, 3], "adamw": [3, 3, 3], "sgd": [3, 3, 3]}
+    assert counts == {name: [3, 3, 3] for name in ("adam", "adamw", "muon", "sgd")}
     assert optimizers.as_csv(results) == text
 
 
